@@ -1,0 +1,311 @@
+"""Sets with a projection that is known exactly, or searched for.
+
+Beside the network projector of a GenerativePrior these serve as references: an affine set and a
+finite set, whose projections are exact, and the best latent that a search finds.
+Every one is called as P(w) or P.project(w), on images (batch, channels, height, width).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import nn
+
+from npgd import checks
+
+Images = Float[torch.Tensor, "batch channels height width"]
+Latents = Float[torch.Tensor, "batch k"]
+
+
+class AffineSet(nn.Module):
+    """The affine set {B z + c}: a prior for which every constant of the theory is computable.
+
+    Its projection c + Q Qᵀ(w − c), Q an orthonormal basis of range(B), is exact (δ = 0).
+
+    Args:
+        basis: B, (n, k) of full column rank, n = prod(image_shape).
+        offset: c, (n,).
+        image_shape: (channels, height, width).
+    """
+
+    basis: Float[torch.Tensor, "n k"]
+    orthonormal: Float[torch.Tensor, "n k"]
+    triangle: Float[torch.Tensor, "k k"]
+    offset: Float[torch.Tensor, " n"]
+
+    def __init__(
+        self,
+        basis: Float[torch.Tensor, "n k"],
+        offset: Float[torch.Tensor, " n"],
+        image_shape: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.image_shape = checks.image_shape(image_shape)
+        n = math.prod(self.image_shape)
+        checks.finite(checks.floating(basis, "basis"), "basis")
+        checks.finite(checks.floating(offset, "offset"), "offset")
+        if basis.ndim != 2 or basis.shape[0] != n or not 1 <= basis.shape[1] <= n:
+            raise ValueError(f"basis has shape {tuple(basis.shape)}, expected ({n}, k), 1 ≤ k ≤ n")
+        if tuple(offset.shape) != (n,):
+            raise ValueError(f"offset has shape {tuple(offset.shape)}, expected ({n},)")
+        orthonormal, triangle = torch.linalg.qr(basis.detach())
+        diagonal = triangle.diagonal().abs()
+        if float(diagonal.min()) <= n * torch.finfo(basis.dtype).eps * float(diagonal.max()):
+            raise ValueError("basis must have full column rank")
+        self.latent_dim = basis.shape[1]
+        self.register_buffer("basis", basis.detach().clone())
+        self.register_buffer("orthonormal", orthonormal)
+        self.register_buffer("triangle", triangle)
+        self.register_buffer("offset", offset.detach().to(basis).clone())
+
+    def generate(self, z: Latents) -> Images:
+        """B z + c."""
+        return (self.offset + z @ self.basis.T).reshape(-1, *self.image_shape)
+
+    def encode(self, w: Images) -> Latents:
+        """The latent of the nearest point, argmin_z ‖w − (B z + c)‖²."""
+        coordinates = (self._flat(w) - self.offset) @ self.orthonormal
+        return torch.linalg.solve_triangular(self.triangle, coordinates.T, upper=True).T
+
+    def project(self, w: Images) -> Images:
+        """The nearest point c + Q Qᵀ(w − c)."""
+        coordinates = (self._flat(w) - self.offset) @ self.orthonormal
+        return (self.offset + coordinates @ self.orthonormal.T).reshape(w.shape)
+
+    def forward(self, w: Images) -> Images:
+        return self.project(w)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
+    ) -> Images:
+        """n points B z + c with z ~ N(0, I), from `generator`, or from `seed` (0 by default)."""
+        if generator is None:
+            generator = torch.Generator().manual_seed(seed or 0)
+        size = (checks.integer(n, "n"), self.latent_dim)
+        z = torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
+        return self.generate(z.to(self.basis))
+
+    def _flat(self, w: Images) -> torch.Tensor:
+        return checks.images(w, self.image_shape, "w").flatten(1)
+
+
+class FiniteSet(nn.Module):
+    """Finitely many points; the projection compares all of them and is exact.
+
+    Points whose squared distance is within `tie_tol` of the least one count as tied. With
+    tie_tol = δ the projection is thus a δ-approximate one whose choice is in the caller's hands.
+
+    Args:
+        points: (N, channels, height, width).
+        tie_tol: a squared distance, 0 by default.
+    """
+
+    points: Float[torch.Tensor, "N channels height width"]
+
+    def __init__(
+        self, points: Float[torch.Tensor, "N channels height width"], tie_tol: float = 0.0
+    ) -> None:
+        super().__init__()
+        checks.floating(points, "points")
+        if points.ndim != 4 or points.shape[0] < 1:
+            raise ValueError(
+                f"points has shape {tuple(points.shape)}, expected (N, channels, height, width)"
+            )
+        checks.finite(points, "points")
+        self.image_shape = checks.image_shape(points.shape[1:])
+        self.tie_tol = checks.number(tie_tol, "tie_tol", zero=True)
+        self.register_buffer("points", points.detach().clone())
+
+    def project(self, w: Images, prefer: Int[torch.Tensor, " N"] | None = None) -> Images:
+        """The nearest point; of tied points, the one that stands last in the order `prefer`.
+
+        `prefer` lists the indices 0 … N−1 from least to most preferred; without it the order is
+        that of the points, so that the largest index wins.
+        """
+        flat = checks.images(w, self.image_shape, "w").flatten(1)
+        order = self._order(prefer)
+        points = self.points[order].flatten(1)
+        # Distances by differences: the expanded square would lose ties to cancellation.
+        mode = "donot_use_mm_for_euclid_dist"
+        squared = torch.cdist(flat, points, compute_mode=mode).square()
+        tied = squared <= squared.min(dim=1, keepdim=True).values + self.tie_tol
+        last = torch.arange(len(order), device=w.device).masked_fill(~tied, -1).max(dim=1).values
+        return self.points[order[last]]
+
+    def forward(self, w: Images) -> Images:
+        return self.project(w)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
+    ) -> Images:
+        """n points drawn uniformly with replacement, from `generator`, or `seed` (0 by default)."""
+        if generator is None:
+            generator = torch.Generator().manual_seed(seed or 0)
+        size = (checks.integer(n, "n"),)
+        drawn = torch.randint(len(self.points), size, generator=generator, device=generator.device)
+        return self.points[drawn.to(self.points.device)]
+
+    def _order(self, prefer: torch.Tensor | None) -> torch.Tensor:
+        natural = torch.arange(len(self.points), device=self.points.device)
+        if prefer is None:
+            return natural
+        order = torch.as_tensor(prefer, device=self.points.device)
+        if order.shape != natural.shape or not torch.equal(order.sort().values, natural):
+            raise ValueError(f"prefer must list each index 0 … {len(self.points) - 1} once")
+        return order
+
+
+class LatentSearch(nn.Module):
+    """Projection onto range(G) by search: min_z ‖w − G(z)‖², Adam from several starts at once.
+
+    The first start is the prior's own encoder G†(w), where it has one; the others are draws of
+    z ~ N(0, I), the same for every image, so that an image's result does not depend on its
+    batch. The best latent met on the way is kept, per image, so that the result is never worse
+    than the best start. A search, not a certificate: it bounds the distance from above.
+    Weights of the generator receive no gradients.
+
+    Args:
+        prior: has `generate(z)`, `latent_dim`, `image_shape`, and may have `encode(w)`.
+        starts: number of starts per image, the encoder's among them.
+        steps: Adam steps; 0 keeps the best start.
+        learning_rate: of the first step, in units of z; falls to zero along a half cosine.
+        seed: of the random starts.
+        rows: most generator rows (images × starts) in one pass.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        prior: Any,
+        starts: int = 8,
+        steps: int = 500,
+        learning_rate: float = 0.1,
+        seed: int = 0,
+        rows: int = 1024,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        for name in ("generate", "latent_dim", "image_shape"):
+            if not hasattr(prior, name):
+                raise TypeError(f"prior must have `{name}`, {type(prior).__name__} has not")
+        self.prior = prior
+        self.latent_dim: int = prior.latent_dim
+        self.image_shape = checks.image_shape(prior.image_shape)
+        self.starts = checks.integer(starts, "starts")
+        self.steps = checks.integer(steps, "steps", minimum=0)
+        self.learning_rate = checks.number(learning_rate, "learning_rate")
+        self.seed = checks.integer(seed, "seed", minimum=0)
+        self.rows = checks.integer(rows, "rows")
+        self.progress = progress
+
+    def generate(self, z: Latents) -> Images:
+        """G(z), the prior's own."""
+        return self.prior.generate(z)
+
+    def encode(self, w: Images) -> Latents:
+        """The best latent found."""
+        return self.search(w)[0]
+
+    def project(self, w: Images) -> Images:
+        """G of the best latent found."""
+        with torch.no_grad():
+            return self.prior.generate(self.search(w)[0])
+
+    def forward(self, w: Images) -> Images:
+        return self.project(w)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
+    ) -> Images:
+        """n points of range(G), the prior's own draws."""
+        return self.prior.sample(n, generator=generator, seed=seed)
+
+    @torch.no_grad()
+    def search(
+        self, w: Images, given: Float[torch.Tensor, "extra batch k"] | None = None
+    ) -> tuple[Latents, Float[torch.Tensor, " batch"]]:
+        """The best latents (batch, k) and their squared distances ‖w − G(z)‖² (batch,).
+
+        `given` adds starts of the caller's, (extra, batch, k), to those of the search.
+        """
+        checks.finite(checks.images(w, self.image_shape, "w"), "w")
+        starts = self._starts(w)
+        if given is not None:
+            if given.ndim != 3 or tuple(given.shape[1:]) != (w.shape[0], self.latent_dim):
+                raise ValueError(
+                    f"given has shape {tuple(given.shape)}, expected"
+                    f" (extra, {w.shape[0]}, {self.latent_dim})"
+                )
+            starts = torch.cat([starts, given.to(starts)])
+        chunk = max(1, self.rows // len(starts))
+        parts = []
+        with _Bar(self.progress, math.ceil(len(w) / chunk) * self.steps) as bar:
+            for images, latents in zip(w.split(chunk), starts.split(chunk, dim=1), strict=True):
+                parts.append(self._adam(images.flatten(1), latents, bar))
+        return torch.cat([z for z, _ in parts]), torch.cat([d for _, d in parts])
+
+    def _starts(self, w: Images) -> Float[torch.Tensor, "starts batch k"]:
+        generator = torch.Generator().manual_seed(self.seed)
+        size = (self.starts, 1, self.latent_dim)
+        draws = torch.randn(size, generator=generator, dtype=torch.float64).to(w)
+        starts = draws.repeat(1, len(w), 1)
+        if hasattr(self.prior, "encode"):
+            starts[0] = torch.cat([self.prior.encode(part) for part in w.split(self.rows)])
+        return starts
+
+    def _adam(
+        self, w: torch.Tensor, starts: torch.Tensor, bar: "_Bar"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # Adam works entry by entry, so all searches share one tensor without meeting.
+        z = starts.clone()
+        first, second = torch.zeros_like(z), torch.zeros_like(z)
+        best, least = z.clone(), z.new_full(z.shape[:2], math.inf)
+        for step in range(self.steps + 1):
+            last = step == self.steps
+            with torch.set_grad_enabled(not last):
+                free = z.detach().requires_grad_(not last)
+                image = self.prior.generate(free.flatten(0, 1)).reshape(len(z), len(w), -1)
+                distance = (image - w).square().sum(2)
+                gradient = None if last else torch.autograd.grad(distance.sum(), free)[0]
+            distance = distance.detach()
+            better = distance < least
+            best = torch.where(better[..., None], z, best)
+            least = torch.where(better, distance, least)
+            if gradient is None:
+                break
+            first = torch.lerp(gradient, first, 0.9)
+            second = torch.lerp(gradient.square(), second, 0.999)
+            rate = self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
+            mean = first / (1 - 0.9 ** (step + 1))
+            scale = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+            z = z - rate * mean / scale
+            bar.advance()
+        least, winner = least.min(dim=0)
+        return best[winner, torch.arange(len(w), device=w.device)], least
+
+
+class _Bar:
+    """A rich progress bar, or nothing."""
+
+    def __init__(self, shown: bool, total: int) -> None:
+        self.progress: Any = None
+        if shown and total:
+            from rich.progress import Progress
+
+            self.progress = Progress(transient=True)
+            self.task = self.progress.add_task("latent search", total=total)
+
+    def __enter__(self) -> "_Bar":
+        if self.progress:
+            self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def advance(self) -> None:
+        if self.progress:
+            self.progress.advance(self.task)

@@ -1,0 +1,273 @@
+"""The solver loop, written once.
+
+A solver is a frozen dataclass of hyper-parameters that says how it starts (`init`) and how it
+steps (`step`); what it carries from one iteration to the next is a state, a frozen dataclass of
+its own that holds at least the current images x. `recover` does the rest: it iterates, keeps
+the history, decides when to stop and says in words how it went.
+"""
+
+import abc
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float
+
+from npgd import checks
+from npgd.operators import LinearOperator
+
+Images = Float[torch.Tensor, "batch channels height width"]
+Measurements = Float[torch.Tensor, "batch m"]
+
+# An image has diverged when its objective is not finite, or exceeds this many times
+# max(‖A x_0 − y‖², ‖y‖²), which no iterate that is still of use comes near.
+GROWTH = 100.0
+
+
+class State(Protocol):
+    """What a solver carries along; `x` is the current estimate."""
+
+    @property
+    def x(self) -> Images: ...
+
+
+S = TypeVar("S", bound=State)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Solver(abc.ABC, Generic[S]):
+    """An iterative recovery algorithm, as its hyper-parameters.
+
+    Args:
+        max_iter: most iterations.
+        tol: stop when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖ for every image; 0 waits for equality.
+    """
+
+    max_iter: int = 30
+    tol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        checks.integer(self.max_iter, "max_iter")
+        checks.number(self.tol, "tol", zero=True)
+
+    @abc.abstractmethod
+    def init(self, A: LinearOperator, y: Measurements) -> S:
+        """The state that holds x_0."""
+
+    @abc.abstractmethod
+    def step(self, A: LinearOperator, y: Measurements, state: S) -> S:
+        """The state after one more iteration. The loop runs without gradients."""
+
+    def residual(self, A: LinearOperator, y: Measurements, state: S) -> Measurements:
+        """A x − y. A solver whose state knows it returns that, and saves a product."""
+        return A(state.x) - y
+
+    def info(self, state: S) -> dict[str, Any]:
+        """What the solver chose by itself, as plain numbers, for `Solution.info`."""
+        return {}
+
+    def advice(self, state: S) -> str:
+        """What to try when the iteration diverges."""
+        return "try other hyper-parameters"
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What `recover` returns. Errors and objectives are per image, on pixels in [−1, 1].
+
+    Attributes:
+        x: the recovered images.
+        objective: ‖A x_n − y‖² (no ½), x_0 first.
+        error: mean squared error per pixel, x_0 first; None without `x_true`.
+        iterates: x_0 first; None unless asked for.
+        status: how it ended, in words.
+        outcomes: per image, "converged", "max_iter reached" or "diverged".
+        seconds: wall time, the solver's own preparations included.
+        method: name of the solver.
+        info: what the solver chose by itself, for instance {"step_size": 1.26}.
+    """
+
+    x: Images
+    objective: Float[torch.Tensor, "iterates batch"]
+    error: Float[torch.Tensor, "iterates batch"] | None
+    iterates: Float[torch.Tensor, "iterates batch channels height width"] | None
+    status: str
+    outcomes: tuple[str, ...]
+    seconds: float
+    method: str
+    info: Mapping[str, Any]
+
+    @property
+    def n_iter(self) -> int:
+        """Iterations done."""
+        return self.objective.shape[0] - 1
+
+    @property
+    def psnr(self) -> Float[torch.Tensor, " batch"] | None:
+        """10 log₁₀(2²/error) in dB, 2 being peak to peak on [−1, 1]; None without `x_true`."""
+        return None if self.error is None else 10 * torch.log10(4 / self.error[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the images, as plain numbers, lists and strings for JSON.
+
+        A number that is not finite becomes None.
+        """
+        return {
+            "method": self.method,
+            "status": self.status,
+            "outcomes": list(self.outcomes),
+            "n_iter": self.n_iter,
+            "seconds": self.seconds,
+            "info": {key: _plain(value) for key, value in self.info.items()},
+            "objective": _plain(self.objective),
+            "error": _plain(self.error),
+            "psnr": _plain(self.psnr),
+        }
+
+    def __str__(self) -> str:
+        batch, n = self.x.shape[0], self.n_iter
+        lines = [
+            f"{self.method}: {self.status}",
+            f"  {batch} image{'s' * (batch != 1)}, {n} iteration{'s' * (n != 1)},"
+            f" {self.seconds:.3g} s",
+            f"  objective ‖Ax − y‖²: mean {self.objective[0].mean():.4g} at the start,"
+            f" {self.objective[-1].mean():.4g} at the end",
+        ]
+        if self.error is not None and self.psnr is not None:
+            lines.append(
+                f"  error per pixel: mean {self.error[-1].mean():.4g};"
+                f" PSNR mean {self.psnr.mean():.2f} dB"
+            )
+        lines += [f"  {key}: {value}" for key, value in self.info.items()]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def recover(
+    A: LinearOperator,
+    y: Measurements,
+    solver: Solver[Any],
+    x_true: Images | None = None,
+    record_iterates: bool = False,
+    progress: bool = False,
+) -> Solution:
+    """Estimate x from y = A x + noise.
+
+    Iterates until `solver.max_iter`, or until every image is at rest
+    (‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖) or has diverged (objective not finite or more than 100 times
+    max(‖A x_0 − y‖², ‖y‖²)). The images of a batch never meet, but stop together.
+
+    Args:
+        A: the operator; wrap one of another library with `as_operator`.
+        y: measurements, (batch, m), finite.
+        solver: for instance NPGD(prior).
+        x_true: the images behind y, to record the error.
+        record_iterates: keep every x_n, x_0 first.
+        progress: show a progress bar.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    if not isinstance(A, LinearOperator):
+        raise TypeError(
+            f"A must be a LinearOperator, got {type(A).__name__}; wrap it with"
+            " npgd.as_operator(A, image_shape)"
+        )
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {solver!r}")
+    checks.finite(checks.measurements(y, A.m), "y")
+    if y.shape[0] == 0:
+        raise ValueError(f"y has shape {tuple(y.shape)}, expected at least one image")
+    if x_true is not None:
+        checks.images(x_true, A.image_shape, "x_true")
+        if x_true.shape[0] != y.shape[0]:
+            raise ValueError(f"x_true holds {x_true.shape[0]} images but y {y.shape[0]}")
+
+    began = _now(y)
+    state = solver.init(A, y)
+    objective = [_squared(solver.residual(A, y, state))]
+    limit = GROWTH * torch.maximum(objective[0], _squared(y))
+    error = [] if x_true is None else [_squared(state.x - x_true) / A.n]
+    iterates = [state.x] if record_iterates else []
+    for _ in _ticks(solver.max_iter, progress):
+        before, state = state.x, solver.step(A, y, state)
+        objective.append(_squared(solver.residual(A, y, state)))
+        if x_true is not None:
+            error.append(_squared(state.x - x_true) / A.n)
+        if record_iterates:
+            iterates.append(state.x)
+        change, size = _length(state.x - before), _length(before)
+        diverged = ~(objective[-1] <= limit)  # true of NaN as well
+        moving = (change > solver.tol * size) & ~diverged
+        if not bool(moving.any()):
+            break
+    seconds = _now(y) - began
+
+    outcomes = tuple(
+        "diverged" if bad else "max_iter reached" if going else "converged"
+        for bad, going in zip(diverged.tolist(), moving.tolist(), strict=True)
+    )
+    largest = float((change / size)[moving].max()) if bool(moving.any()) else 0.0
+    return Solution(
+        x=state.x,
+        objective=torch.stack(objective),
+        error=torch.stack(error) if error else None,
+        iterates=torch.stack(iterates) if iterates else None,
+        status=_status(outcomes, len(objective) - 1, largest, solver.tol, solver.advice(state)),
+        outcomes=outcomes,
+        seconds=seconds,
+        method=type(solver).__name__,
+        info=solver.info(state),
+    )
+
+
+def _status(outcomes: tuple[str, ...], n_iter: int, largest: float, tol: float, advice: str) -> str:
+    batch, count = len(outcomes), f"{n_iter} iteration{'s' * (n_iter != 1)}"
+    diverged = outcomes.count("diverged")
+    if diverged:
+        return (
+            f"diverged: after {count} the objective of {diverged} of {batch} images is not finite"
+            f" or above {GROWTH:g} times max(‖A x_0 − y‖², ‖y‖²); {advice}"
+        )
+    moving = outcomes.count("max_iter reached")
+    if moving:
+        return (
+            f"max_iter reached: after {count} {moving} of {batch} images still change, by up to"
+            f" {largest:.2g} relative to their norm (tol = {tol:g})"
+        )
+    return f"converged after {count}: no image changes by more than tol = {tol:g} relative"
+
+
+def _squared(x: torch.Tensor) -> Float[torch.Tensor, " batch"]:
+    return x.flatten(1).square().sum(1)
+
+
+def _length(x: torch.Tensor) -> Float[torch.Tensor, " batch"]:
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def _now(tensor: torch.Tensor) -> float:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()
+
+
+def _ticks(count: int, progress: bool) -> Any:
+    if not progress:
+        return range(count)
+    from rich.progress import track
+
+    return track(range(count), description="recover", transient=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

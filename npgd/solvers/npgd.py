@@ -1,0 +1,186 @@
+"""Network-based projected gradient descent (Raj, Li and Bresler, ICCV 2019, Algorithm 1).
+
+    w_n = x_n − η Aᵀ(A x_n − y),    x_{n+1} = P(w_n)
+
+P projects onto the set of plausible images, for instance P = G∘G† with a generator G and a
+network G† trained to invert it.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+
+from npgd import checks
+from npgd.operators import LinearOperator
+from npgd.solvers.base import Images, Measurements, Solver, recover
+
+# Steps tried by choose_step_size, in units of 1/(mean gain): a third of an octave apart.
+STEPS = tuple(2 ** (i / 3) for i in range(-6, 5))
+
+
+@dataclass(frozen=True, eq=False)
+class NPGDState:
+    """The iterate, its residual A x − y, and the step in use."""
+
+    x: Images
+    residual: Measurements
+    step_size: float
+
+
+@dataclass(frozen=True, eq=False)
+class NPGD(Solver[NPGDState]):
+    """Algorithm 1. One iteration costs one A, one Aᵀ and one projection.
+
+    Args:
+        prior: anything with `project(w)`, or a callable w → P(w), on batches of images.
+        step_size: η. A positive number; or "1/beta", that is 1/‖A‖², a constant valid on every
+            set (the analysis package gives sharper ones); or "auto", which tries several on
+            samples of the prior, see `choose_step_size`. "auto" chooses anew at every call:
+            for many calls choose once and pass the number.
+        start: "adjoint", x_0 = Aᵀ y (the paper's); "range", x_0 = P(Aᵀ y), inside the set as
+            Theorem 1 wants it; or a tensor (batch, channels, height, width).
+        seed: of the samples behind "auto".
+        max_iter, tol: see `Solver`.
+
+    The step in use is in `Solution.info["step_size"]`.
+    """
+
+    prior: Any
+    step_size: float | str = "auto"
+    _: KW_ONLY
+    start: str | Float[torch.Tensor, "batch channels height width"] = "adjoint"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _projection(self.prior)
+        if isinstance(self.step_size, str):
+            if self.step_size not in ("auto", "1/beta"):
+                raise ValueError(
+                    f'step_size must be a positive number, "auto" or "1/beta",'
+                    f" got {self.step_size!r}"
+                )
+        else:
+            checks.number(self.step_size, "step_size")
+        if not isinstance(self.start, torch.Tensor) and self.start not in ("adjoint", "range"):
+            raise ValueError(
+                f'start must be "adjoint", "range" or a tensor of images, got {self.start!r}'
+            )
+
+    def init(self, A: LinearOperator, y: Measurements) -> NPGDState:
+        shape = getattr(self.prior, "image_shape", A.image_shape)
+        if tuple(shape) != A.image_shape:
+            raise ValueError(f"prior has image_shape {tuple(shape)} but A has {A.image_shape}")
+        step_size = self._step_size(A)
+        x = self._start(A, y)
+        return NPGDState(x, A(x) - y, step_size)
+
+    def step(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
+        w = state.x - state.step_size * A.adjoint(state.residual)
+        x = _projection(self.prior)(w)
+        return NPGDState(x, A(x) - y, state.step_size)
+
+    def residual(self, A: LinearOperator, y: Measurements, state: NPGDState) -> Measurements:
+        return state.residual
+
+    def info(self, state: NPGDState) -> dict[str, Any]:
+        return {"step_size": state.step_size}
+
+    def advice(self, state: NPGDState) -> str:
+        return f"try a smaller step_size (it was {state.step_size:.4g})"
+
+    def _step_size(self, A: LinearOperator) -> float:
+        if self.step_size == "1/beta":
+            beta = A.norm() ** 2
+            if beta == 0:
+                raise ValueError('step_size "1/beta" needs an operator other than zero')
+            return 1 / beta
+        if self.step_size == "auto":
+            start = self.start if isinstance(self.start, str) else "adjoint"
+            return choose_step_size(
+                A, self.prior, seed=self.seed, max_iter=self.max_iter, start=start
+            )
+        return float(self.step_size)
+
+    def _start(self, A: LinearOperator, y: Measurements) -> Images:
+        if isinstance(self.start, torch.Tensor):
+            checks.finite(checks.images(self.start, A.image_shape, "start"), "start")
+            if self.start.shape[0] != y.shape[0]:
+                raise ValueError(f"start holds {self.start.shape[0]} images but y {y.shape[0]}")
+            return self.start
+        x = A.adjoint(y)
+        return _projection(self.prior)(x) if self.start == "range" else x
+
+
+@torch.no_grad()
+def choose_step_size(
+    A: LinearOperator,
+    prior: Any,
+    images: Images | None = None,
+    seed: int = 0,
+    count: int = 32,
+    max_iter: int = 30,
+    start: str = "adjoint",
+) -> float:
+    """The step η that recovers known images best.
+
+    Measures images with A, runs NPGD on them with every step c/g, and returns the one whose
+    mean squared error at the end is least. The c are 0.25 … 2.5, a third of an octave apart, and
+    g = mean ‖A s‖²/‖s‖² over the differences s of consecutive images, so that the grid follows
+    the scale of A.
+
+    Args:
+        A: the operator.
+        prior: as for NPGD; without `images` it must have `sample(n, generator=…)`.
+        images: images to choose on, at least two, noise-free; default `count` samples of the
+            prior. Samples lie in the set exactly; images that do not, such as held-out training
+            data, can favour another step.
+        seed: of the samples.
+        count: number of samples.
+        max_iter, start: of the runs, as for NPGD ("adjoint" or "range").
+
+    Raises:
+        TypeError: no images, and a prior that cannot sample.
+        ValueError: A maps every difference to zero, or every step diverges.
+    """
+    if images is None:
+        if not hasattr(prior, "sample"):
+            raise TypeError(
+                f'step_size "auto" needs a prior with `sample`, {type(prior).__name__} has none:'
+                ' give step_size as a number or as "1/beta", or call'
+                " choose_step_size(A, prior, images=…) with images to choose it on"
+            )
+        generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+        images = prior.sample(checks.integer(count, "count", minimum=2), generator=generator)
+    checks.finite(checks.images(images, A.image_shape, "images"), "images")
+    if images.shape[0] < 2:
+        raise ValueError("images must be at least two")
+    secants = images[1:] - images[:-1]
+    lengths = secants.flatten(1).square().sum(1)
+    gains = A(secants).square().sum(1)[lengths > 0] / lengths[lengths > 0]
+    if gains.numel() == 0 or not float(gains.mean()) > 0:
+        raise ValueError("A maps the difference of any two images to zero: no step can help")
+    y, unit = A(images), 1 / float(gains.mean())
+    errors = {}
+    for c in STEPS:
+        solver = NPGD(prior, c * unit, max_iter=max_iter, start=start)
+        final = recover(A, y, solver, x_true=images).error
+        assert final is not None
+        errors[c * unit] = torch.nan_to_num(final[-1], nan=torch.inf).mean().item()
+    best = min(errors, key=lambda step: errors[step])
+    if errors[best] == torch.inf:
+        raise ValueError(
+            f"every step from {unit * STEPS[0]:.3g} to {unit * STEPS[-1]:.3g} diverges"
+        )
+    return best
+
+
+def _projection(prior: Any) -> Callable[[Images], Images]:
+    if hasattr(prior, "project"):
+        return prior.project
+    if not callable(prior):
+        raise TypeError(f"prior must have `project(w)` or be callable, got {type(prior).__name__}")
+    return prior
