@@ -1,0 +1,33 @@
+"""The networks of the priors, one file an architecture.
+
+``build`` makes a network from the name and settings that a weights file carries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .dcgan import DCGANDiscriminator, DCGANGenerator
+from .encoder import Encoder
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "DCGANGenerator": DCGANGenerator,
+    "DCGANDiscriminator": DCGANDiscriminator,
+    "Encoder": Encoder,
+}
+
+
+def build(architecture: str, settings: dict[str, Any]) -> nn.Module:
+    """The network of that name with those settings; ``ValueError`` names an unknown one."""
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ValueError(f"architecture: {architecture!r} is not known; expected one of {known}")
+    try:
+        return ARCHITECTURES[architecture](**settings)
+    except TypeError as error:
+        raise ValueError(f"settings of {architecture}: {error}") from error
+
+
+__all__ = ["ARCHITECTURES", "DCGANDiscriminator", "DCGANGenerator", "Encoder", "build"]

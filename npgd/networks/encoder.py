@@ -1,0 +1,46 @@
+"""The encoder G†, the second half of the projector P = G∘G†.
+
+Raj, Li, Bresler, ICCV 2019, section 3.2 and 4.1: the discriminator's architecture with a latent
+output. What differs here, and why:
+
+- No dropout. The authors' released code keeps it on at test time, which makes P random.
+- The input is divided by its root mean square r, and log r enters as a constant second channel.
+  The points a recovery projects, w_n = x_n − η Aᵀ(A x_n − y), range from clean images to images
+  under noise of several times their norm, and r tells the network which it is looking at.
+- Group norm in place of batch norm, so that P(w) depends on w alone, in training as in use.
+- One hidden layer between the last convolution and the latent.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from .dcgan import LAYERS_28
+
+
+class Encoder(nn.Module):
+    """G†: images (batch, channels, 28, 28) to latents (batch, latent_dim).
+
+    Four convolutions (width, 2·width, 4·width, hidden) and a linear layer; LeakyReLU(0.2).
+    """
+
+    def __init__(
+        self, latent_dim: int, width: int = 32, hidden: int = 256, channels: int = 1
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        sizes = (channels + 1, width, 2 * width, 4 * width, hidden)
+        layers: list[nn.Module] = []
+        for i, (kernel, stride, padding) in enumerate(reversed(LAYERS_28)):
+            layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, padding))
+            if 0 < i < len(LAYERS_28) - 1:
+                layers.append(nn.GroupNorm(8, sizes[i + 1]))
+            layers.append(nn.LeakyReLU(0.2))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(hidden, latent_dim))
+
+    def forward(self, w: Float[torch.Tensor, "batch c 28 28"]) -> Float[torch.Tensor, "batch k"]:
+        rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
+        level = rms.log().expand(-1, 1, *w.shape[2:])
+        return self.layers(torch.cat([w / rms, level], dim=1))

@@ -1,0 +1,231 @@
+"""The prior: S = range(G), with the projector P = G∘G† (Raj, Li, Bresler, ICCV 2019, section 3).
+
+A prior is a generator and an encoder. The shipped ones are stored as one safetensors file, which
+holds both networks' weights (half precision) and how to build them, beside a JSON card that says
+where they come from and what they measure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import nn
+
+from .networks import build
+
+SHIPPED = ("mnist", "mnist-k100")
+
+
+class GenerativePrior(nn.Module):
+    """A generator G and an encoder G†; P = G∘G† projects onto range(G), approximately.
+
+    ``generator``: latents (batch, latent_dim) to images (batch, *image_shape) in [-1, 1];
+    ``encoder``: images to latents. Any pair of ``nn.Module``; both are put in evaluation mode and
+    stay there (``train()`` has no effect), so that P is deterministic.
+
+    Raises ``TypeError`` for anything that is no module, ``ValueError`` where the networks' shapes
+    do not fit ``latent_dim`` and ``image_shape`` (each is tried once on zeros).
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        encoder: nn.Module,
+        latent_dim: int,
+        image_shape: tuple[int, ...],
+        name: str = "custom",
+    ) -> None:
+        super().__init__()
+        for argument, network in (("generator", generator), ("encoder", encoder)):
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"{argument}: {type(network).__name__}; expected a torch nn.Module")
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim: {latent_dim}; expected at least 1")
+        self.generator, self.encoder = generator, encoder
+        self.latent_dim, self.image_shape = int(latent_dim), tuple(int(s) for s in image_shape)
+        self.name = name
+        self.eval()
+        self._try_out()
+
+    def _try_out(self) -> None:
+        parameter = next(self.parameters(), None)
+        like = {} if parameter is None else {"dtype": parameter.dtype, "device": parameter.device}
+        with torch.no_grad():
+            for argument, network, came, expected in (
+                ("generator", self.generator, (self.latent_dim,), self.image_shape),
+                ("encoder", self.encoder, self.image_shape, (self.latent_dim,)),
+            ):
+                try:
+                    out = network(torch.zeros(2, *came, **like))
+                except RuntimeError as error:
+                    raise ValueError(
+                        f"{argument}: does not take a batch of shape (2, {_shape(came)}): {error}"
+                    ) from error
+                if tuple(out.shape) != (2, *expected):
+                    raise ValueError(
+                        f"{argument}: maps (2, {_shape(came)}) to {tuple(out.shape)}; "
+                        f"expected (2, {_shape(expected)})"
+                    )
+
+    def train(self, mode: bool = True) -> GenerativePrior:
+        """Stay in evaluation mode: a prior that is in use has no training mode."""
+        return super().train(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The networks' floating-point type (the default type for networks without parameters)."""
+        parameter = next(self.parameters(), None)
+        return torch.get_default_dtype() if parameter is None else parameter.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def generate(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch *image"]:
+        """G(z)."""
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z: shape {tuple(z.shape)}; expected (batch, {self.latent_dim})")
+        return self.generator(z)
+
+    def encode(self, w: Float[torch.Tensor, "batch *image"]) -> Float[torch.Tensor, "batch k"]:
+        """G†(w): the latent of a point near w on range(G)."""
+        if tuple(w.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"w: shape {tuple(w.shape)}; expected (batch, {_shape(self.image_shape)})"
+            )
+        return self.encoder(w)
+
+    def project(self, w: Float[torch.Tensor, "batch *image"]) -> Float[torch.Tensor, "batch *image"]:
+        """P(w) = G(G†(w)), equation (4) of the paper."""
+        return self.generate(self.encode(w))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
+    ) -> Float[torch.Tensor, "n *image"]:
+        """n samples G(z), z ~ N(0, I), from a CPU ``generator`` or a ``seed`` (one of the two)."""
+        return self.generate(self.sample_latents(n, generator=generator, seed=seed))
+
+    def sample_latents(
+        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
+    ) -> Float[torch.Tensor, "n k"]:
+        """n latents z ~ N(0, I); drawn in float64 on the CPU, so the same for every dtype."""
+        if n < 1:
+            raise ValueError(f"n: {n}; expected at least 1")
+        if (generator is None) == (seed is None):
+            raise ValueError("generator, seed: give exactly one of the two")
+        if generator is None:
+            assert seed is not None
+            generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
+        return z.to(device=self.device, dtype=self.dtype)
+
+    def extra_repr(self) -> str:
+        return f"name={self.name!r}, latent_dim={self.latent_dim}, image_shape={self.image_shape}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return ", ".join(str(s) for s in shape)
+
+
+def save_prior(
+    prior: GenerativePrior,
+    path: str | os.PathLike[str],
+    architecture: Mapping[str, Mapping[str, Any]],
+    card: Mapping[str, Any] | None = None,
+    half: bool = True,
+) -> None:
+    """Write a prior's weights (in half precision unless ``half`` is false) and its card.
+
+    ``architecture`` maps "generator" and "encoder" to {"name": …, "settings": {…}} as
+    :func:`npgd.networks.build` takes them. Writes ``path`` (.safetensors) and, beside it, the card
+    (.json); each whole or not at all.
+    """
+    from .training.loop import write_atomically
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: {path}; expected a name that ends in .safetensors")
+    tensors = {}
+    for key, value in prior.state_dict().items():
+        small = half and value.is_floating_point()
+        tensors[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
+    description = {
+        "name": prior.name,
+        "latent_dim": prior.latent_dim,
+        "image_shape": list(prior.image_shape),
+        "architecture": {part: dict(architecture[part]) for part in ("generator", "encoder")},
+    }
+    write_atomically(path, serialise(tensors, {"prior": json.dumps(description)}))
+    if card is not None:
+        text = json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
+        write_atomically(path.with_suffix(".json"), text.encode())
+
+
+def load_prior(
+    name: str | os.PathLike[str] = "mnist",
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> GenerativePrior:
+    """A shipped prior by name ("mnist", "mnist-k100"), or one from a .safetensors file.
+
+    Raises ``ValueError`` for an unknown name or a file that is no prior.
+    """
+    if str(name) in SHIPPED:
+        with as_file(files("npgd.weights") / f"{name}.safetensors") as path:
+            return _read_prior(path, dtype, device)
+    path = Path(name)
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise ValueError(
+            f"name: {str(name)!r} is neither a shipped prior ({', '.join(SHIPPED)}) "
+            "nor an existing .safetensors file"
+        )
+    return _read_prior(path, dtype, device)
+
+
+def _read_prior(
+    path: Path, dtype: torch.dtype, device: str | torch.device
+) -> GenerativePrior:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    if "prior" not in metadata:
+        raise ValueError(f"{path}: holds weights, but not of a prior (no 'prior' in its header)")
+    description = json.loads(metadata["prior"])
+    networks = {
+        part: build(spec["name"], spec["settings"])
+        for part, spec in description["architecture"].items()
+    }
+    prior = GenerativePrior(
+        networks["generator"],
+        networks["encoder"],
+        description["latent_dim"],
+        tuple(description["image_shape"]),
+        name=description["name"],
+    )
+    try:
+        prior.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its weights do not fit its architecture ({error})") from error
+    return prior.requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def prior_card(name: str) -> dict[str, Any]:
+    """The card of a shipped prior: data, settings, seed, figures, licence of the data."""
+    if name not in SHIPPED:
+        raise ValueError(f"name: {name!r}; expected one of {', '.join(SHIPPED)}")
+    return json.loads((files("npgd.weights") / f"{name}.json").read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""Train a generator, train a projector; both resumable. See :mod:`npgd.training.loop`."""
