@@ -3,12 +3,14 @@
 All of them look at types and shapes only, except `finite`, which reads the data.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 ImageShape = tuple[int, int, int]
 
@@ -85,3 +87,21 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
         bad = int((~torch.isfinite(tensor)).sum())
         raise ValueError(f"{name} holds NaN or infinity in {bad} of {tensor.numel()} entries")
     return tensor
+
+
+def kind(module: nn.Module) -> tuple[torch.dtype, torch.device] | None:
+    """Dtype and device of the first floating point tensor of a module; None if it holds none."""
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype, tensor.device
+    return None
+
+
+def same_kind(tensor: torch.Tensor, module: Any, name: str, module_name: str) -> None:
+    """Raise TypeError if `module` is an nn.Module of another dtype or device than `tensor`."""
+    found = kind(module) if isinstance(module, nn.Module) else None
+    if found is not None and found != (tensor.dtype, tensor.device):
+        raise TypeError(
+            f"{name} is {tensor.dtype} on {tensor.device} but {module_name} is {found[0]} on"
+            f" {found[1]}; convert one of them with .to(…)"
+        )

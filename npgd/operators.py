@@ -7,13 +7,13 @@ An operator maps a batch of images (batch, channels, height, width) to a batch o
 """
 
 import abc
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 import torch
 from jaxtyping import Bool, Float
 from torch import nn
@@ -74,10 +74,7 @@ class LinearOperator(nn.Module, abc.ABC):
         return self._known_norm[1]
 
     def _norm(self) -> float:
-        from scipy.sparse.linalg import LinearOperator as Gram
-        from scipy.sparse.linalg import eigsh
-
-        dtype, device = self._dtype_and_device()
+        dtype, device = self._kind()
         side = min(self.m, self.n)
 
         @torch.no_grad()
@@ -96,18 +93,15 @@ class LinearOperator(nn.Module, abc.ABC):
         if side == 1:
             return math.sqrt(float(image[0] / start[0]))
         tol = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps
-        product = Gram((side, side), matvec=gram, dtype=np.float64)
-        largest = eigsh(product, k=1, v0=start, tol=tol, return_eigenvectors=False)
+        product = scipy.sparse.linalg.LinearOperator((side, side), matvec=gram, dtype=np.float64)
+        largest = scipy.sparse.linalg.eigsh(
+            product, k=1, v0=start, tol=tol, return_eigenvectors=False
+        )
         return math.sqrt(max(float(largest[0]), 0.0))
 
-    def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
-        """Those of the first floating point tensor held; float64 where the operator has none."""
-        device = torch.device("cpu")
-        for tensor in itertools.chain(self.parameters(), self.buffers()):
-            device = tensor.device
-            if tensor.is_floating_point():
-                return tensor.dtype, device
-        return torch.float64, device
+    def _kind(self) -> tuple[torch.dtype, torch.device]:
+        """The dtype and device the operator works in; float64 on the CPU where it has none."""
+        return checks.kind(self) or (torch.float64, torch.device("cpu"))
 
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, m={self.m}"
@@ -131,6 +125,8 @@ class MatrixOperator(LinearOperator):
             matrix = torch.from_numpy(np.ascontiguousarray(matrix))
         if not isinstance(matrix, torch.Tensor):
             raise TypeError(f"matrix must be a torch or numpy matrix, got {type(matrix).__name__}")
+        if matrix.layout != torch.strided:
+            raise TypeError(f"matrix must be dense, got {matrix.layout}; give a scipy sparse one")
         if matrix.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
         n = math.prod(checks.image_shape(image_shape))
@@ -281,11 +277,11 @@ class SuperResolution(LinearOperator):
 
     def __init__(self, image_shape: Sequence[int], factor: int = 2) -> None:
         channels, height, width = checks.image_shape(image_shape)
-        self_factor = checks.integer(factor, "factor")
-        if height % self_factor or width % self_factor:
+        factor = checks.integer(factor, "factor")
+        if height % factor or width % factor:
             raise ValueError(f"factor {factor} does not divide image_shape {tuple(image_shape)}")
         super().__init__(image_shape, channels * (height // factor) * (width // factor))
-        self.factor = self_factor
+        self.factor = factor
 
     def _forward(self, x: Images) -> Measurements:
         return functional.avg_pool2d(x, self.factor).flatten(1)
@@ -390,20 +386,18 @@ class _PhysicsOperator(LinearOperator):
     """A deepinv physics, or anything with A and A_adjoint on batches of images."""
 
     def __init__(self, obj: Any, shape: checks.ImageShape) -> None:
-        probe = torch.zeros(1, *shape)
-        if isinstance(obj, nn.Module):
-            for tensor in itertools.chain(obj.parameters(), obj.buffers()):
-                if tensor.is_floating_point():
-                    probe = probe.to(tensor)
-                    break
+        dtype, device = _physics_kind(obj)
         with torch.no_grad():
-            measured = obj.A(probe)
+            measured = obj.A(torch.zeros(1, *shape, dtype=dtype, device=device))
         if not isinstance(measured, torch.Tensor) or not measured.is_floating_point():
             kind = getattr(measured, "dtype", type(measured).__name__)
             raise TypeError(f"obj.A must give a real tensor, got {kind}")
         super().__init__(shape, measured[0].numel())
         self.obj = obj
         self.measured_shape = tuple(measured.shape[1:])
+
+    def _kind(self) -> tuple[torch.dtype, torch.device]:
+        return _physics_kind(self.obj)
 
     def _forward(self, x: Images) -> Measurements:
         return self.obj.A(x).reshape(x.shape[0], self.m)
@@ -418,11 +412,15 @@ class _PhysicsOperator(LinearOperator):
         return image
 
 
+def _physics_kind(obj: Any) -> tuple[torch.dtype, torch.device]:
+    # A physics without tensors of its own says nothing of its dtype: torch's default is the guess.
+    found = checks.kind(obj) if isinstance(obj, nn.Module) else None
+    return found or (torch.get_default_dtype(), torch.device("cpu"))
+
+
 @torch.no_grad()
 def _require_adjoint(A: LinearOperator, name: str) -> None:
-    dtype, device = A._dtype_and_device()
-    if isinstance(A, _PhysicsOperator) and not isinstance(A.obj, nn.Module):
-        dtype = torch.get_default_dtype()
+    dtype, device = A._kind()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *A.image_shape, generator=generator, dtype=torch.float64).to(device, dtype)
     y = torch.randn(1, A.m, generator=generator, dtype=torch.float64).to(device, dtype)

@@ -182,7 +182,7 @@ def recover(
     if y.shape[0] == 0:
         raise ValueError(f"y has shape {tuple(y.shape)}, expected at least one image")
     if x_true is not None:
-        checks.images(x_true, A.image_shape, "x_true")
+        checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
         if x_true.shape[0] != y.shape[0]:
             raise ValueError(f"x_true holds {x_true.shape[0]} images but y {y.shape[0]}")
 
@@ -210,13 +210,13 @@ def recover(
         "diverged" if bad else "max_iter reached" if going else "converged"
         for bad, going in zip(diverged.tolist(), moving.tolist(), strict=True)
     )
-    largest = float((change / size)[moving].max()) if bool(moving.any()) else 0.0
+    history = torch.stack(objective)
     return Solution(
         x=state.x,
-        objective=torch.stack(objective),
+        objective=history,
         error=torch.stack(error) if error else None,
         iterates=torch.stack(iterates) if iterates else None,
-        status=_status(outcomes, len(objective) - 1, largest, solver.tol, solver.advice(state)),
+        status=_status(solver, state, outcomes, history, change / size),
         outcomes=outcomes,
         seconds=seconds,
         method=type(solver).__name__,
@@ -224,21 +224,32 @@ def recover(
     )
 
 
-def _status(outcomes: tuple[str, ...], n_iter: int, largest: float, tol: float, advice: str) -> str:
-    batch, count = len(outcomes), f"{n_iter} iteration{'s' * (n_iter != 1)}"
+def _status(
+    solver: Solver[Any],
+    state: State,
+    outcomes: tuple[str, ...],
+    objective: torch.Tensor,
+    change: torch.Tensor,
+) -> str:
+    batch, n_iter = len(outcomes), len(objective) - 1
+    after = f"after {n_iter} iteration{'s' * (n_iter != 1)}"
     diverged = outcomes.count("diverged")
     if diverged:
         return (
-            f"diverged: after {count} the objective of {diverged} of {batch} images is not finite"
-            f" or above {GROWTH:g} times max(‖A x_0 − y‖², ‖y‖²); {advice}"
+            f"diverged: {after} the objective of {diverged} of {batch} images is not finite or"
+            f" above {GROWTH:g} times max(‖A x_0 − y‖², ‖y‖²); {solver.advice(state)}"
         )
-    moving = outcomes.count("max_iter reached")
-    if moving:
-        return (
-            f"max_iter reached: after {count} {moving} of {batch} images still change, by up to"
-            f" {largest:.2g} relative to their norm (tol = {tol:g})"
-        )
-    return f"converged after {count}: no image changes by more than tol = {tol:g} relative"
+    moving = torch.tensor([outcome == "max_iter reached" for outcome in outcomes])
+    if not bool(moving.any()):
+        return f"converged {after}: no image changes by more than tol = {solver.tol:g} relative"
+    status = (
+        f"max_iter reached: {after} {int(moving.sum())} of {batch} images still change, by up to"
+        f" {float(change.cpu()[moving].max()):.2g} relative to their norm (tol = {solver.tol:g})"
+    )
+    rising = int((moving & (objective[-1] > 2 * objective.min(dim=0).values).cpu()).sum())
+    if rising:
+        status += f"; the objective of {rising} is above twice its least: {solver.advice(state)}"
+    return status
 
 
 def _squared(x: torch.Tensor) -> Float[torch.Tensor, " batch"]:

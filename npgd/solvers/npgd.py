@@ -74,13 +74,14 @@ class NPGD(Solver[NPGDState]):
         shape = getattr(self.prior, "image_shape", A.image_shape)
         if tuple(shape) != A.image_shape:
             raise ValueError(f"prior has image_shape {tuple(shape)} but A has {A.image_shape}")
+        checks.same_kind(y, self.prior, "y", "prior")
         step_size = self._step_size(A)
         x = self._start(A, y)
         return NPGDState(x, A(x) - y, step_size)
 
     def step(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
         w = state.x - state.step_size * A.adjoint(state.residual)
-        x = _projection(self.prior)(w)
+        x = self._project(w)
         return NPGDState(x, A(x) - y, state.step_size)
 
     def residual(self, A: LinearOperator, y: Measurements, state: NPGDState) -> Measurements:
@@ -112,7 +113,13 @@ class NPGD(Solver[NPGDState]):
                 raise ValueError(f"start holds {self.start.shape[0]} images but y {y.shape[0]}")
             return self.start
         x = A.adjoint(y)
-        return _projection(self.prior)(x) if self.start == "range" else x
+        return self._project(x) if self.start == "range" else x
+
+    def _project(self, w: Images) -> Images:
+        x = _projection(self.prior)(w)
+        if x.shape != w.shape:
+            raise ValueError(f"prior projects shape {tuple(w.shape)} to {tuple(x.shape)}")
+        return x
 
 
 @torch.no_grad()
