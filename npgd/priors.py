@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
+from . import checks
 from .networks import build
 
 SHIPPED = ("mnist", "mnist-k100")
@@ -48,24 +49,23 @@ class GenerativePrior(nn.Module):
         for argument, network in (("generator", generator), ("encoder", encoder)):
             if not isinstance(network, nn.Module):
                 raise TypeError(f"{argument}: {type(network).__name__}; expected a torch nn.Module")
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: {latent_dim}; expected at least 1")
         self.generator, self.encoder = generator, encoder
-        self.latent_dim, self.image_shape = int(latent_dim), tuple(int(s) for s in image_shape)
+        self.latent_dim = checks.integer(latent_dim, "latent_dim")
+        self.image_shape = checks.image_shape(image_shape)
         self.name = name
         self.eval()
         self._try_out()
 
     def _try_out(self) -> None:
         parameter = next(self.parameters(), None)
-        like = {} if parameter is None else {"dtype": parameter.dtype, "device": parameter.device}
+        like = torch.empty(0) if parameter is None else parameter
         with torch.no_grad():
             for argument, network, came, expected in (
                 ("generator", self.generator, (self.latent_dim,), self.image_shape),
                 ("encoder", self.encoder, self.image_shape, (self.latent_dim,)),
             ):
                 try:
-                    out = network(torch.zeros(2, *came, **like))
+                    out = network(like.new_zeros(2, *came))
                 except RuntimeError as error:
                     raise ValueError(
                         f"{argument}: does not take a batch of shape (2, {_shape(came)}): {error}"
@@ -92,28 +92,30 @@ class GenerativePrior(nn.Module):
         parameter = next(self.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
-    def generate(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch *image"]:
+    def generate(
+        self, z: Float[torch.Tensor, "batch k"]
+    ) -> Float[torch.Tensor, "batch channels height width"]:
         """G(z)."""
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z: shape {tuple(z.shape)}; expected (batch, {self.latent_dim})")
         return self.generator(z)
 
-    def encode(self, w: Float[torch.Tensor, "batch *image"]) -> Float[torch.Tensor, "batch k"]:
+    def encode(
+        self, w: Float[torch.Tensor, "batch channels height width"]
+    ) -> Float[torch.Tensor, "batch k"]:
         """G†(w): the latent of a point near w on range(G)."""
-        if tuple(w.shape[1:]) != self.image_shape:
-            raise ValueError(
-                f"w: shape {tuple(w.shape)}; expected (batch, {_shape(self.image_shape)})"
-            )
-        return self.encoder(w)
+        return self.encoder(checks.images(w, self.image_shape, "w"))
 
-    def project(self, w: Float[torch.Tensor, "batch *image"]) -> Float[torch.Tensor, "batch *image"]:
+    def project(
+        self, w: Float[torch.Tensor, "batch channels height width"]
+    ) -> Float[torch.Tensor, "batch channels height width"]:
         """P(w) = G(G†(w)), equation (4) of the paper."""
         return self.generate(self.encode(w))
 
     @torch.no_grad()
     def sample(
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
-    ) -> Float[torch.Tensor, "n *image"]:
+    ) -> Float[torch.Tensor, "n channels height width"]:
         """n samples G(z), z ~ N(0, I), from a CPU ``generator`` or a ``seed`` (one of the two)."""
         return self.generate(self.sample_latents(n, generator=generator, seed=seed))
 
@@ -121,8 +123,7 @@ class GenerativePrior(nn.Module):
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Float[torch.Tensor, "n k"]:
         """n latents z ~ N(0, I); drawn in float64 on the CPU, so the same for every dtype."""
-        if n < 1:
-            raise ValueError(f"n: {n}; expected at least 1")
+        checks.integer(n, "n")
         if (generator is None) == (seed is None):
             raise ValueError("generator, seed: give exactly one of the two")
         if generator is None:
@@ -194,9 +195,7 @@ def load_prior(
     return _read_prior(path, dtype, device)
 
 
-def _read_prior(
-    path: Path, dtype: torch.dtype, device: str | torch.device
-) -> GenerativePrior:
+def _read_prior(path: Path, dtype: torch.dtype, device: str | torch.device) -> GenerativePrior:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

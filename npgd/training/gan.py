@@ -24,7 +24,7 @@ from torch import nn
 
 from ..networks import DCGANDiscriminator, DCGANGenerator, Encoder
 from ..networks.dcgan import initialise
-from .loop import Average, Batches, decayed, generator_for, set_rate, train
+from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,8 @@ class GeneratorTask:
             self.e = Encoder(config.latent_dim, config.width, 8 * config.width, channels)
             initialise_encoder(self.e, start)
             self.networks["encoder"] = self.e
-        # Channels last: 1.3 to 1.7 times faster in training on a CPU with AVX2.
         for network in [*self.networks.values(), mean]:
-            network.to(self.device, memory_format=torch.channels_last)
+            channels_last(network, self.device)
         self.average = Average(self.g, mean, config.average)
         g_parameters = list(self.g.parameters())
         if config.coverage > 0:
@@ -115,9 +114,7 @@ class GeneratorTask:
             cover = (self.g(zx) - x).square().mean()
             latent = (zg - z).square().mean()
             moments = latent_moments(zx)
-            g_loss = g_loss + config.coverage * (
-                cover + config.latent_weight * (latent + moments)
-            )
+            g_loss = g_loss + config.coverage * (cover + config.latent_weight * (latent + moments))
             losses |= {
                 "cover": cover.detach(),
                 "latent": latent.detach(),
@@ -164,11 +161,13 @@ def train_generator(
             f"images: {images.dtype} {tuple(images.shape)}; expected uint8 (n, channels, 28, 28)"
         )
     task = GeneratorTask(images, config, device)
+    steps = config.epochs * task.batches.per_epoch
+    stored = {"kind": "generator", "channels": images.shape[1], "steps": steps}
     train(
         task,
-        steps=config.epochs * task.batches.per_epoch,
+        steps=steps,
         directory=directory,
-        config={"kind": "generator", "channels": images.shape[1], **asdict(config)},
+        config={**stored, **asdict(config)},
         seed=config.seed,
         checkpoint_every=checkpoint_every,
         progress=progress,

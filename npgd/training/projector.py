@@ -14,7 +14,10 @@ deviation from x* is close to white noise of standard deviation ‖x*‖/√m pe
 *Real images.* A fraction of the x* are training images; they have no z, so only the first term.
 
 *The points that recovery visits.* Each step draws a Gaussian A with m rows, m log-uniform, and a
-step size η, and follows P's own iteration: x_{j+1} = P(w_j), w_{j+1} = x_{j+1} − η AᵀA(x_{j+1} − x*)
+step size η, and follows P's own iteration
+
+    x_{j+1} = P(w_j),    w_{j+1} = x_{j+1} − η AᵀA(x_{j+1} − x*)
+
 for ``visits`` steps, P trained on every w_j (without a gradient through the iteration). The first
 w is x* + ν, or AᵀA x* for ``adjoint_fraction`` of the images.
 
@@ -24,17 +27,31 @@ clean inputs and inputs under heavy noise count alike.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from ..networks import Encoder
+from ..networks import DCGANGenerator, Encoder
 from .gan import initialise_encoder
-from .loop import Average, Batches, decayed, generator_for, set_rate, train
+from .loop import (
+    Average,
+    Batches,
+    channels_last,
+    decayed,
+    generator_for,
+    load_checkpoint,
+    newest_checkpoint,
+    set_rate,
+    tensors_digest,
+    train,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +89,9 @@ class ProjectorConfig:
         if self.visits < 1:
             raise ValueError(f"visits: {self.visits}; expected at least 1 (1: white noise only)")
         if not 1 <= self.m_low <= self.m_high:
-            raise ValueError(f"m_low, m_high: {self.m_low}, {self.m_high}; expected 1 <= low <= high")
+            raise ValueError(
+                f"m_low, m_high: {self.m_low}, {self.m_high}; expected 1 <= low <= high"
+            )
 
 
 # The setting of the paper, section 4.1: white noise of standard deviation 1 on samples of G.
@@ -106,7 +125,7 @@ class ProjectorTask:
         if config.real_fraction > 0 and images is None:
             raise ValueError("images: none given; real_fraction > 0 needs training images")
         self.config, self.device, self.latent_dim = config, torch.device(device), latent_dim
-        self.g = generator_network.to(self.device, memory_format=torch.channels_last)
+        self.g = generator_channels_last(network, self.device)
         self.g.eval().requires_grad_(False)
         self.n_real = round(config.real_fraction * config.batch_size)
         self.n_samples = config.batch_size - self.n_real
@@ -123,7 +142,7 @@ class ProjectorTask:
         initialise_encoder(self.e, generator_for(config.seed, 2))
         mean = Encoder(latent_dim, config.width, config.hidden, channels)
         for network in (self.e, mean):
-            network.to(self.device, memory_format=torch.channels_last)
+            channels_last(network, self.device)
         self.average = Average(self.e, mean, config.average)
         self.networks: dict[str, nn.Module] = {"encoder": self.e, "average": mean}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
@@ -190,6 +209,36 @@ class ProjectorTask:
         projected = self.g(self.average.average(x + noise))
         rows = [part for pair in zip(x.split(8), projected.split(8), strict=True) for part in pair]
         return torch.cat(rows)
+
+
+def load_generator(
+    directory: str | os.PathLike[str],
+) -> tuple[DCGANGenerator, dict[str, Any], str]:
+    """The averaged generator of a finished training run, its configuration, and its digest.
+
+    Raises ``ValueError`` where the directory holds no generator's run, or one not finished.
+    """
+    directory = Path(directory)
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ValueError(f"generator: {directory} holds no training run (no config.json)")
+    config = json.loads(path.read_text())
+    if config.get("kind") != "generator":
+        raise ValueError(f"generator: {directory} holds a {config.get('kind')}'s run")
+    checkpoint = newest_checkpoint(directory)
+    if checkpoint is None:
+        raise ValueError(f"generator: {directory} has no checkpoint yet")
+    step, tensors = load_checkpoint(checkpoint)
+    if step < config["steps"]:
+        raise ValueError(
+            f"generator: {directory} stands at step {step} of {config['steps']}; "
+            "give the training command again to finish it"
+        )
+    prefix = "network/average/"
+    weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    g = DCGANGenerator(config["latent_dim"], config["width"], config["channels"])
+    g.load_state_dict(weights)
+    return g.eval(), config, tensors_digest(weights)
 
 
 def train_projector(

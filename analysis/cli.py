@@ -1,0 +1,437 @@
+"""The command ``npgd``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    import torch
+
+    from npgd import GenerativePrior, LinearOperator
+
+app = typer.Typer(
+    help="Recover images with generative priors, and verify the theory on the way.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+train_app = typer.Typer(help="Train a generator or a projector.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+console = Console()
+
+
+class TaskName(StrEnum):
+    """The inverse problems of the paper."""
+
+    CS = "cs"
+    INPAINTING = "inpainting"
+    SUPER_RESOLUTION = "super-resolution"
+
+
+class Dataset(StrEnum):
+    """Data sets that are read from a data directory."""
+
+    MNIST = "mnist"
+
+
+Prior = Annotated[str, typer.Option(help="mnist, mnist-k100, or a prior's .safetensors file.")]
+DatasetOption = Annotated[Dataset | None, typer.Option(help="Recover images of this data set.")]
+Images = Annotated[Path | None, typer.Option(help="A folder of pictures to recover.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets are; default: $NPGD_DATA, else a cache folder.")
+]
+Download = Annotated[bool, typer.Option(help="Download the data set where it is absent.")]
+Task = Annotated[TaskName, typer.Option(help="The inverse problem.")]
+M = Annotated[int, typer.Option(help="Measurements of --task cs.")]
+Hole = Annotated[int, typer.Option(help="Side of the missing square of --task inpainting.")]
+Factor = Annotated[int, typer.Option(help="Factor of --task super-resolution.")]
+Noise = Annotated[float, typer.Option(help="Standard deviation of the noise on each measurement.")]
+Seed = Annotated[int, typer.Option(help="Seed of the operator, the noise and the samples.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
+StepSize = Annotated[str, typer.Option(help='A number, "auto" or "1/beta".')]
+MaxIter = Annotated[int, typer.Option(help="Iterations at most.")]
+Force = Annotated[bool, typer.Option(help="Replace what the output directory holds.")]
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on standard error and exit status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+@contextlib.contextmanager
+def output_directory(path: Path, force: bool) -> Iterator[Path]:
+    """A new directory that appears under ``path`` whole, when the block ends without an error.
+
+    Raises ``FileExistsError`` where something is there already and ``force`` is false.
+    """
+    if path.exists() and not force:
+        raise FileExistsError(f"output: {path} exists; name another directory, or give --force")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def build_operator(
+    task: TaskName,
+    image_shape: tuple[int, ...],
+    m: int,
+    hole: int,
+    factor: int,
+    seed: int,
+    dtype: torch.dtype,
+) -> tuple[LinearOperator, str]:
+    """The operator of a task, and its name in words."""
+    import npgd
+
+    if task is TaskName.CS:
+        return npgd.Gaussian(image_shape, m=m, seed=seed, dtype=dtype), f"Gaussian, m = {m}"
+    if task is TaskName.INPAINTING:
+        return npgd.Inpainting(image_shape, hole=hole), f"inpainting, hole {hole}×{hole}"
+    return npgd.SuperResolution(image_shape, factor), f"super-resolution ×{factor}"
+
+
+def load_images(
+    prior: GenerativePrior,
+    dataset: Dataset | None,
+    images: Path | None,
+    data_dir: Path | None,
+    download: bool,
+    count: int,
+    seed: int,
+) -> tuple[torch.Tensor, str]:
+    """The images to recover, and where they come from in words."""
+    from npgd import data
+
+    if dataset is not None and images is not None:
+        raise ValueError("--dataset, --images: give one of the two")
+    if count < 1:
+        raise ValueError(f"--count: {count}; expected at least 1")
+    if images is not None:
+        pictures, names = data.image_folder(images, prior.image_shape)
+        return pictures[:count], f"{min(count, len(names))} pictures in {images}"
+    if dataset is Dataset.MNIST:
+        if prior.image_shape != (1, 28, 28):
+            raise ValueError(f"--dataset mnist: the prior's images are {prior.image_shape}")
+        x = data.mnist("test", data_dir, count, download)
+        return x, f"first {count} MNIST test digits"
+    x = prior.sample(count, seed=seed + 1).float()
+    return x, f"{count} samples of G (give --dataset or --images for real images)"
+
+
+def measured_picture(
+    task: TaskName, operator: LinearOperator, y: torch.Tensor, factor: int
+) -> tuple[str, torch.Tensor]:
+    """Measurements as a person can look at them: pixels where they are pixels, else Aᵀy."""
+    back = operator.adjoint(y)
+    if task is TaskName.SUPER_RESOLUTION:
+        return "measured", back * factor**2
+    return ("measured", back) if task is TaskName.INPAINTING else ("Aᵀy", back)
+
+
+@app.command()
+def recover(
+    prior: Prior = "mnist",
+    dataset: DatasetOption = None,
+    images: Images = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    count: Annotated[int, typer.Option(help="Images at most.")] = 12,
+    task: Task = TaskName.CS,
+    m: M = 100,
+    hole: Hole = 10,
+    factor: Factor = 2,
+    noise: Noise = 0.0,
+    step_size: StepSize = "auto",
+    max_iter: MaxIter = 30,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    output: Annotated[Path, typer.Option(help="Directory to write.")] = Path("recovered"),
+    force: Force = False,
+) -> None:
+    """Measure images, recover them with NPGD, and write what came of it.
+
+    Writes recovery.png (original, measured, recovered), results.json, images/ (the recovered
+    images as PNG) and images.npz (float32, original and recovered).
+    """
+    with plain_errors():
+        import numpy as np
+        import torch
+        from rich.table import Table
+
+        import npgd
+        from npgd.data import to_uint8
+
+        from .pictures import draw_rows
+
+        if output.exists() and not force:
+            raise FileExistsError(
+                f"output: {output} exists; name another directory, or give --force"
+            )
+        if noise < 0:
+            raise ValueError(f"--noise: {noise}; expected a standard deviation, at least 0")
+        p = npgd.load_prior(prior, device=_device(device))
+        x_true, source = load_images(p, dataset, images, data_dir, download, count, seed)
+        operator, task_words = build_operator(
+            task, p.image_shape, m, hole, factor, seed, torch.float32
+        )
+        operator.to(device)
+        x_true = x_true.to(device)
+        y = operator(x_true)
+        noise_generator = torch.Generator().manual_seed(seed + 2)
+        y = y + noise * torch.randn(y.shape, generator=noise_generator).to(y)
+        solver = npgd.NPGD(p, step_size=_step(step_size), max_iter=max_iter, seed=seed)
+        solution = npgd.recover(operator, y, solver, x_true=x_true, progress=console.is_terminal)
+        assert solution.error is not None and solution.psnr is not None
+
+        label, picture = measured_picture(task, operator, y, factor)
+        settings = {
+            "command": "recover",
+            "npgd": _version(),
+            "prior": prior,
+            "images": source,
+            "task": task_words,
+            "m": operator.m,
+            "noise": noise,
+            "seed": seed,
+            "device": device,
+            "dtype": "float32",
+        }
+        with output_directory(output, force) as directory:
+            rows = {"original": x_true, label: picture, "recovered": solution.x}
+            draw_rows(rows, directory / "recovery.png")
+            results = {**settings, "solution": solution.to_dict()}
+            (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+            np.savez_compressed(
+                directory / "images.npz",
+                original=x_true.cpu().numpy(),
+                recovered=solution.x.cpu().numpy(),
+            )
+            (directory / "images").mkdir()
+            for i, image in enumerate(to_uint8(solution.x.cpu().clone())):
+                _save_png(directory / "images" / f"{i:04d}.png", image)
+
+        table = Table(title=f"NPGD · {task_words} of n = {operator.n} · {source}")
+        table.add_column("image", justify="right")
+        table.add_column("error per pixel", justify="right")
+        table.add_column("PSNR (dB)", justify="right")
+        table.add_column("‖Ax − y‖²", justify="right")
+        table.add_column("outcome")
+        for i in range(min(len(x_true), 20)):
+            table.add_row(
+                str(i),
+                f"{float(solution.error[-1, i]):.4f}",
+                f"{float(solution.psnr[i]):.2f}",
+                f"{float(solution.objective[-1, i]):.4g}",
+                solution.outcomes[i],
+            )
+        table.add_section()
+        table.add_row(
+            "mean",
+            f"{float(solution.error[-1].mean()):.4f}",
+            f"{float(solution.psnr.mean()):.2f}",
+            f"{float(solution.objective[-1].mean()):.4g}",
+            f"{solution.n_iter} iterations, {solution.seconds:.2f} s",
+        )
+        console.print(table)
+        console.print(
+            f"step size {solution.info['step_size']:.4g} ({step_size}); {solution.status}"
+        )
+        console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
+
+
+@train_app.command("generator")
+def train_generator_command(
+    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
+    dataset: Annotated[Dataset, typer.Option(help="Training images.")] = Dataset.MNIST,
+    data_dir: DataDir = None,
+    download: Download = False,
+    latent_dim: Annotated[int, typer.Option(help="Dimension k of z.")] = 20,
+    width: Annotated[int, typer.Option(help="Channels at 14×14.")] = 32,
+    coverage: Annotated[
+        float, typer.Option(help="Weight of the coverage term; 0 is the paper's GAN.")
+    ] = 0.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-4,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Train G as a GAN; killed at any moment, the same command goes on to the same weights."""
+    with plain_errors():
+        from npgd.data import mnist_uint8
+        from npgd.training import GeneratorConfig, train_generator
+
+        _threads(threads)
+        images, _ = mnist_uint8("train", data_dir, download)
+        config = GeneratorConfig(
+            latent_dim=latent_dim,
+            width=width,
+            coverage=coverage,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        train_generator(images, output, config, device=_device(device), progress=True)
+        console.print(
+            f"written: {output}. Next: npgd train projector --generator {output} --output …"
+        )
+
+
+@train_app.command("projector")
+def train_projector_command(
+    generator: Annotated[Path, typer.Option(help="Directory of a finished generator's run.")],
+    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
+    paper: Annotated[
+        bool, typer.Option(help="The paper's setting: σ = 1 on samples of G, nothing else.")
+    ] = False,
+    data_dir: DataDir = None,
+    download: Download = False,
+    width: Annotated[int, typer.Option(help="Channels at 14×14.")] = 64,
+    hidden: Annotated[int, typer.Option(help="Units of the hidden layer.")] = 384,
+    noise_low: Annotated[float | None, typer.Option(help="Least σ; default 0.02.")] = None,
+    noise_high: Annotated[float | None, typer.Option(help="Largest σ; default 5.")] = None,
+    real_fraction: Annotated[
+        float | None, typer.Option(help="Fraction of real training images; default 0.5.")
+    ] = None,
+    visits: Annotated[
+        int | None, typer.Option(help="Points of the iteration trained on; default 3.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    name: Annotated[str, typer.Option(help="Name the prior carries.")] = "custom",
+) -> None:
+    """Train G† for a frozen G, and write the prior that results as prior.safetensors."""
+    with plain_errors():
+        from dataclasses import replace
+
+        from npgd import GenerativePrior, save_prior
+        from npgd.data import mnist_uint8
+        from npgd.training import PAPER, ProjectorConfig, load_generator, train_projector
+
+        _threads(threads)
+        base = PAPER if paper else ProjectorConfig()
+        given: dict[str, Any] = {
+            "noise_low": noise_low,
+            "noise_high": noise_high,
+            "real_fraction": real_fraction,
+            "visits": visits,
+        }
+        config = replace(
+            base,
+            width=width,
+            hidden=hidden,
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            **{key: value for key, value in given.items() if value is not None},
+        )
+        g, g_config, digest = load_generator(generator)
+        images = mnist_uint8("train", data_dir, download)[0] if config.real_fraction > 0 else None
+        e = train_projector(
+            g,
+            g.latent_dim,
+            images,
+            output,
+            config,
+            device=_device(device),
+            progress=True,
+            generator_digest=digest,
+        )
+        prior = GenerativePrior(g.cpu(), e.cpu(), g.latent_dim, (1, 28, 28), name=name)
+        architecture = {
+            "generator": {
+                "name": "DCGANGenerator",
+                "settings": {"latent_dim": g.latent_dim, "width": g_config["width"]},
+            },
+            "encoder": {
+                "name": "Encoder",
+                "settings": {"latent_dim": g.latent_dim, "width": width, "hidden": hidden},
+            },
+        }
+        card = {"name": name, "generator_training": g_config, "projector_training": asdict(config)}
+        save_prior(prior, output / "prior.safetensors", architecture, card)
+        console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device: {name!r} is no device of torch") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device: {name!r}, but torch sees no CUDA device")
+    return device
+
+
+def _step(text: str) -> float | str:
+    if text in ("auto", "1/beta"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'--step-size: {text!r}; expected a number, "auto" or "1/beta"') from None
+
+
+def _threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        if threads < 1:
+            raise ValueError(f"--threads: {threads}; expected at least 1")
+        torch.set_num_threads(threads)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("npgd")
+
+
+def _save_png(path: Path, image: Any) -> None:
+    from PIL import Image
+
+    array = image.permute(1, 2, 0).numpy()
+    Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(path)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

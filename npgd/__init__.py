@@ -1,0 +1,42 @@
+"""Recover images from few linear measurements with a generative prior.
+
+    prior = npgd.load_prior("mnist")
+    A = npgd.Gaussian(prior.image_shape, m=100, seed=0)
+    solution = npgd.recover(A, y, npgd.NPGD(prior))
+
+NPGD: Raj, Li, Bresler, "GAN-based projector for faster recovery with convergence guarantees in
+linear inverse problems", ICCV 2019. What the theory assumes and predicts is measured by
+:mod:`analysis`, which this package never imports.
+"""
+
+from .operators import (
+    Gaussian,
+    Inpainting,
+    LinearOperator,
+    MatrixOperator,
+    SuperResolution,
+    as_operator,
+)
+from .priors import GenerativePrior, load_prior, prior_card, save_prior
+from .projectors import AffineSet, FiniteSet, LatentSearch
+from .solvers import NPGD, Solution, choose_step_size, recover
+
+__all__ = [
+    "NPGD",
+    "AffineSet",
+    "FiniteSet",
+    "Gaussian",
+    "GenerativePrior",
+    "Inpainting",
+    "LatentSearch",
+    "LinearOperator",
+    "MatrixOperator",
+    "Solution",
+    "SuperResolution",
+    "as_operator",
+    "choose_step_size",
+    "load_prior",
+    "prior_card",
+    "recover",
+    "save_prior",
+]

@@ -1,0 +1,1 @@
+"""The weights that the package ships: NAME.safetensors with its card NAME.json."""
