@@ -125,7 +125,7 @@ class ProjectorTask:
         if config.real_fraction > 0 and images is None:
             raise ValueError("images: none given; real_fraction > 0 needs training images")
         self.config, self.device, self.latent_dim = config, torch.device(device), latent_dim
-        self.g = generator_channels_last(network, self.device)
+        self.g = channels_last(generator_network, self.device)
         self.g.eval().requires_grad_(False)
         self.n_real = round(config.real_fraction * config.batch_size)
         self.n_samples = config.batch_size - self.n_real
