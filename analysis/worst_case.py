@@ -1,0 +1,563 @@
+"""The exact worst case of projected gradient descent, by semidefinite programming.
+
+How large can F_N = ‖A x_N − y‖² be, given F_0 = 1, over every A with REC(α, β), every set S and
+every projector within δ of the distance to S? One iteration is
+w_n = x_n − η Aᵀ(A x_n − y), x_{n+1} = P(w_n), with y = A x* + v, x* and x_0 in S, ‖v‖² ≤ noise.
+
+With e_n = x_n − x*, everything the question mentions is linear in two Gram matrices,
+G_ij = ⟨e_i, e_j⟩ and H_ij = ⟨A e_i, A e_j⟩ (H has one more row for v):
+
+- REC on every two of {x*, x_0, …, x_N}: α‖p − q‖² ≤ ‖A(p − q)‖² ≤ β‖p − q‖²;
+- the projector, for every n and every s in {x*, x_0, …, x_N}: ‖x_{n+1} − w_n‖² ≤ ‖s − w_n‖² + δ.
+  The term ‖Aᵀ(A x_n − y)‖², which neither Gram matrix holds, cancels: with r_n = A e_n − v,
+  ‖s − w_n‖² − η²‖Aᵀ r_n‖² = ‖s − x_n‖² + 2η⟨A(s − x_n), r_n⟩.
+
+Conversely Gram matrices G ≻ 0 and H ⪰ 0 come from vectors and from one matrix A that maps the
+ones to the others, so the maximum over them is the worst case: a lower bound that an explicit
+instance attains, and an upper bound that the multipliers prove. This is performance estimation
+(Drori and Teboulle 2014; Taylor, Hendrickx and Glineur 2017), with restricted eigenvalues of A and
+an inexact projection onto a non-convex set in the place of convexity.
+
+For η = 1/β, κ = β/α < 2 and without noise the answer is Theorem 1 of Raj, Li, Bresler (ICCV 2019),
+(κ−1)ᴺ + βδ Σ_{i<N} (κ−1)ⁱ, as long as 1 ≥ βδ(κ−1)/(1−(κ−1)²), which is where `tight_instance`
+attains it. Otherwise F_0 stands far below its floor and rises; there, and for κ ≥ 2, the worst case
+is the smaller number that `closed_form` gives.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analysis.adversary import Instance
+from analysis.gram_program import RELATIVE_GAP, GramProgram, Matrix, NotSolved
+from npgd import checks
+
+MEASURES = ("objective", "distance")
+
+
+# ---------------------------------------------------------------------------------------------
+# The bound that induction gives
+# ---------------------------------------------------------------------------------------------
+
+
+def step_bound(
+    objective: float,
+    alpha: float,
+    beta: float,
+    step_size: float,
+    delta: float = 0.0,
+    noise: float = 0.0,
+) -> float:
+    """An upper bound on F_{n+1} = ‖A x_{n+1} − y‖² from F_n, for any step size η.
+
+    With s = ηβ − 1, u = √F_n + ‖v‖ ≥ ‖A e_n‖ and p = |s|u + (1 + s)‖v‖, the one-step identity gives
+    u' = ‖A e_{n+1}‖ ≤ p + √(p² + (κ−1)u² + βδ) and
+    F_{n+1} ≤ (κ−1)u² + βδ + 2|s|u'u + 2|s|u'‖v‖ + ‖v‖².
+    Without noise and δ this is F_{n+1} ≤ (|s| + √(s² + κ − 1))² F_n: least at η = 1/β, where it is
+    κ − 1, and below 1 for κ/2 < ηβ < 2 − κ/2. For η ≤ 1/β also F_{n+1} ≤ F_n + δ/η, since x_n is
+    itself a point that the projector could have taken; that holds for every κ.
+
+    Raises:
+        ValueError: an argument is out of range; TypeError: it is no number.
+    """
+    alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
+    objective = checks.number(objective, "objective", zero=True)
+    s, nu = step_size * beta - 1, math.sqrt(noise)
+    if abs(s) < 1e-14:  # η = 1/β up to rounding
+        s = 0.0
+    u = math.sqrt(objective) + nu
+    p = abs(s) * u + (1 + s) * nu
+    drive = (beta / alpha - 1) * u * u + beta * delta
+    image = p + math.sqrt(p * p + drive)
+    bound = drive + 2 * abs(s) * image * (u + nu) + noise
+    return min(bound, objective + delta / step_size) if s <= 0 else bound
+
+
+def closed_form(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> float:
+    """The worst F_N after N steps from F_0 = 1 at η = 1/β without noise, for every κ ≥ 1.
+
+    With r = min(κ − 1, 1): f_1 = r + βδ and f_{n+1} = min(r f_n + βδ, f_n + βδ r/(1 + r)).
+    The first is Theorem 1; the second, from comparing x_{n+1} with x_{n−1}, is the less where f_n
+    is below βδ/(1 − r²), in particular for every κ ≥ 2, where f_N ≤ 1 + βδ(N + 1)/2. That this is
+    a bound is proved in `theorem.derive`; that nothing smaller is, the semidefinite program says
+    (to 1e-7, over random κ in [1, 3], δ in [0.01, 10], N ≤ 8).
+
+    Raises:
+        ValueError, TypeError: an argument is out of range.
+    """
+    alpha, beta, _, delta, _ = _constants(alpha, beta, 1.0, delta, 0.0)
+    r = min(beta / alpha - 1, 1.0)
+    f = r + beta * delta
+    for _ in range(checks.integer(n_iter, "n_iter") - 1):
+        f = min(r * f + beta * delta, f + beta * delta * r / (1 + r))
+    return f
+
+
+def one_step_multipliers(alpha: float, beta: float, step_size: float) -> dict[str, float]:
+    """The dual solution for N = 1, noise 0, in closed form: the proof of the theorem as numbers.
+
+    With s = ηβ − 1, R = √(s² + κ − 1), q = |s| + R and λ = q/R: λβ on the projection against x*,
+    λ on ‖A d_0‖² ≤ β‖d_0‖², λκ on α‖e_0‖² ≤ ‖A e_0‖², and q² on F_0 = 1. Their sum is
+    f_1 ≤ q² f_0 + λβδ. For η = 1/β: λ = 1, q² = κ − 1, and nothing is lost, which is Theorem 1.
+    `theorem.derive` verifies this symbolically. For s ≠ 0 they are optimal at δ = 0, η > 1/β.
+
+    Raises:
+        ValueError: α > β, or κ = 1 and η = 1/β, where f_1 = βδ is bounded with q = 0, R = 0.
+    """
+    alpha, beta, step_size, _, _ = _constants(alpha, beta, step_size, 0.0, 0.0)
+    s, kappa = step_size * beta - 1, beta / alpha
+    radius = math.sqrt(s * s + kappa - 1)
+    if radius == 0:
+        raise ValueError("alpha must be less than beta when step_size is 1/beta, got equality")
+    q = abs(s) + radius
+    return {
+        "projection(x_1 | x*)": q / radius * beta,
+        "beta(x_0, x_1)": q / radius,
+        "alpha(x*, x_0)": q / radius * kappa,
+        "F_0 = 1": q * q,
+    }
+
+
+def _constants(
+    alpha: float, beta: float, step_size: float, delta: float, noise: float
+) -> tuple[float, float, float, float, float]:
+    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
+    if alpha > beta:
+        raise ValueError(f"alpha must not exceed beta, got alpha {alpha} and beta {beta}")
+    return (
+        alpha,
+        beta,
+        checks.number(step_size, "step_size"),
+        checks.number(delta, "delta", zero=True),
+        checks.number(noise, "noise", zero=True),
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# The worst case
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class WorstCase:
+    """A certified bracket [value, dual_bound] around the worst case, and what proves each end.
+
+    Attributes:
+        value: F_N (or ‖x_N − x*‖²) of Gram matrices that satisfy every constraint.
+        dual_bound: upper bound proved in rational arithmetic by `multipliers` alone.
+        induction_bound: `step_bound` applied N times to F_0 = 1; for measure "distance" the
+            bound on ‖x_N − x*‖² that follows from it, (√F_N + ‖v‖)²/α.
+        closed_form: what `closed_form` says (divided by α for "distance"); None with noise or
+            a step other than 1/β, where no closed form is known.
+        multipliers: (constraint, weight), those above 1e-9 of the largest; "F_0 = 1" comes last.
+        gram: G_ij = ⟨e_i, e_j⟩, (N + 1, N + 1).
+        image_gram: H_ij = ⟨A e_i, A e_j⟩, with a last row and column for v if noise > 0.
+        status: how narrow the bracket is, in words.
+        seconds: wall time.
+    """
+
+    alpha: float
+    beta: float
+    step_size: float
+    n_iter: int
+    delta: float
+    noise: float
+    measure: str
+    value: float
+    dual_bound: float
+    induction_bound: float
+    closed_form: float | None
+    multipliers: tuple[tuple[str, float], ...] = field(repr=False)
+    gram: Matrix = field(repr=False)
+    image_gram: Matrix = field(repr=False)
+    status: str
+    seconds: float
+
+    @property
+    def kappa(self) -> float:
+        return self.beta / self.alpha
+
+    @property
+    def gap(self) -> float:
+        """dual_bound − value, never negative."""
+        return self.dual_bound - self.value
+
+    def instance(self) -> Instance:
+        """An explicit A, set S and start that attain the value, see `Instance`.
+
+        The program is solved once more, with G bounded below and every inequality strict by a
+        margin of 1e-8 in scaled units. Where the worst case is a supremum only, approached as
+        ‖A‖ grows (η < 1/β, and N ≥ 2 with noise), that bound keeps A finite, at a loss of less
+        than 1e-4.
+        """
+        program, g, h = _pose(
+            self.alpha, self.beta, self.step_size, self.n_iter, self.delta, self.noise, self.measure
+        )
+        for margin, floor in ((1e-8, 1e-7), (1e-8, 1e-6), (1e-7, 1e-6)):
+            try:
+                found = program.feasible(program.solve(g, h, margin, floor))
+            except NotSolved:
+                continue
+            if found is not None:
+                return Instance.from_grams(
+                    *found,
+                    alpha=self.alpha,
+                    beta=self.beta,
+                    step_size=self.step_size,
+                    delta=self.delta,
+                    measure=self.measure,
+                )
+        raise RuntimeError(
+            "no instance: the solver found no strictly feasible Gram matrices for"
+            f" alpha {self.alpha:g}, beta {self.beta:g}, step_size {self.step_size:g}; move the"
+            " constants away from the edge (alpha = beta), or scale A so that beta is near 1"
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.title}",
+            f"  induction    {self.induction_bound:.10g}",
+            f"  dual bound   {self.dual_bound:.10g}",
+            f"  value        {self.value:.10g}",
+            f"  {self.status}",
+        ]
+        if self.closed_form is not None:
+            lines.insert(2, f"  closed form  {self.closed_form:.10g}")
+        return "\n".join(lines)
+
+    @property
+    def title(self) -> str:
+        """The question, in one line."""
+        quantity = "F_N = ‖A x_N − y‖²" if self.measure == "objective" else "‖x_N − x*‖²"
+        return (
+            f"Worst {quantity} after N = {self.n_iter} steps from F_0 = 1:"
+            f" REC({self.alpha:.6g}, {self.beta:.6g}), κ = {self.kappa:.6g},"
+            f" η = {self.step_size:.6g}, δ = {self.delta:g}, ‖v‖² ≤ {self.noise:g}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "kappa": self.kappa,
+            "step_size": self.step_size,
+            "n_iter": self.n_iter,
+            "delta": self.delta,
+            "noise": self.noise,
+            "measure": self.measure,
+            "value": self.value,
+            "dual_bound": self.dual_bound,
+            "induction_bound": self.induction_bound,
+            "closed_form": self.closed_form,
+            "multipliers": dict(self.multipliers),
+            "gram": self.gram.tolist(),
+            "image_gram": self.image_gram.tolist(),
+            "status": self.status,
+            "seconds": self.seconds,
+        }
+
+
+def worst_case(
+    alpha: float,
+    beta: float,
+    step_size: float,
+    n_iter: int,
+    delta: float = 0.0,
+    noise: float = 0.0,
+    measure: str = "objective",
+) -> WorstCase:
+    """The worst F_N = ‖A x_N − y‖² after N steps of NPGD from F_0 = 1, certified on both sides.
+
+    The maximum is over every linear A with REC(α, β) on S, every S that holds x* and x_0, and
+    every P with ‖x − P(x)‖² ≤ min_{s∈S} ‖x − s‖² + δ. With noise it is over every v with
+    ‖v‖² ≤ noise too; F is then what the solver sees, residual noise included, and F_0 = 1 fixes
+    ‖A e_0 − v‖² (not ‖A e_0‖²). Everything is homogeneous: for another F_0, divide δ and noise
+    by it and multiply the value.
+
+    Args:
+        alpha, beta: the restricted eigenvalue constants, 0 < α < β, of squared norms.
+        step_size: η > 0; Theorem 1 wants 1/β.
+        n_iter: N ≥ 1.
+        delta: δ ≥ 0, an excess of squared distance.
+        noise: bound on ‖v‖², at least 0.
+        measure: "objective" for F_N, "distance" for ‖x_N − x*‖².
+
+    Raises:
+        ValueError, TypeError: an argument is out of range, by name.
+        RuntimeError: the solver did not converge, or the bracket stayed wider than 1e-5 relative.
+            No number is returned then.
+    """
+    began = time.perf_counter()
+    alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
+    n_iter = checks.integer(n_iter, "n_iter")
+    if alpha == beta:
+        raise ValueError(
+            f"alpha must be less than beta, got {alpha} for both: A is then a similarity on S and"
+            " the program has no interior; take alpha slightly smaller"
+        )
+    if measure not in MEASURES:
+        raise ValueError(f"measure must be one of {MEASURES}, got {measure!r}")
+    program, g, h = _pose(alpha, beta, step_size, n_iter, delta, noise, measure)
+    try:
+        value, grams, bound, dual = program.bracket(g, h)
+    except NotSolved as error:
+        raise RuntimeError(
+            f"the worst case was not found: {error}. Constants far from the order of one, κ"
+            f" within 1e-6 of 1, or many steps are hard on the solver (alpha {alpha:g}, beta"
+            f" {beta:g}, step_size {step_size:g}, n_iter {n_iter}, delta {delta:g}, noise"
+            f" {noise:g}); rescale A and y so that beta is 1, or ask for fewer steps"
+        ) from error
+    induction = 1.0
+    for _ in range(n_iter):
+        induction = step_bound(induction, alpha, beta, step_size, delta, noise)
+    if measure == "distance":
+        induction = (math.sqrt(induction) + math.sqrt(noise)) ** 2 / alpha
+    exact = None
+    if noise == 0 and abs(step_size * beta - 1) < 1e-14:
+        exact = closed_form(alpha, beta, n_iter, delta)
+        if measure == "distance":
+            exact /= alpha
+    relative = (bound - value) / value
+    weights = [float(weight) for weight in dual.rows]
+    largest = max(weights)
+    named = [
+        (row.name, weight)
+        for row, weight in zip(program.rows, weights, strict=True)
+        if weight > 1e-9 * largest
+    ]
+    return WorstCase(
+        alpha=alpha,
+        beta=beta,
+        step_size=step_size,
+        n_iter=n_iter,
+        delta=delta,
+        noise=noise,
+        measure=measure,
+        value=value,
+        dual_bound=bound,
+        induction_bound=induction,
+        closed_form=exact,
+        multipliers=(*named, ("F_0 = 1", float(dual.start))),
+        gram=grams[0],
+        image_gram=grams[1],
+        status=f"certified: value and dual bound agree to {relative:.1e} relative",
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _pose(
+    alpha: float,
+    beta: float,
+    step_size: float,
+    n_iter: int,
+    delta: float,
+    noise: float,
+    measure: str,
+) -> tuple[GramProgram, Matrix, Matrix]:
+    """The program, and its goal ⟨g, G⟩ + ⟨h, H⟩."""
+    scale = [1.0]
+    for _ in range(n_iter):
+        scale.append(max(step_bound(scale[-1], alpha, beta, step_size, delta, noise), 1e-30))
+    program = GramProgram.of(alpha, beta, step_size, n_iter, delta, noise, scale)
+    g, h = np.zeros((n_iter + 1, n_iter + 1)), np.zeros_like(program.start, dtype=float)
+    if measure == "distance":
+        g[n_iter, n_iter] = 1
+    else:
+        last = np.eye(len(h))[n_iter] - (np.eye(len(h))[-1] if noise > 0 else 0)
+        h = np.outer(last, last)
+    return program, g, h
+
+
+# ---------------------------------------------------------------------------------------------
+# Certificates and sweeps
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A worst case together with the run of NPGD that attains it.
+
+    Attributes:
+        theorem_bound: `analysis.predicted_objective` for the same constants, from F_0 = 1; for
+            "distance" the bound on ‖x_N − x*‖² that follows, (√F_N + ‖v‖)²/α. Infinite where
+            that bound is void.
+        instance_alpha, instance_beta: recomputed from the instance's matrix and points.
+        attained: what NPGD reached on the instance.
+    """
+
+    worst_case: WorstCase
+    theorem_bound: float
+    instance_alpha: float
+    instance_beta: float
+    attained: float
+
+    @property
+    def share(self) -> float:
+        """attained/value."""
+        return self.attained / self.worst_case.value
+
+    @property
+    def status(self) -> str:
+        """Whether the three numbers agree, in words."""
+        case = self.worst_case
+        deviation = max(
+            abs(self.instance_alpha / case.alpha - 1), abs(self.instance_beta / case.beta - 1)
+        )
+        if deviation > 1e-6:
+            return f"the instance misses REC(α, β) by {deviation:.1e} relative: it proves nothing"
+        excess = case.dual_bound / self.theorem_bound - 1
+        if excess > RELATIVE_GAP:
+            return f"the dual bound exceeds the theorem's bound by {excess:.1e}: one is wrong"
+        verdict = (
+            "the theorem's bound is tight"
+            if excess > -RELATIVE_GAP
+            else (f"the worst case is {-excess:.3g} relative below the theorem's bound")
+        )
+        return f"{verdict}; {case.status}; NPGD attains {100 * self.share:.5f} % of the value"
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(quantity, number, what it rests on), for a table."""
+        case = self.worst_case
+        number = "{:.10g}".format
+        table = [
+            ("bound of the theorem", number(self.theorem_bound), "analysis.predicted_objective"),
+            ("dual bound", number(case.dual_bound), "multipliers, verified in rational arithmetic"),
+            ("primal value", number(case.value), "Gram matrices that satisfy every constraint"),
+            (
+                "instance: NPGD",
+                number(self.attained),
+                f"run on an explicit A and S: {100 * self.share:.5f} % of the value",
+            ),
+            (
+                "instance: REC",
+                f"({self.instance_alpha:.9g}, {self.instance_beta:.9g})",
+                f"recomputed over all pairs, asked ({case.alpha:.9g}, {case.beta:.9g})",
+            ),
+        ]
+        if case.closed_form is not None:
+            table.insert(1, ("closed form", number(case.closed_form), "analysis.theorem"))
+        return table
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        lines = [f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows]
+        return "\n".join([self.worst_case.title, *lines, f"  {self.status}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.worst_case.to_dict(),
+            "theorem_bound": self.theorem_bound,
+            "instance_alpha": self.instance_alpha,
+            "instance_beta": self.instance_beta,
+            "attained": self.attained,
+            "share": self.share,
+            "certificate": self.status,
+        }
+
+
+def certify(
+    alpha: float,
+    beta: float,
+    n_iter: int,
+    step_size: float | None = None,
+    delta: float = 0.0,
+    noise: float = 0.0,
+    measure: str = "objective",
+) -> Certificate:
+    """`worst_case`, the bound of the theorem beside it, and NPGD run on the instance.
+
+    Args and errors as for `worst_case`; `step_size` None means 1/β.
+    """
+    from analysis.rates import predicted_objective
+
+    if step_size is None:
+        step_size = 1 / checks.number(beta, "beta")
+    case = worst_case(alpha, beta, step_size, n_iter, delta, noise, measure)
+    predicted = predicted_objective(
+        1.0, n_iter, alpha, beta, delta, step_size=step_size, noise=noise
+    )
+    bound = float(predicted[-1])
+    if measure == "distance":
+        bound = (math.sqrt(bound) + math.sqrt(noise)) ** 2 / alpha
+    instance = case.instance()
+    return Certificate(case, bound, *instance.constants(), instance.attained())
+
+
+@dataclass(frozen=True, eq=False)
+class StepSizeSweep:
+    """The worst case as a function of the step size.
+
+    Attributes:
+        step_sizes: η, ascending.
+        cases: one `WorstCase` each.
+    """
+
+    step_sizes: tuple[float, ...]
+    cases: tuple[WorstCase, ...]
+
+    @property
+    def best(self) -> WorstCase:
+        """The case with the least value."""
+        return min(self.cases, key=lambda case: case.value)
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """(ηβ, value, dual bound, induction bound), for a table."""
+        return [
+            (
+                f"{case.step_size * case.beta:.4f}",
+                f"{case.value:.8g}",
+                f"{case.dual_bound:.8g}",
+                f"{case.induction_bound:.8g}",
+            )
+            for case in self.cases
+        ]
+
+    def __str__(self) -> str:
+        best = self.best
+        lines = ["  ".join(f"{entry:>14}" for entry in row) for row in self.rows()]
+        header = "  ".join(f"{name:>14}" for name in ("ηβ", "value", "dual bound", "induction"))
+        return "\n".join(
+            [header, *lines, f"least at ηβ = {best.step_size * best.beta:.4f}: {best.value:.8g}"]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "step_sizes": list(self.step_sizes),
+            "values": [case.value for case in self.cases],
+            "dual_bounds": [case.dual_bound for case in self.cases],
+            "induction_bounds": [case.induction_bound for case in self.cases],
+            "best_step_size": self.best.step_size,
+        }
+
+
+def sweep_step_sizes(
+    alpha: float,
+    beta: float,
+    n_iter: int,
+    step_sizes: Iterable[float] | None = None,
+    delta: float = 0.0,
+    noise: float = 0.0,
+    progress: bool = False,
+) -> StepSizeSweep:
+    """`worst_case` for every step size; by default ηβ from 0.5 to 1.5 in steps of 0.05.
+
+    Raises as `worst_case` does.
+    """
+    beta = checks.number(beta, "beta")
+    chosen = (
+        [(0.5 + 0.05 * i) / beta for i in range(21)] if step_sizes is None else sorted(step_sizes)
+    )
+    steps: Iterable[float] = chosen
+    if progress:
+        from rich.progress import track
+
+        steps = track(chosen, description="step sizes", transient=True)
+    cases = [worst_case(alpha, beta, step, n_iter, delta, noise) for step in steps]
+    return StepSizeSweep(tuple(chosen), tuple(cases))
