@@ -80,9 +80,8 @@ class AffineSet(nn.Module):
     def sample(
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Images:
-        """n points B z + c with z ~ N(0, I), from `generator`, or from `seed` (0 by default)."""
-        if generator is None:
-            generator = torch.Generator().manual_seed(seed or 0)
+        """n points B z + c with z ~ N(0, I), from a `generator` or a `seed` (one of the two)."""
+        generator = _generator(generator, seed)
         size = (checks.integer(n, "n"), self.latent_dim)
         z = torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
         return self.generate(z.to(self.basis))
@@ -140,9 +139,8 @@ class FiniteSet(nn.Module):
     def sample(
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Images:
-        """n points drawn uniformly with replacement, from `generator`, or `seed` (0 by default)."""
-        if generator is None:
-            generator = torch.Generator().manual_seed(seed or 0)
+        """n points drawn uniformly, with replacement, from a `generator` or a `seed`."""
+        generator = _generator(generator, seed)
         size = (checks.integer(n, "n"),)
         drawn = torch.randint(len(self.points), size, generator=generator, device=generator.device)
         return self.points[drawn.to(self.points.device)]
@@ -284,6 +282,12 @@ class LatentSearch(nn.Module):
             bar.advance()
         least, winner = least.min(dim=0)
         return best[winner, torch.arange(len(w), device=w.device)], least
+
+
+def _generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator:
+    if (generator is None) == (seed is None):
+        raise ValueError("give one of generator and seed, not both and not neither")
+    return torch.Generator().manual_seed(seed or 0) if generator is None else generator
 
 
 class _Bar:

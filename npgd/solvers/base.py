@@ -22,8 +22,9 @@ from npgd.operators import LinearOperator
 Images = Float[torch.Tensor, "batch channels height width"]
 Measurements = Float[torch.Tensor, "batch m"]
 
-# An image has diverged when its objective is not finite, or exceeds this many times
-# max(‖A x_0 − y‖², ‖y‖²), which no iterate that is still of use comes near.
+# An image has diverged when its objective is not finite, or exceeds this many times the largest of
+# ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖². x_1 counts because x_0 = Aᵀ y may fit y far better than any
+# point of the set does.
 GROWTH = 100.0
 
 
@@ -157,8 +158,9 @@ def recover(
     """Estimate x from y = A x + noise.
 
     Iterates until `solver.max_iter`, or until every image is at rest
-    (‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖) or has diverged (objective not finite or more than 100 times
-    max(‖A x_0 − y‖², ‖y‖²)). The images of a batch never meet, but stop together.
+    (‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖) or has diverged (objective not finite, or more than 100 times
+    the largest of ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖²). The images of a batch never meet, but
+    stop together.
 
     Args:
         A: the operator; wrap one of another library with `as_operator`.
@@ -189,7 +191,7 @@ def recover(
     began = _now(y)
     state = solver.init(A, y)
     objective = [_squared(solver.residual(A, y, state))]
-    limit = GROWTH * torch.maximum(objective[0], _squared(y))
+    energy = _squared(y)
     error = [] if x_true is None else [_squared(state.x - x_true) / A.n]
     iterates = [state.x] if record_iterates else []
     for _ in _ticks(solver.max_iter, progress):
@@ -200,7 +202,8 @@ def recover(
         if record_iterates:
             iterates.append(state.x)
         change, size = _length(state.x - before), _length(before)
-        diverged = ~(objective[-1] <= limit)  # true of NaN as well
+        limit = GROWTH * torch.stack([energy, *objective[:2]]).amax(0)
+        diverged = ~((objective[-1] <= limit) & objective[-1].isfinite())
         moving = (change > solver.tol * size) & ~diverged
         if not bool(moving.any()):
             break
@@ -237,7 +240,7 @@ def _status(
     if diverged:
         return (
             f"diverged: {after} the objective of {diverged} of {batch} images is not finite or"
-            f" above {GROWTH:g} times max(‖A x_0 − y‖², ‖y‖²); {solver.advice(state)}"
+            f" above {GROWTH:g} times its start and ‖y‖²; {solver.advice(state)}"
         )
     moving = torch.tensor([outcome == "max_iter reached" for outcome in outcomes])
     if not bool(moving.any()):

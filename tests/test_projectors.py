@@ -1,0 +1,195 @@
+"""Projections are nearest points: exactly so on affine and finite sets, at best so by search."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+
+DOUBLE = torch.float64
+SHAPE = (1, 3, 4)
+
+
+def rand(*size, seed=0):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+
+
+def affine(k=3, seed=0):
+    return AffineSet(rand(12, k, seed=seed), rand(12, seed=seed + 1), SHAPE)
+
+
+def squared(x):
+    return x.flatten(1).square().sum(1)
+
+
+class Curved(nn.Module):
+    """A generator on a curved surface, with an encoder that is of little help."""
+
+    latent_dim, image_shape = 2, SHAPE
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.first = nn.Parameter(rand(2, 8, seed=seed))
+        self.second = nn.Parameter(rand(8, 12, seed=seed + 1))
+
+    def generate(self, z):
+        return (torch.sin(z @ self.first) @ self.second).reshape(-1, *SHAPE)
+
+    def encode(self, w):
+        return w.flatten(1)[:, :2]
+
+    def sample(self, n, generator=None, seed=None):
+        return self.generate(torch.randn(n, 2, generator=generator, dtype=DOUBLE))
+
+
+seeds = st.integers(0, 2**31)
+
+
+@settings(deadline=None, max_examples=30)
+@given(k=st.integers(1, 12), seed=seeds)
+def test_affine_projection_is_the_nearest_point(k, seed):
+    """P is idempotent, the error w − P(w) is orthogonal to the set, and P = G∘G†."""
+    S = affine(k, seed)
+    w = 3 * rand(5, *SHAPE, seed=seed + 2)
+    p = S.project(w)
+    torch.testing.assert_close(S(p), p, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(S.generate(S.encode(w)), p, rtol=1e-6, atol=1e-6)
+    along = S.generate(rand(5, k, seed=seed + 3)) - p
+    inner = ((w - p) * along).flatten(1).sum(1)
+    assert bool((inner.abs() <= 1e-10 * (squared(w).sqrt() + 1) * (squared(along).sqrt())).all())
+
+
+def test_affine_encode_inverts_generate():
+    S = affine()
+    z = rand(6, 3, seed=9)
+    torch.testing.assert_close(S.encode(S.generate(z)), z)
+
+
+def test_samples_follow_their_seed_and_lie_in_the_set():
+    for S in (affine(), FiniteSet(rand(7, *SHAPE))):
+        x = S.sample(20, seed=4)
+        torch.testing.assert_close(S(x), x)
+        assert torch.equal(x, S.sample(20, generator=torch.Generator().manual_seed(4)))
+        assert not torch.equal(x, S.sample(20, seed=5))
+
+
+@settings(deadline=None, max_examples=30)
+@given(count=st.integers(1, 40), batch=st.integers(1, 6), seed=seeds)
+def test_finite_projection_is_the_nearest_point(count, batch, seed):
+    points, w = rand(count, *SHAPE, seed=seed), rand(batch, *SHAPE, seed=seed + 1)
+    S = FiniteSet(points)
+    for i, p in enumerate(S(w)):
+        distances = squared(points - w[i])
+        assert torch.equal(p, points[int(distances.argmin())])
+    assert torch.equal(S(points), points)
+
+
+def test_ties_go_to_the_last_in_the_order():
+    points = torch.zeros(4, 1, 1, 2, dtype=DOUBLE)
+    points[:, 0, 0] = torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, 3]])
+    w = torch.zeros(1, 1, 1, 2, dtype=DOUBLE)
+    S = FiniteSet(points)
+    assert torch.equal(S(w)[0], points[2])
+    for order in ([2, 0, 1, 3], [3, 2, 0, 1]):
+        assert torch.equal(S.project(w, torch.tensor(order))[0], points[1])
+    assert torch.equal(S.project(w, torch.tensor([1, 2, 3, 0]))[0], points[0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds, delta=st.floats(0, 20))
+def test_tie_tolerance_is_delta(seed, delta):
+    """Whatever the order, the point chosen is within δ of the least squared distance."""
+    points, w = rand(30, *SHAPE, seed=seed), rand(3, *SHAPE, seed=seed + 1)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(seed))
+    p = FiniteSet(points, tie_tol=delta).project(w, order)
+    least = squared(w - FiniteSet(points)(w))
+    assert bool((squared(w - p) <= least + delta + 1e-12).all())
+
+
+def test_search_reaches_the_projection_onto_an_affine_set():
+    basis = torch.linalg.qr(rand(12, 3))[0] * torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE)
+    S = AffineSet(basis, rand(12, seed=1), SHAPE)
+    S_without_encoder = type("G", (), {})()
+    S_without_encoder.generate, S_without_encoder.latent_dim = S.generate, 3
+    S_without_encoder.image_shape = SHAPE
+    w = rand(4, *SHAPE, seed=2)
+    z, distance = LatentSearch(S_without_encoder, starts=3, steps=800).search(w)
+    torch.testing.assert_close(distance, squared(w - S(w)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(z, S.encode(w), rtol=1e-3, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=seeds, starts=st.integers(1, 5), steps=st.integers(0, 20), rate=st.floats(1e-3, 1e3))
+def test_search_is_never_worse_than_its_best_start(seed, starts, steps, rate):
+    """Even where the learning rate is absurd; and it reports the distance of what it returns."""
+    prior = Curved(seed)
+    w, given_z = 2 * rand(3, *SHAPE, seed=seed), rand(2, 3, 2, seed=seed + 1)
+    search = LatentSearch(prior, starts, steps, rate, seed=seed % 1000)
+    z, distance = search.search(w, given_z)
+    torch.testing.assert_close(distance, squared(w - prior.generate(z)))
+    candidates = torch.cat([given_z, search._starts(w)])
+    for start in candidates:
+        assert bool((distance <= squared(w - prior.generate(start)) + 1e-9).all())
+    assert bool((search.search(w, z[None])[1] <= distance + 1e-9).all())
+
+
+def test_search_improves_on_the_encoder():
+    prior = Curved()
+    w = prior.sample(8, torch.Generator().manual_seed(1)).detach()
+    poor = squared(w - prior.generate(prior.encode(w)).detach())
+    found = squared(w - LatentSearch(prior, starts=8, steps=300)(w))
+    assert float(found.median()) < 1e-6 < 1e-2 * float(poor.median())
+
+
+def test_search_leaves_the_generator_alone():
+    prior = Curved()
+    z, distance = LatentSearch(prior, starts=2, steps=5).search(rand(2, *SHAPE))
+    assert prior.first.grad is None and prior.second.grad is None
+    assert not z.requires_grad and not distance.requires_grad
+    assert prior.first.requires_grad
+
+
+def test_search_does_not_depend_on_the_batch_nor_on_its_chunks():
+    prior, w = Curved(), rand(5, *SHAPE)
+    whole = LatentSearch(prior, starts=3, steps=50).search(w)
+    chunked = LatentSearch(prior, starts=3, steps=50, rows=4).search(w)
+    single = [LatentSearch(prior, starts=3, steps=50).search(w[i : i + 1]) for i in range(5)]
+    for part in (0, 1):
+        torch.testing.assert_close(whole[part], chunked[part])
+        torch.testing.assert_close(whole[part], torch.cat([s[part] for s in single]))
+    assert torch.equal(whole[0], LatentSearch(prior, starts=3, steps=50).search(w)[0])
+
+
+S, W = affine(), torch.zeros(2, *SHAPE, dtype=DOUBLE)
+NO_RANK = torch.ones(12, 2, dtype=DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "named"),
+    [
+        (lambda: AffineSet(rand(11, 3), rand(12), SHAPE), ValueError, "basis has shape"),
+        (lambda: AffineSet(rand(12, 13), rand(12), SHAPE), ValueError, "basis has shape"),
+        (lambda: AffineSet(NO_RANK, rand(12), SHAPE), ValueError, "basis must have full"),
+        (lambda: AffineSet(0 * NO_RANK, rand(12), SHAPE), ValueError, "basis must have full"),
+        (lambda: AffineSet(NO_RANK / 0, rand(12), SHAPE), ValueError, "basis holds NaN"),
+        (lambda: AffineSet(rand(12, 3), rand(11), SHAPE), ValueError, "offset has shape"),
+        (lambda: S(W[0]), ValueError, "w has shape"),
+        (lambda: S.sample(3), ValueError, "one of generator and seed"),
+        (lambda: FiniteSet(rand(3, 12)), ValueError, "points has shape"),
+        (lambda: FiniteSet(rand(3, *SHAPE) / 0), ValueError, "points holds NaN"),
+        (lambda: FiniteSet(rand(3, *SHAPE), tie_tol=-1), ValueError, "tie_tol"),
+        (lambda: FiniteSet(W).project(W, torch.tensor([0, 0])), ValueError, "prefer must list"),
+        (lambda: FiniteSet(W).project(W, torch.tensor([0])), ValueError, "prefer must list"),
+        (lambda: LatentSearch(FiniteSet(W)), TypeError, "prior must have `generate`"),
+        (lambda: LatentSearch(S, starts=0), ValueError, "starts"),
+        (lambda: LatentSearch(S, steps=-1), ValueError, "steps"),
+        (lambda: LatentSearch(S, learning_rate=0.0), ValueError, "learning_rate"),
+        (lambda: LatentSearch(S).search(W / 0), ValueError, "w holds NaN"),
+        (lambda: LatentSearch(S).search(W, rand(1, 3, 3)), ValueError, "given has shape"),
+    ],
+)
+def test_door(call, error, named):
+    with pytest.raises(error, match=named):
+        call()
