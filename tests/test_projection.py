@@ -1,0 +1,188 @@
+"""δ_x, where it can be known, and its one-sidedness where it cannot."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from analysis import projection
+from npgd.operators import MatrixOperator
+from npgd.priors import GenerativePrior
+from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+
+SHAPE = (1, 4, 5)
+SIZE = math.prod(SHAPE)
+K = 3
+seeds = st.integers(0, 2**32 - 1)
+few = settings(deadline=None, max_examples=30)
+
+
+def normal(generator: torch.Generator, *size: int) -> torch.Tensor:
+    return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+
+def affine(generator: torch.Generator) -> AffineSet:
+    return AffineSet(normal(generator, SIZE, K), normal(generator, SIZE), SHAPE)
+
+
+def network(seed: int) -> GenerativePrior:
+    """A smooth nonlinear generator, and an encoder that knows nothing of it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        G = nn.Sequential(
+            nn.Linear(K, 16), nn.Tanh(), nn.Linear(16, SIZE), nn.Tanh(), nn.Unflatten(1, SHAPE)
+        )
+        E = nn.Sequential(nn.Flatten(), nn.Linear(SIZE, K))
+    return GenerativePrior(G, E, K, SHAPE).requires_grad_(False).double()
+
+
+@few
+@given(seed=seeds, delta=st.floats(0, 10))
+def test_known_error_of_a_displaced_projection(seed, delta):
+    """P moved inside the set by √δ: by Pythagoras δ_x = δ at every point."""
+    generator = torch.Generator().manual_seed(seed)
+    prior = affine(generator)
+    points = 3 * normal(generator, 6, *SHAPE)
+    direction = math.sqrt(delta) * prior.orthonormal[:, 0].reshape(SHAPE)
+    error = projection.projection_error(
+        prior, points, projector=lambda w: prior.project(w) + direction
+    )
+    assert error.exact
+    torch.testing.assert_close(
+        error.deltas, torch.full((6,), delta, dtype=torch.float64), rtol=1e-9, atol=1e-12
+    )
+    assert projection.projection_error(prior, points).delta <= 1e-12
+
+
+@few
+@given(seed=seeds, tie_tol=st.floats(0, 5))
+def test_error_of_a_finite_set_stays_within_its_ties(seed, tie_tol):
+    generator = torch.Generator().manual_seed(seed)
+    loose = FiniteSet(normal(generator, 9, *SHAPE), tie_tol=tie_tol)
+    points = normal(generator, 12, *SHAPE)
+    error = projection.projection_error(
+        FiniteSet(loose.points), {"anywhere": points, "in the set": loose.points}, projector=loose
+    )
+    assert error.exact
+    assert (error.deltas >= 0).all() and error.delta <= tie_tol + 1e-12
+    assert set(error.families) == {"anywhere", "in the set"}
+
+
+@few
+@given(seed=seeds)
+def test_delta_is_one_sided(seed):
+    """A better search never lowers δ_x, and none exceeds ‖x − P(x)‖²."""
+    prior = network(seed)
+    points = normal(torch.Generator().manual_seed(seed), 4, *SHAPE)
+    short, longer = (
+        projection.projection_error(prior, points, starts=starts, steps=steps)
+        for starts, steps in ((1, 0), (4, 60))
+    )
+    assert not longer.exact
+    assert (short.deltas >= 0).all()
+    assert (longer.deltas >= short.deltas - 1e-12).all()
+    assert (longer.deltas <= longer.families["points"].achieved).all()
+    assert "lower bound" in longer.status
+
+
+def test_search_finds_the_exact_distance_to_an_affine_range():
+    """The same set, once known to be affine and once only as a generator."""
+    generator = torch.Generator().manual_seed(0)
+    exact = affine(generator)
+
+    class Hidden:
+        latent_dim, image_shape = K, SHAPE
+        generate, encode, project = exact.generate, exact.project, exact.project
+
+    hidden = Hidden()
+    hidden.encode = lambda w: w.new_zeros(len(w), K)
+    points = normal(generator, 5, *SHAPE)
+    searched = projection.nearest_in_range(hidden, points, starts=4, steps=600)
+    known = projection.nearest_in_range(exact, points)
+    assert known.exact.all() and not searched.exact.any()
+    assert (searched.squared_distance >= known.squared_distance - 1e-12).all()
+    torch.testing.assert_close(searched.squared_distance, known.squared_distance, rtol=1e-4, atol=0)
+    torch.testing.assert_close(exact.generate(known.latent), known.image)
+
+
+def test_a_search_is_measured_like_any_other_projector():
+    prior = network(3)
+    points = normal(torch.Generator().manual_seed(0), 3, *SHAPE)
+    by_encoder = projection.projection_error(prior, points, starts=4, steps=60)
+    by_search = projection.projection_error(
+        LatentSearch(prior, starts=4, steps=30), points, starts=4, steps=60
+    )
+    assert (by_search.deltas >= 0).all()
+    assert by_search.delta < by_encoder.delta
+
+
+def test_points_of_the_range_are_not_searched_for():
+    prior = network(0)
+    points, known = projection.sample_families(prior, 5, sigmas=(0.1, 1.0), seed=3)
+    assert len(points) == 3
+    error = projection.projection_error(prior, points, known=known, starts=2, steps=5)
+    samples = error.families["samples of G"]
+    assert samples.exact and (samples.nearest == 0).all()
+    for name, sigma in (("samples with noise σ = 0.1", 0.1), ("samples with noise σ = 1", 1.0)):
+        noise = (points[name] - known[name]).flatten(1).square().sum(1)
+        assert (error.families[name].nearest <= noise).all()
+        assert 0.2 * sigma**2 < float(noise.mean()) / SIZE < 3 * sigma**2
+    again, _ = projection.sample_families(prior, 5, sigmas=(0.1, 1.0), seed=3)
+    assert all(torch.equal(points[name], again[name]) for name in points)
+
+
+def test_a_known_point_sharpens_the_search():
+    prior = network(1)
+    clean = prior.sample(6, seed=0)
+    noisy = clean + 0.01 * normal(torch.Generator().manual_seed(0), *clean.shape)
+    alone = projection.nearest_in_range(prior, noisy, starts=1, steps=0)
+    helped = projection.nearest_in_range(prior, noisy, known=clean, starts=1, steps=0)
+    assert (helped.squared_distance < alone.squared_distance).all()
+    assert torch.equal(helped.image, clean) and helped.latent is None
+
+
+def test_gradient_points_are_the_solvers():
+    generator = torch.Generator().manual_seed(0)
+    A = MatrixOperator(normal(generator, 4, SIZE), SHAPE)
+    iterates = normal(generator, 3, 2, *SHAPE)
+    y = normal(generator, 2, 4)
+    w = projection.gradient_points(A, y, iterates, 0.3)
+    expected = iterates[1] - 0.3 * A.adjoint(A(iterates[1]) - y)
+    assert w.shape == (2, 2, *SHAPE)
+    torch.testing.assert_close(w[1], expected)
+
+
+def test_result_prints_and_serialises():
+    prior = network(2)
+    points, known = projection.sample_families(prior, 4)
+    error = projection.projection_error(prior, points, known=known, starts=2, steps=3)
+    assert error.status in str(error) and "samples of G" in str(error)
+    plain = json.loads(json.dumps(error.to_dict(), allow_nan=False))
+    assert plain["delta"] == max(family["delta"] for family in plain["families"].values())
+    assert plain["families"]["samples of G"]["points"] == 4
+
+
+def test_arguments_are_examined():
+    prior = network(0)
+    x = prior.sample(2, seed=0)
+    with pytest.raises(ValueError, match="points"):
+        projection.projection_error(prior, {})
+    with pytest.raises(ValueError, match="points"):
+        projection.projection_error(prior, x.flatten(1))
+    with pytest.raises(ValueError, match="known"):
+        projection.projection_error(prior, {"a": x}, known={"b": x})
+    with pytest.raises(ValueError, match="known"):
+        projection.nearest_in_range(prior, x, known=x[:1])
+
+    class Opaque:
+        image_shape = SHAPE
+
+        def project(self, w):
+            return w
+
+    with pytest.raises(TypeError, match="generate"):
+        projection.projection_error(Opaque(), x)
