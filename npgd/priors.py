@@ -122,14 +122,19 @@ class GenerativePrior(nn.Module):
     def sample_latents(
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Float[torch.Tensor, "n k"]:
-        """n latents z ~ N(0, I); drawn in float64 on the CPU, so the same for every dtype."""
+        """n latents z ~ N(0, I), the first n of any larger draw with the same seed.
+
+        Drawn in float64 on the CPU, as Φ⁻¹ of uniform numbers one after another, so that dtype and
+        device do not change them (torch.randn fills large and small tensors in different orders).
+        """
         checks.integer(n, "n")
         if (generator is None) == (seed is None):
             raise ValueError("generator, seed: give exactly one of the two")
         if generator is None:
             assert seed is not None
             generator = torch.Generator().manual_seed(seed)
-        z = torch.randn(n, self.latent_dim, generator=generator, dtype=torch.float64)
+        u = torch.rand(n, self.latent_dim, generator=generator, dtype=torch.float64)
+        z = torch.special.ndtri(u.clamp_(min=2.0**-54))
         return z.to(device=self.device, dtype=self.dtype)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,111 @@
+"""The command `npgd`: what it writes, and what it refuses to overwrite."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from analysis.cli import app
+
+runner = CliRunner()
+
+
+def run(*arguments):
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+TASKS = [
+    (["--task", "cs", "--m", "60"], 60),
+    (["--task", "inpainting", "--hole", "8"], 784 - 64),
+    (["--task", "super-resolution", "--factor", "2"], 196),
+]
+
+
+@pytest.mark.parametrize(("task", "m"), TASKS)
+def test_recover_writes_numbers_pictures_and_images(task, m, tmp_path):
+    out = tmp_path / "out"
+    done = run("recover", *task, "--count", 3, "--max-iter", 4, "--output", out)
+    assert done.exit_code == 0, done.output
+    assert "samples of G" in done.output
+    results = json.loads((out / "results.json").read_text())
+    assert results["m"] == m
+    errors = np.array(results["solution"]["error"])
+    assert errors.shape == (5, 3)
+    with np.load(out / "images.npz") as images:
+        recomputed = np.square(images["recovered"] - images["original"]).mean(axis=(1, 2, 3))
+    assert np.allclose(recomputed, errors[-1], rtol=1e-4)
+    assert sorted(p.name for p in (out / "images").iterdir()) == [f"{i:04d}.png" for i in range(3)]
+    assert Image.open(out / "recovery.png").size[0] > 100
+
+
+def test_the_same_seed_gives_the_same_result(tmp_path):
+    for name in ("a", "b"):
+        run("recover", "--count", 2, "--noise", 0.1, "--max-iter", 3, "--output", tmp_path / name)
+    a, b = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("a", "b"))
+    assert a["solution"]["objective"] == b["solution"]["objective"]
+
+
+def test_nothing_is_overwritten_without_force(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious").write_text("kept")
+    arguments = ["recover", "--count", 1, "--max-iter", 1, "--output", out]
+    done = run(*arguments)
+    assert done.exit_code == 2 and "--force" in done.output
+    assert (out / "precious").read_text() == "kept"
+    assert run(*arguments, "--force").exit_code == 0
+    assert not (out / "precious").exists() and (out / "results.json").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_users_folder(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "black.png")
+    done = run("recover", "--images", folder, "--max-iter", 2, "--output", tmp_path / "out")
+    assert done.exit_code == 0 and "1 pictures in" in done.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prior", "nonsense"], "neither a shipped prior"),
+        (["--m", "0"], "m must be at least 1"),
+        (["--task", "inpainting", "--hole", "28"], "keeps no pixel"),
+        (["--task", "super-resolution", "--factor", "3"], "does not divide"),
+        (["--step-size", "quick"], "--step-size"),
+        (["--noise", "-1"], "--noise"),
+        (["--count", "0"], "--count"),
+        (["--device", "abacus"], "--device"),
+        (["--images", "/nowhere/at/all"], "not a folder"),
+        (["--dataset", "mnist", "--images", "x"], "give one of the two"),
+    ],
+)
+def test_bad_arguments_are_named_and_leave_nothing(arguments, message, tmp_path):
+    done = run("recover", *arguments, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_then_recover_with_what_was_trained(tmp_path, monkeypatch):
+    """The two training commands, on a small data set of their own, end in a usable prior."""
+    import torch
+
+    from npgd import data
+
+    shape = (32, 1, 28, 28)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    monkeypatch.setattr(data, "mnist_uint8", lambda *a: (images, torch.zeros(32)))
+    g, p = tmp_path / "g", tmp_path / "p"
+    common = ["--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8]
+    done = run("train", "generator", "--output", g, *common)
+    assert done.exit_code == 0, done.output
+    done = run("train", "projector", "--generator", g, "--output", p, "--width", 4, "--hidden", 8,
+               "--steps", 2, "--paper")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    done = run("recover", "--prior", p / "prior.safetensors", "--count", 2, "--max-iter", 2,
+               "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output

@@ -1,0 +1,168 @@
+"""Priors: shipped ones, a user's own, and files that are none."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import npgd
+from npgd.priors import SHIPPED
+
+ARCHITECTURE = {
+    "generator": {"name": "DCGANGenerator", "settings": {"latent_dim": 3, "width": 4}},
+    "encoder": {"name": "Encoder", "settings": {"latent_dim": 3, "width": 4, "hidden": 8}},
+}
+
+
+class Decoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 20)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, z):
+        return self.dropout(self.linear(z)).reshape(-1, 1, 4, 5)
+
+
+def own_prior():
+    return npgd.GenerativePrior(
+        Decoder(), nn.Sequential(nn.Flatten(), nn.Linear(20, 3)), 3, (1, 4, 5)
+    )
+
+
+def shipped_kind_of_prior():
+    from npgd.networks import build
+
+    networks = {k: build(v["name"], v["settings"]) for k, v in ARCHITECTURE.items()}
+    return npgd.GenerativePrior(networks["generator"], networks["encoder"], 3, (1, 28, 28), "tiny")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_prior_projects_and_carries_its_card(name):
+    prior = npgd.load_prior(name)
+    card = npgd.prior_card(name)
+    assert prior.latent_dim == card["latent_dim"] and prior.image_shape == (1, 28, 28)
+    x = prior.sample(4, seed=0)
+    assert x.shape == (4, 1, 28, 28) and float(x.abs().max()) <= 1
+    error = (prior.project(x) - x).square().mean()
+    assert float(error) < float(x.var(dim=0).mean())  # nearer than the mean image
+    for key in (
+        "data",
+        "licence_of_the_data",
+        "generator_training",
+        "projector_training",
+        "figures",
+    ):
+        assert card[key]
+
+
+def test_the_shipped_weights_stay_small(repository):
+    assert sum(p.stat().st_size for p in (repository / "npgd/weights").iterdir()) < 8 * 2**20
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_half_precision_costs_nothing_measurable_in_float64(name):
+    """float32 and float64 copies of the same stored weights agree to float32's rounding."""
+    single, double = npgd.load_prior(name), npgd.load_prior(name, dtype=torch.float64)
+    x = single.sample(4, seed=1)
+    assert double.dtype == torch.float64
+    assert torch.allclose(double.project(x.double()).float(), single.project(x), atol=1e-4)
+
+
+def test_evaluation_is_deterministic_whatever_is_called():
+    prior = own_prior().train()
+    w = torch.randn(2, 1, 4, 5)
+    assert not prior.training and not prior.generator.training
+    assert torch.equal(prior.project(w), prior.project(w))
+
+
+def test_samples_depend_on_the_seed_alone():
+    prior = own_prior()
+    assert torch.equal(prior.sample(3, seed=5), prior.sample(3, seed=5))
+    assert not torch.equal(prior.sample(3, seed=5), prior.sample(3, seed=6))
+    draw = torch.Generator().manual_seed(5)
+    assert torch.equal(prior.sample(3, generator=draw), prior.sample(3, seed=5))
+    more = prior.sample_latents(9, seed=5)
+    assert torch.equal(more[:3], prior.sample_latents(3, seed=5))
+    with pytest.raises(ValueError, match="exactly one"):
+        prior.sample(3)
+    with pytest.raises(ValueError, match="n must be"):
+        prior.sample(0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((lambda z: z, Decoder(), 3, (1, 4, 5)), TypeError, "generator"),
+        ((Decoder(), 7, 3, (1, 4, 5)), TypeError, "encoder"),
+        ((Decoder(), nn.Flatten(), 0, (1, 4, 5)), ValueError, "latent_dim"),
+        ((Decoder(), nn.Flatten(), 3, (1, 4, 6)), ValueError, "generator"),
+        ((Decoder(), nn.Flatten(), 3, (1, 4, 5)), ValueError, "encoder"),
+        ((Decoder(), nn.Linear(7, 3), 3, (1, 4, 5)), ValueError, "encoder"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_by_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        npgd.GenerativePrior(*arguments)
+
+
+def test_wrong_shapes_are_refused_by_name():
+    prior = own_prior()
+    with pytest.raises(ValueError, match="z: shape"):
+        prior.generate(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="w has shape"):
+        prior.project(torch.zeros(2, 1, 5, 4))
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_saved_and_loaded_again(tmp_path, half):
+    prior = shipped_kind_of_prior()
+    path = tmp_path / "tiny.safetensors"
+    npgd.save_prior(prior, path, ARCHITECTURE, {"name": "tiny"}, half=half)
+    loaded = npgd.load_prior(path)
+    z = torch.randn(5, 3)
+    tolerance = 2e-3 if half else 0.0
+    assert torch.allclose(loaded.generate(z), prior.generate(z), atol=tolerance, rtol=0)
+    assert json.loads(path.with_suffix(".json").read_text()) == {"name": "tiny"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.json", "tiny.safetensors"]
+
+
+def test_files_that_are_no_prior_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="neither a shipped prior"):
+        npgd.load_prior("celebb")
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, other)
+    with pytest.raises(ValueError, match="not of a prior"):
+        npgd.load_prior(other)
+    other.write_bytes(b"not a safetensors file")
+    with pytest.raises(ValueError, match="not a readable"):
+        npgd.load_prior(other)
+    with pytest.raises(ValueError, match="safetensors"):
+        npgd.save_prior(shipped_kind_of_prior(), tmp_path / "x.pt", ARCHITECTURE)
+    npgd.save_prior(
+        shipped_kind_of_prior(),
+        other,
+        {
+            **ARCHITECTURE,
+            "encoder": {"name": "Encoder", "settings": {"latent_dim": 3, "width": 8, "hidden": 8}},
+        },
+    )
+    with pytest.raises(ValueError, match="do not fit"):
+        npgd.load_prior(other)
+
+
+def test_import_is_light():
+    """`import npgd` pulls in neither cvxpy, sympy nor matplotlib beyond what torch itself does."""
+    script = (
+        "import sys, torch; before = set(sys.modules); import npgd;"
+        "print([m for m in ('cvxpy', 'sympy', 'matplotlib', 'analysis')"
+        " if m in sys.modules and m not in before])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
