@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from npgd import checks
-
 if TYPE_CHECKING:
     import torch
 
@@ -177,6 +175,8 @@ def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -
         ValueError: κ is not inside (1, 2), or δ > (1 − r²)/(βr): then F_0 = 1 lies so far below
             its floor that the bound of the theorem is attained for N = 1 only.
     """
+    from npgd import checks
+
     alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
     n_iter, delta = checks.integer(n_iter, "n_iter"), checks.number(delta, "delta", zero=True)
     r = beta / alpha - 1

@@ -167,10 +167,15 @@ class GramProgram:
         self, g: Matrix, h: Matrix
     ) -> tuple[float, tuple[Matrix, Matrix], float, Multipliers]:
         """A feasible value, its Gram matrices, a proved bound, and its multipliers."""
-        shift = _trace_bound(self)
+        shift = self._trace_bound()
         best_value, best_bound = -math.inf, math.inf
+        failure = "no solution satisfies every constraint"
         for margin, floor in TIGHTENINGS:
-            raw = self.solve(g, h, margin, floor)
+            try:
+                raw = self.solve(g, h, margin, floor)
+            except NotSolved as error:
+                failure = str(error)
+                continue
             exact, multipliers = _proved_bound(self, raw, g, h, shift)
             if _round_up(exact) < best_bound:
                 best_bound, dual = _round_up(exact), multipliers
@@ -183,8 +188,23 @@ class GramProgram:
             if best_bound - best_value <= RELATIVE_GAP * best_value:
                 return best_value, grams, best_bound, dual
         if best_value < 0:
-            raise NotSolved("no solution satisfies every constraint")
+            raise NotSolved(failure)
         raise NotSolved(f"the bracket [{best_value:.9g}, {best_bound:.9g}] is too wide")
+
+    def _trace_bound(self) -> Multipliers:
+        """Multipliers that bound the trace of the scaled Gram matrices.
+
+        Σ λ_i row_i + μ start − (scaled trace) ⪰ −1e-9, so that without the trace their slack is
+        positive definite, which is what `_proved_bound` needs of it.
+        """
+        g = np.diag(self.alpha / self.scale[: self.points])
+        h = np.diag(1 / self.scale)
+        for margin, floor in TIGHTENINGS:
+            try:
+                return self.multipliers(self.solve(g, h, margin, floor))
+            except NotSolved as error:
+                failure = error
+        raise failure
 
     def feasible(self, raw: Raw) -> tuple[Matrix, Matrix] | None:
         """The nearest Gram matrices with F_0 = 1 that satisfy everything, or None."""
@@ -255,7 +275,8 @@ class Multipliers:
 def _positive_semidefinite(matrix: np.ndarray) -> bool:
     """Whether a symmetric matrix of Fractions is positive semidefinite, decided exactly.
 
-    Gaussian elimination with symmetric pivots; a zero pivot needs a zero row.
+    Gaussian elimination on the diagonal: no pivot may be negative, and where one is zero the rest
+    of its row must be.
     """
     work = matrix.copy()
     for k in range(len(work)):
@@ -275,7 +296,7 @@ def _proved_bound(
     """An upper bound proved by multipliers alone, and those multipliers.
 
     λ ≥ 0 and a positive semidefinite slack prove ⟨g, G⟩ + ⟨h, H⟩ ≤ Σ λ_i bound_i + μ for every
-    feasible (G, H). The solver's slack has eigenvalues of −1e-10; adding ε times `shift`, the
+    feasible (G, H). The solver's slack may have eigenvalues of −1e-10; adding ε times `shift`, the
     multipliers that bound the trace of the scaled Gram matrices and whose slack is therefore
     positive definite, lifts them, and its price is part of the bound. Signs and semidefiniteness
     are decided in rational arithmetic, so no rounding enters.
@@ -297,17 +318,6 @@ def _proved_bound(
             return program.bound(lifted), lifted
         epsilon *= 2
     raise NotSolved("the slack of the multipliers could not be made positive semidefinite")
-
-
-def _trace_bound(program: GramProgram) -> Multipliers:
-    """Multipliers that bound the trace of the scaled Gram matrices.
-
-    Σ λ_i row_i + μ start − (scaled trace) ⪰ −1e-9, so that without the trace their slack is
-    positive definite, which is what `_proved_bound` needs of it.
-    """
-    g = np.diag(program.alpha / program.scale[: program.points])
-    h = np.diag(1 / program.scale)
-    return program.multipliers(program.solve(g, h, margin=1e-9, floor=0.0))
 
 
 def point_name(index: int) -> str:

@@ -36,7 +36,6 @@ import numpy as np
 
 from analysis.adversary import Instance
 from analysis.gram_program import RELATIVE_GAP, GramProgram, Matrix, NotSolved
-from npgd import checks
 
 MEASURES = ("objective", "distance")
 
@@ -67,7 +66,8 @@ def step_bound(
         ValueError: an argument is out of range; TypeError: it is no number.
     """
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
-    objective = checks.number(objective, "objective", zero=True)
+    if not objective >= 0:
+        raise ValueError(f"objective must not be negative, got {objective}")
     s, nu = step_size * beta - 1, math.sqrt(noise)
     if abs(s) < 1e-14:  # η = 1/β up to rounding
         s = 0.0
@@ -94,7 +94,7 @@ def closed_form(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> f
     alpha, beta, _, delta, _ = _constants(alpha, beta, 1.0, delta, 0.0)
     r = min(beta / alpha - 1, 1.0)
     f = r + beta * delta
-    for _ in range(checks.integer(n_iter, "n_iter") - 1):
+    for _ in range(_steps(n_iter) - 1):
         f = min(r * f + beta * delta, f + beta * delta * r / (1 + r))
     return f
 
@@ -127,6 +127,9 @@ def one_step_multipliers(alpha: float, beta: float, step_size: float) -> dict[st
 def _constants(
     alpha: float, beta: float, step_size: float, delta: float, noise: float
 ) -> tuple[float, float, float, float, float]:
+    # Here rather than above: it brings torch, and `import analysis` imports this module.
+    from npgd import checks
+
     alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
     if alpha > beta:
         raise ValueError(f"alpha must not exceed beta, got alpha {alpha} and beta {beta}")
@@ -137,6 +140,18 @@ def _constants(
         checks.number(delta, "delta", zero=True),
         checks.number(noise, "noise", zero=True),
     )
+
+
+def _inverse(beta: float) -> float:
+    from npgd import checks
+
+    return 1 / checks.number(beta, "beta")
+
+
+def _steps(n_iter: int) -> int:
+    from npgd import checks
+
+    return checks.integer(n_iter, "n_iter")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -295,7 +310,7 @@ def worst_case(
     """
     began = time.perf_counter()
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
-    n_iter = checks.integer(n_iter, "n_iter")
+    n_iter = _steps(n_iter)
     if alpha == beta:
         raise ValueError(
             f"alpha must be less than beta, got {alpha} for both: A is then a similarity on S and"
@@ -417,7 +432,7 @@ class Certificate:
         verdict = (
             "the theorem's bound is tight"
             if excess > -RELATIVE_GAP
-            else (f"the worst case is {-excess:.3g} relative below the theorem's bound")
+            else f"the worst case is {-100 * excess:.3g} % below the theorem's bound"
         )
         return f"{verdict}; {case.status}; NPGD attains {100 * self.share:.5f} % of the value"
 
@@ -478,7 +493,7 @@ def certify(
     from analysis.rates import predicted_objective
 
     if step_size is None:
-        step_size = 1 / checks.number(beta, "beta")
+        step_size = _inverse(beta)
     case = worst_case(alpha, beta, step_size, n_iter, delta, noise, measure)
     predicted = predicted_objective(
         1.0, n_iter, alpha, beta, delta, step_size=step_size, noise=noise
@@ -550,9 +565,9 @@ def sweep_step_sizes(
 
     Raises as `worst_case` does.
     """
-    beta = checks.number(beta, "beta")
+    theorem = _inverse(beta)
     chosen = (
-        [(0.5 + 0.05 * i) / beta for i in range(21)] if step_sizes is None else sorted(step_sizes)
+        [(10 + i) / 20 * theorem for i in range(21)] if step_sizes is None else sorted(step_sizes)
     )
     steps: Iterable[float] = chosen
     if progress:
