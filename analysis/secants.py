@@ -130,10 +130,11 @@ def precision(module: Any) -> torch.dtype:
 
 
 def converted(module: Any, dtype: torch.dtype) -> Any:
-    """A copy of a prior or operator that works in `dtype` on the CPU (itself if it has no `to`)."""
-    if not hasattr(module, "to"):
+    """A copy of a prior or operator that works in `dtype` on the CPU, its weights without
+    gradients; what is no `nn.Module` is returned as it is."""
+    if not isinstance(module, torch.nn.Module):
         return module
-    return copy.deepcopy(module).to(device="cpu", dtype=dtype)
+    return copy.deepcopy(module).to(device="cpu", dtype=dtype).requires_grad_(False)
 
 
 def generate(
@@ -258,7 +259,7 @@ def _tile(
     ratios, near = _gram_ratios(left, right, rows, columns, memory)
     if len(near) > ratios.numel() // 50 + 2 * max(ratios.shape):
         # Many near pairs (duplicates, a collapsed generator): the Gram form again, in float64.
-        double = _Workspace(*ratios.shape, torch.float64)
+        double = _Workspace(ratios.shape[0], ratios.shape[1], torch.float64)
         ratios, near = _gram_ratios(left.double(), right.double(), rows, columns, double)
     near = near + torch.tensor([rows.start, columns.start])
     if same_panel:
@@ -523,15 +524,15 @@ def jacobian(
     """
     directions = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
-    def along(direction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.func.jvp(prior.generate, (z,), (direction.expand_as(z),))
+    def along(direction: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(prior.generate, (z,), (direction.expand_as(z),))[1]
 
     with _forward_mode, torch.no_grad():
         try:
-            images, columns = torch.func.vmap(along, out_dims=(None, 0))(directions)
+            columns = torch.func.vmap(along)(directions)
         except RuntimeError:
-            both = [along(direction) for direction in directions]
-            images, columns = both[0][0], torch.stack([column for _, column in both])
+            columns = torch.stack([along(direction) for direction in directions])
+        images = prior.generate(z)
     return images.cpu(), columns.flatten(2).transpose(0, 1).cpu()
 
 
