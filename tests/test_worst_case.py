@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -26,6 +27,16 @@ from analysis.worst_case import (
 from npgd import NPGD, FiniteSet, MatrixOperator, recover
 
 KAPPAS = [round(1.05 + 0.05 * i, 2) for i in range(19)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The tensors here are tiny: a second thread costs more than it gives, and far more than that
+    where other work shares the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def theorem(kappa: float, n_iter: int, beta_delta: float) -> float:
