@@ -40,10 +40,10 @@ from analysis.secants import (
     draw_latents,
     generate,
     histogram_edges,
-    jacobian,
     precision,
     ratio,
     secants_from,
+    tangent,
     tangents,
 )
 from analysis.tails import Endpoint, fit_endpoint
@@ -198,7 +198,7 @@ class RecEstimate:
     """All looks together.
 
     `alpha`, `beta`, `kappa` are the extremes over all actual directions evaluated (secants,
-    tangents, search; never the extrapolation), or the exact constants where `exact` is True.
+    tangents, search, those at given z_true; never the extrapolation), or the exact constants where `exact` is True.
     `beta_certain` = ||A||^2 bounds the true beta from above.
     """
 
@@ -300,12 +300,15 @@ def estimate_rec(
         bins: of the histogram.
         executor: runs the tasks, by default threads; the result does not depend on it.
 
-    Raises ValueError for arguments out of range, and for a look a set does not offer none.
+    A look that the set does not offer (tangents of a finite set) is skipped, as its `status` says.
+    Raises ValueError for arguments out of range, TypeError for a `prior` that is no set.
 
     All ratios reported are recomputed in float64, from the prior and the operator in float64.
     """
     began = time.perf_counter()
     _check(points, tangent_points, search_starts, search_steps, epsilon, bins, looks)
+    if latent_radius is not None and not latent_radius > 0:
+        raise ValueError(f"latent_radius: got {latent_radius}, expected a positive number")
     if z_true is not None and x_true is not None:
         raise ValueError("z_true, x_true: give one of them")
     target = _Target(A, prior)
@@ -348,6 +351,9 @@ def estimate_rec(
     pointwise = None
     if z_true is not None or x_true is not None:
         pointwise = _pointwise(target, sample, z_true, x_true, alpha, beta, looks, settings)
+        if z_true is not None and exact is None:
+            # Secants at a point of S are secants of S.
+            alpha = min(alpha, float(pointwise.alpha.min()))
     return RecEstimate(
         alpha=alpha,
         beta=beta,
@@ -477,13 +483,12 @@ class _Target:
     def tangent(self, z: torch.Tensor, step: torch.Tensor) -> Direction:
         """The derivative of G at z along `step`, in float64."""
         dtype = precision(self.double_prior)
-        image, columns = jacobian(self.double_prior, z[None].to(dtype))
-        direction = (step.double() @ columns[0].double()).reshape(image.shape)
+        direction = tangent(self.double_prior, z[None].to(dtype), step[None].to(dtype)).double()
         return Direction(
             kind="tangent",
             ratio=float(ratio(self.double_operator, direction)),
             distance=float(direction.norm()),
-            first=image[0].double(),
+            first=self.decode(z[None])[0],
             second=direction[0],
             z_first=z,
             z_second=step,
@@ -512,7 +517,8 @@ def _sample(target: _Target, settings: _Settings) -> _Sample:
     if target.images is not None:
         return _Sample(target.images, None)
     z = draw_latents(target.latent_dim, settings.points, settings.seed, target.dtype)
-    return _Sample(generate(target.prior, z), z.double())
+    images = generate(target.prior, z, executor=settings.executor, progress=settings.progress)
+    return _Sample(images, z.double())
 
 
 def _independent(
@@ -621,23 +627,20 @@ def _look_at_tangents(
             f" {target.latent_dim}, less than full at {scan.n_deficient} of {len(z)} points"
         )
     what = f"all tangents at {len(z):,} points"
-    return _found("tangents", low, high, len(z), what, began, note), scan
+    return _found("tangents", [low], [high], len(z), what, began, note), scan
 
 
-def _refined(
-    target: _Target, z: torch.Tensor, scan: TangentScan
-) -> tuple[list[Direction], list[Direction]]:
-    """The most extreme points of a scan again, in float64."""
-    low, high = [], []
+def _refined(target: _Target, z: torch.Tensor, scan: TangentScan) -> tuple[Direction, Direction]:
+    """The lowest and the highest tangent: the most extreme points of a scan again, in float64."""
     worst_low = np.argsort(scan.low)[:REFINED]  # nan sorts last
     worst_high = np.argsort(np.nan_to_num(-scan.high, nan=np.inf))[:REFINED]
-    chosen = torch.from_numpy(np.concatenate([worst_low, worst_high]))
+    chosen = torch.from_numpy(np.union1d(worst_low, worst_high))
     again = tangents(target.double_operator, target.double_prior, z[chosen])
-    for i in range(len(chosen)):
-        if np.isfinite(again.low[i]):
-            low.append(target.tangent(z[chosen[i]], again.low_step[i]))
-            high.append(target.tangent(z[chosen[i]], again.high_step[i]))
-    return low, high
+    low, high = int(np.nanargmin(again.low)), int(np.nanargmax(again.high))
+    return (
+        target.tangent(z[chosen[low]], again.low_step[low]),
+        target.tangent(z[chosen[high]], again.high_step[high]),
+    )
 
 
 def _search(
@@ -716,10 +719,10 @@ def _ends(target: _Target, found: Found, chosen: torch.Tensor, largest: bool) ->
     directions = [target.secant(z[0], z[1], z) for z in ends]
     middle = torch.stack([(one + two) / 2 for one, two in ends])
     limits = tangents(target.double_operator, target.double_prior, middle)
-    for i, z in enumerate(middle):
-        step = limits.high_step[i] if largest else limits.low_step[i]
-        if torch.isfinite(step).all():
-            directions.append(target.tangent(z, step))
+    values, steps = (-limits.high, limits.high_step) if largest else (limits.low, limits.low_step)
+    if np.isfinite(values).any():
+        best = int(np.nanargmin(values))
+        directions.append(target.tangent(middle[best], steps[best]))
     return directions
 
 
@@ -750,14 +753,14 @@ def _extrapolate(
         tails.append(end)
     low = [end.value for end in tails if end.fitted and end.side == "lower"]
     high = [end.value for end in tails if end.fitted and end.side == "upper"]
-    refused = [f"{end.side} end, {end.source}: {end.status}" for end in tails if not end.fitted]
+    missing = [side for side, ends in (("lower", low), ("upper", high)) if not ends]
     return Look(
         name="extrapolation",
         alpha=min(low, default=float("nan")),
         beta=max(high, default=float("nan")),
         n_directions=sum(end.n_tail for end in tails),
         statement="a model-based estimate of the infimum and supremum; it bounds nothing",
-        status="; ".join(refused) or "done",
+        status=f"no fit that holds for the {' and '.join(missing)} end" if missing else "done",
         lowest=None,
         highest=None,
         seconds=time.perf_counter() - began,

@@ -138,11 +138,23 @@ def converted(module: Any, dtype: torch.dtype) -> Any:
 
 
 def generate(
-    prior: Any, z: Float[torch.Tensor, "count k"], batch: int = 512
+    prior: Any,
+    z: Float[torch.Tensor, "count k"],
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
 ) -> Float[torch.Tensor, "count ..."]:
-    """G(z) on the CPU, in batches and without gradients, in the prior's precision."""
-    with torch.no_grad():
-        return torch.cat([prior.generate(part).detach().cpu() for part in z.split(batch)])
+    """G(z) on the CPU, in batches and without gradients; `z` in the prior's precision."""
+    parts = z.split(LATENT_CHUNK)
+    if len(parts) <= 1:
+        return _generate_task(prior, z)
+    results = in_order(_generate_task, ((prior, part) for part in parts), executor)
+    return torch.cat(list(with_progress(results, len(parts), "samples", progress)))
+
+
+def _generate_task(prior: Any, z: torch.Tensor) -> torch.Tensor:
+    with one_thread(), torch.no_grad():
+        return prior.generate(z).detach().cpu()
 
 
 def ratio(
@@ -342,10 +354,16 @@ def _scan_tiles(
     high: list[Pair] = []
     total = np.zeros(len(edges) + 1, dtype=np.int64)
     n_pairs = n_near = 0
+    tiles: list[tuple[slice, slice]] = []
     for start in range(0, len(y), TILE):
         columns = slice(start, min(start + TILE, len(y)))
-        # On the diagonal, rows after the tile's last column hold no pair i < j.
-        rows = slice(0, columns.stop if left is right else len(x))
+        if left is not right:
+            tiles.append((slice(0, len(x)), columns))
+            continue
+        # On the diagonal only pairs i < j count: the rows above the tile's square, and the square.
+        tiles += [(slice(0, start), columns)] if start else []
+        tiles.append((columns, columns))
+    for rows, columns in tiles:
         ratios, holes, near = _tile(left, right, rows, columns, memory, left is right)
         n_near += near
         lowest = highest = values = ratios
@@ -358,7 +376,7 @@ def _scan_tiles(
         if not values.numel():
             continue
         for found, block, largest in ((low, lowest, False), (high, highest, True)):
-            pairs = _extremes(block, keep, largest) + torch.tensor([0, start])
+            pairs = _extremes(block, keep, largest) + torch.tensor([rows.start, columns.start])
             exact = _exact_ratios(left, right, pairs).tolist()
             index = zip(exact, pairs.tolist(), strict=True)
             found += [(r, row0 + i, column0 + j) for r, (i, j) in index if r == r]
@@ -534,6 +552,14 @@ def jacobian(
             columns = torch.stack([along(direction) for direction in directions])
         images = prior.generate(z)
     return images.cpu(), columns.flatten(2).transpose(0, 1).cpu()
+
+
+def tangent(
+    prior: Any, z: Float[torch.Tensor, "count k"], step: Float[torch.Tensor, "count k"]
+) -> Float[torch.Tensor, "count ..."]:
+    """J(z) step: the derivative of G along one direction at every z."""
+    with _forward_mode, one_thread(), torch.no_grad():
+        return torch.func.jvp(prior.generate, (z,), (step,))[1].cpu()
 
 
 @dataclass(frozen=True)

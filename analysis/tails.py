@@ -43,11 +43,13 @@ class Endpoint:
         return self.status == "fitted"
 
     def against(self, actual: float, what: str) -> Endpoint:
-        """The same, marked as contradicted if an actual ratio lies beyond the whole interval."""
-        beyond = actual < self.low if self.side == "lower" else actual > self.high
-        if not (self.fitted and beyond):
+        """The same, marked as contradicted if an actual ratio lies beyond the estimate."""
+        lower = self.side == "lower"
+        if not self.fitted or not (actual < self.value if lower else actual > self.value):
             return self
-        return replace(self, status=f"contradicted: the {what} found {actual:.4g}, beyond it")
+        inside = actual >= self.low if lower else actual <= self.high
+        where = "its estimate but within its interval" if inside else "its interval"
+        return replace(self, status=f"contradicted: the {what} found {actual:.4g}, beyond {where}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,9 +100,10 @@ def fit_endpoint(
 ) -> Endpoint:
     """Estimate the infimum (`side` "lower") or supremum ("upper") of independent ratios.
 
-    Fits the `tail` fraction nearest the end. Refuses where the tail is too short, where it holds
-    ties or zeros, where the law does not fit (p < 0.05), and where the interval for the shape
-    reaches xi >= 0: a tail that does not show that it ends supports no endpoint.
+    Fits the `tail` fraction nearest the end, up to a quarter if that is short of 50. Refuses where
+    the tail is too short, where it holds ties or zeros, where the law does not fit (p < 0.05), and
+    where the interval for the shape reaches xi >= 0: a tail that does not show that it ends
+    supports no endpoint.
     """
     if side not in ("lower", "upper"):
         raise ValueError(f"side: got {side!r}, expected 'lower' or 'upper'")
@@ -108,7 +111,7 @@ def fit_endpoint(
         raise ValueError(f"tail: got {tail}, expected a fraction between 0 and 1")
     ratios = np.asarray(ratios, dtype=np.float64)
     ratios = ratios[np.isfinite(ratios)]
-    n = int(tail * len(ratios))
+    n = max(int(tail * len(ratios)), min(FEWEST, len(ratios) // 4))
     nan = float("nan")
 
     def refuse(reason: str, shape: float = nan, p: float = nan) -> Endpoint:
