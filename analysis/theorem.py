@@ -64,17 +64,28 @@ class _Reader:
         first = next((t for t in terms if not t.could_extract_minus_sign()), terms[0])
         return [first, *(term for term in terms if term is not first)]
 
+    _times, _bracket = " ", r"\left({}\right)"
+
     def _print_Mul(self, expr: sp.Mul) -> str:
         def is_quantity(factor: sp.Expr) -> bool:
             base = factor.as_base_exp()[0]
             return base.is_Symbol and base.name[0] in "fFhuV|<"
 
-        factors = sorted(expr.args, key=is_quantity)
-        printed: str = super()._print_Mul(sp.Mul(*factors, evaluate=False))  # type: ignore[misc]
-        return printed
+        last = sp.Mul(*(factor for factor in expr.args if is_quantity(factor)))
+        first = expr / last
+        if 1 in (first, last) or any(f.as_base_exp()[1].is_negative for f in expr.args):
+            return super()._print_Mul(expr)  # type: ignore[misc]
+        if first == -1:
+            return f"-{self._print(last)}"  # type: ignore[attr-defined]
+        front = self._print(first)  # type: ignore[attr-defined]
+        if first.is_Add:
+            front = self._bracket.format(front)
+        return f"{front}{self._times}{self._print(last)}"  # type: ignore[attr-defined]
 
 
 class _PlainPrinter(_Reader, StrPrinter):
+    _times, _bracket = "*", "({})"
+
     def _print_Symbol(self, expr: sp.Symbol) -> str:
         return _WRITTEN.get(expr.name, (expr.name.replace("-", "−"), None))[0]
 
@@ -96,9 +107,8 @@ def _plain(expression: sp.Expr) -> str:
 
 
 def _latex(expression: sp.Expr) -> str:
-    settings = {"order": "none", "symbol_names": {}}
     names = {s: _LATEX_NAMES[s.name] for s in expression.free_symbols if s.name in _LATEX_NAMES}
-    printed: str = _LatexPrinter({**settings, "symbol_names": names}).doprint(expression)
+    printed: str = _LatexPrinter({"order": "none", "symbol_names": names}).doprint(expression)
     return printed
 
 
@@ -234,7 +244,8 @@ def _tex(prose: str) -> str:
         return f"${text.strip()}$"
 
     def word(text: str) -> str:
-        return formula(text) if re.search(r"[^ -~]|[_*^]", text) else text
+        bare = text.rstrip(",.;:")
+        return formula(bare) + text[len(bare) :] if re.search(r"[^ -~]|[_*^]", bare) else text
 
     parts = prose.split("`")
     for i, part in enumerate(parts):
@@ -435,9 +446,9 @@ def _one_step(w: _Writer) -> None:
     )
     w.step("One step of the theorem: η = 1/β, no noise")
     w.zero("the bound minus the identity is the sum of three slacks", slack - sum(parts))
-    w.nonnegative("the α-slack is nonnegative if α_n ≥ α", parts[0].subs(ALPHA_N, ALPHA + a))
-    w.nonnegative("the β-slack is nonnegative if β_n ≤ β", (parts[1]).subs(BETA_N, BETA - b))
-    w.nonnegative("the δ-slack is nonnegative if δ_n ≤ δ", parts[2].subs(DELTA_N, DELTA - c))
+    w.nonnegative("the `α`-slack is nonnegative if α_n ≥ α", parts[0].subs(ALPHA_N, ALPHA + a))
+    w.nonnegative("the `β`-slack is nonnegative if β_n ≤ β", (parts[1]).subs(BETA_N, BETA - b))
+    w.nonnegative("the `δ`-slack is nonnegative if δ_n ≤ δ", parts[2].subs(DELTA_N, DELTA - c))
     w.say(
         "REC(S, α, β) gives `α_n ≥ α` if `x_n` and `x*` lie in S, and `β_n ≤ β` if `x_{n+1}` and"
         " `x_n` do; the projector gives `δ_n ≤ δ`, since x* is a point of S.",
@@ -445,7 +456,7 @@ def _one_step(w: _Writer) -> None:
         Formula(FNEXT, "≤", _sum((KAPPA - 1) * FN, BETA * DELTA)),
         "What the bound loses at each iterate is exactly",
         Formula(sp.Add((KAPPA - 1) * FN, BETA * DELTA, evaluate=False) - FNEXT, "=", _sum(*parts)),
-        "an α-slack, a β-slack and a δ-slack.",
+        "an `α`-slack, a `β`-slack and a `δ`-slack.",
     )
     w.expressions["recursion"] = (KAPPA - 1) * FN + BETA * DELTA
     w.zero("κ = β/α", w.expressions["recursion"].subs(KAPPA, BETA / ALPHA) - bound)
@@ -584,10 +595,7 @@ def _noise(w: _Writer) -> None:
 
 def _other_step_sizes(w: _Writer) -> None:
     beta_n = sp.Symbol("beta_n", positive=True)
-    t, cross = (
-        sp.Symbol("t", positive=True),
-        sp.Symbol("c_n", real=True),
-    )  # c_n = ⟨A e_n, A e_{n+1}⟩
+    t, cross = sp.Symbol("t", positive=True), sp.Symbol("c_n", real=True)
     a, b, c = (sp.Symbol(f"{x}_slack", nonnegative=True) for x in "abc")
     eta = (1 + S) / BETA
     # ‖d_n‖² = ‖A d_n‖²/β_n, and ‖A d_n‖² = f_{n+1} + f_n − 2⟨A e_n, A e_{n+1}⟩.
@@ -607,7 +615,7 @@ def _other_step_sizes(w: _Writer) -> None:
         Formula(FNEXT, "≤", _sum((KAPPA - 1) * FN, -2 * S * cross, BETA * DELTA)),
     )
     slacks = alpha_slack + beta_slack.subs(image, moved) + delta_slack
-    w.zero("the loss is again an α-, a β- and a δ-slack", lost - slacks)
+    w.zero("the loss is again an `α`-, a `β`- and a `δ`-slack", lost - slacks)
     for what, part in (
         ("α_n ≥ α", alpha_slack.subs(ALPHA_N, ALPHA + a)),
         ("β_n ≤ β", beta_slack.subs(BETA, beta_n + b).subs(BETA_N, beta_n)),
@@ -636,9 +644,8 @@ def _other_step_sizes(w: _Writer) -> None:
     w.nonnegative("it increases with |s|", sp.diff(m + radius, m).subs(KAPPA, 1 + x + t))
     w.zero("it is 1 where |s| = (2 − κ)/2", radius.subs(m, edge) ** 2 - (1 - edge) ** 2)
     low, high = 1 / (2 * ALPHA), 2 / BETA - 1 / (2 * ALPHA)
-    ends = {S: -edge}, {S: edge}
-    for name, end, subs in (("lower", low, ends[0]), ("upper", high, ends[1])):
-        w.zero(f"the {name} end of the range", eta.subs(subs).subs(KAPPA, BETA / ALPHA) - end)
+    for name, end, s in (("lower", low, -edge), ("upper", high, edge)):
+        w.zero(f"the {name} end of the range", eta.subs(S, s).subs(KAPPA, BETA / ALPHA) - end)
     w.zero("1/β is its midpoint", (low + high) / 2 - 1 / BETA)
     w.say(
         "which is least at `η = 1/β`, and below 1 for `|s| < (2 − κ)/2`, that is for",
@@ -662,9 +669,8 @@ def _other_step_sizes(w: _Writer) -> None:
 
 def _start_outside(w: _Writer) -> None:
     t = sp.Symbol("t", nonnegative=True)
-    # x* ↦ w_0 − x* when A AᵀA … is diagonal with squared singular values t: x_0 = t x*.
-    start = t
-    first = start - ETA * (t * start - t)
+    # On an eigenvector of AᵀA with eigenvalue t, in units of x*: x_0 = t, Aᵀ(A x_0 − y) = t² − t.
+    first = t - ETA * (t**2 - t)
     rho = sp.Symbol("rho", nonnegative=True)
     w.step("The start x_0 = Aᵀy, which is not in S")
     w.zero(
@@ -814,19 +820,16 @@ def _certificate(w: _Writer) -> None:
     sign = sp.Symbol("sigma", real=True)  # the sign of s
     f, g = _pair("Ae", "Ae"), _pair("Ap", "Ap")
     cross, e, d = _pair("Ae", "Ap"), _pair("e", "e"), sp.Symbol("dd", nonnegative=True)
-    s, eta, lam = sign * m, (1 + sign * m) / BETA, q / radius
+    eta, lam = (1 + sign * m) / BETA, q / radius
     moved = f + g - 2 * cross
     projection = d + 2 * eta * (cross - f) - (e - 2 * eta * f) - DELTA  # ≤ 0
     beta, alpha = moved - BETA * d, ALPHA * e - f  # ≤ 0
     total = lam * BETA * projection + lam * beta + lam * BETA / ALPHA * alpha
     claim = g - q**2 * f - lam * BETA * DELTA
-    # claim − total = −(|s|/R)‖A e_{n+1} + sign R' A e_n‖² with R' = q.
+    # What is left over: (|s|/R)‖A e_{n+1} + sign(s) q A e_n‖².
     square = m / radius * (g + 2 * sign * q * cross + q**2 * f)
     left = sp.expand(claim - total + square).subs(sign**2, 1)
-    left = left.subs(BETA / ALPHA, KAPPA)
-    left = sp.simplify(
-        left.subs(KAPPA, 1 + radius**2 - m**2).subs(ALPHA, BETA / (1 + radius**2 - m**2))
-    )
+    left = left.subs(ALPHA, BETA / (1 + radius**2 - m**2))  # κ = 1 + R² − s²
     w.step("The proof as a dual solution")
     w.zero("the weighted constraints leave a square", left.subs(q, m + radius))
     w.say(
