@@ -198,8 +198,8 @@ class RecEstimate:
     """All looks together.
 
     `alpha`, `beta`, `kappa` are the extremes over all actual directions evaluated (secants,
-    tangents, search, those at given z_true; never the extrapolation), or the exact constants where `exact` is True.
-    `beta_certain` = ||A||^2 bounds the true beta from above.
+    tangents, search, those at given z_true; never the extrapolation), or the exact constants where
+    `exact` is True. `beta_certain` = ||A||^2 bounds the true beta from above.
     """
 
     alpha: float

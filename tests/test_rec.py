@@ -1,0 +1,364 @@
+"""Restricted eigenvalue constants: one-sided, against exact ones, and free of arbitrary choices."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from analysis.rec import LOOKS, distribution_free, estimate_rec
+from analysis.search import search_from, search_pairs
+from analysis.secants import draw_latents, ratio
+from analysis.tails import fit_endpoint
+from npgd import AffineSet, FiniteSet, Gaussian, Inpainting, MatrixOperator
+
+SHAPE = (1, 10, 20)
+SMALL = {"points": 300, "tangent_points": 12, "search_starts": 4, "search_steps": 25}
+ROUNDING = 1e-10  # relative; the exact constants are themselves computed in float64
+
+
+class Curve(nn.Module):
+    """A smooth generator; `rotation` turns its images."""
+
+    latent_dim, image_shape = 3, SHAPE
+
+    def __init__(self, seed: int = 0, rotation: torch.Tensor | None = None) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.first = nn.Parameter(torch.randn(3, 10, generator=g, dtype=torch.float64))
+        self.second = nn.Parameter(torch.randn(10, 200, generator=g, dtype=torch.float64))
+        if rotation is not None:
+            self.second.data = self.second.data @ rotation.T
+
+    def generate(self, z: torch.Tensor) -> torch.Tensor:
+        return (torch.tanh(z @ self.first) @ self.second).reshape(-1, *SHAPE)
+
+
+def affine(seed: int, k: int = 10) -> AffineSet:
+    g = torch.Generator().manual_seed(seed)
+    basis = torch.randn(200, k, generator=g, dtype=torch.float64)
+    offset = torch.randn(200, generator=g, dtype=torch.float64)
+    return AffineSet(basis, offset, SHAPE)
+
+
+def gaussian(m: int, seed: int) -> Gaussian:
+    return Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
+
+
+@cache
+def curve_estimate(**changes):
+    z_true = draw_latents(3, 3, seed=8, dtype=torch.float64)
+    return estimate_rec(gaussian(20, 1), Curve(), z_true=z_true, **(SMALL | changes))
+
+
+# ------------------------------------------------------------------ against the exact constants
+
+
+@given(seed=st.integers(0, 10**6), m=st.integers(8, 60))
+@settings(max_examples=5, deadline=None)
+def test_every_look_is_one_sided_and_search_comes_within_one_percent(seed, m):
+    A, S = gaussian(m, seed), affine(seed)
+    estimate = estimate_rec(A, S, **(SMALL | {"search_starts": 8, "search_steps": 60}))
+    q, _ = torch.linalg.qr(S.basis)
+    exact = torch.linalg.svdvals(A.matrix @ q).square()
+    alpha, beta = (float(exact[-1]) if m >= 10 else 0.0), float(exact[0])
+    assert estimate.exact
+    assert estimate.alpha == pytest.approx(alpha, rel=ROUNDING)
+    assert estimate.beta == pytest.approx(beta, rel=ROUNDING)
+    for name in LOOKS[:3]:
+        look = estimate.looks[name]
+        assert look.alpha >= alpha * (1 - ROUNDING) and look.beta <= beta * (1 + ROUNDING)
+    search = estimate.looks["search"]
+    assert search.alpha <= 1.01 * alpha + 1e-12 and search.beta >= 0.99 * beta
+    assert estimate.beta <= estimate.beta_certain * (1 + ROUNDING)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_descent_alone_comes_within_one_percent(seed):
+    """The optimiser by itself, from random pairs, without the tangents where it ends."""
+    A, S = gaussian(30, seed), affine(seed)
+    z = draw_latents(10, 24, seed, torch.float64)
+    largest = torch.arange(12) >= 6
+    found = search_pairs(A, S, z[:12], z[12:], largest, radius=6.2, steps=150)
+    exact = estimate_rec(A, S, looks=())
+    alpha, beta = float(found.ratio[:6].min()), float(found.ratio[6:].max())
+    assert exact.alpha * (1 - ROUNDING) <= alpha <= exact.alpha * 1.01
+    assert exact.beta * 0.99 <= beta <= exact.beta * (1 + ROUNDING)
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(2, 40))
+@settings(max_examples=10, deadline=None)
+def test_finite_sets_are_exact(seed, count):
+    g = torch.Generator().manual_seed(seed)
+    points = torch.randn(count, *SHAPE, generator=g, dtype=torch.float64)
+    A = gaussian(12, seed)
+    estimate = estimate_rec(A, FiniteSet(points), x_true=points[:2])
+    i, j = torch.triu_indices(count, count, 1)
+    ratios = ratio(A, points[i] - points[j])
+    assert estimate.exact and estimate.pointwise.exact
+    assert estimate.alpha == pytest.approx(float(ratios.min()), rel=ROUNDING)
+    assert estimate.beta == pytest.approx(float(ratios.max()), rel=ROUNDING)
+    for target in range(2):
+        mine = float(ratios[(i == target) | (j == target)].min())
+        assert estimate.pointwise.alpha[target] == pytest.approx(mine, rel=ROUNDING)
+    assert estimate.looks["tangents"].status.startswith("skipped")
+
+
+def test_an_affine_set_has_one_alpha_for_all_its_points():
+    A, S = gaussian(30, 2), affine(2)
+    z_true = draw_latents(10, 4, dtype=torch.float64)
+    estimate = estimate_rec(A, S, z_true=z_true, looks=())
+    assert estimate.pointwise.exact
+    np.testing.assert_array_equal(estimate.pointwise.alpha, estimate.alpha)
+    np.testing.assert_allclose(estimate.pointwise.kappa, estimate.kappa)
+
+
+# ------------------------------------------------------------------------------- instance-wise
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=4, deadline=None)
+def test_alpha_at_a_point_is_at_least_alpha(seed):
+    A = gaussian(15, seed)
+    z_true = draw_latents(3, 3, seed + 1, torch.float64)
+    estimate = estimate_rec(A, Curve(seed), z_true=z_true, seed=seed, **SMALL)
+    pointwise = estimate.pointwise
+    assert (pointwise.alpha >= estimate.alpha).all()
+    assert (pointwise.kappa <= estimate.kappa * (1 + ROUNDING)).all()
+    for name, values in pointwise.by_look.items():
+        assert (values >= pointwise.alpha * (1 - ROUNDING)).all(), name
+    for i, direction in enumerate(pointwise.worst):
+        x_true = Curve(seed).generate(z_true[i : i + 1])[0]
+        assert torch.allclose(direction.first, x_true, atol=1e-12)
+
+
+def test_search_at_a_point_lowers_the_worst_secant():
+    A, prior = gaussian(15, 3), Curve(3)
+    z_true = draw_latents(3, 4, 9, torch.float64)
+    x_true = prior.generate(z_true).detach()
+    start = draw_latents(3, 4, 10, torch.float64)
+    before = ratio(A, prior.generate(start) - x_true)
+    for known in (z_true, None):
+        found = search_from(A, prior, start, x_true, known, radius=5.0, steps=40)
+        assert (found.ratio <= before).all() and (found.ratio < 0.95 * before).any()
+        assert (found.z_first.norm(dim=1) <= 5.0 + 1e-9).all()
+        again = ratio(A, prior.generate(found.z_first) - x_true)
+        assert torch.allclose(again, found.ratio, rtol=1e-10)
+
+
+def test_orthonormal_rows_make_beta_certain():
+    estimate = estimate_rec(
+        Inpainting(SHAPE, hole=4), Curve(), z_true=draw_latents(3, 2), **SMALL, looks=("secants",)
+    )
+    assert estimate.beta_certain == 1 and estimate.pointwise.beta == 1
+    assert "certain" in estimate.pointwise.beta_source
+    np.testing.assert_allclose(estimate.pointwise.kappa, 1 / estimate.pointwise.alpha)
+
+
+def test_images_without_latents():
+    prior = Curve()
+    x_true = prior.generate(draw_latents(3, 2, 5, torch.float64)).detach()
+    A = gaussian(20, 1)
+    with_search = estimate_rec(A, prior, x_true=x_true, **SMALL).pointwise
+    assert np.isnan(with_search.by_look["tangents"]).all()
+    points = prior.generate(draw_latents(3, 50, dtype=torch.float64)).detach()
+    alone = estimate_rec(A, points, x_true=x_true)
+    expected = [float(ratio(A, points - x).min()) for x in x_true]
+    np.testing.assert_allclose(alone.pointwise.alpha, expected, rtol=1e-10)
+
+
+# --------------------------------------------------------------------------------- invariances
+
+
+@given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 100))
+@settings(max_examples=3, deadline=None)
+def test_kappa_is_invariant_under_scaling_and_rotation(seed, scale):
+    g = torch.Generator().manual_seed(seed)
+    rotation, _ = torch.linalg.qr(torch.randn(200, 200, generator=g, dtype=torch.float64))
+    matrix = gaussian(15, seed).matrix
+    looks = ("secants", "tangents")
+    first = estimate_rec(MatrixOperator(matrix, SHAPE), Curve(seed), looks=looks, **SMALL)
+    moved = MatrixOperator(scale * matrix @ rotation.T, SHAPE)
+    second = estimate_rec(moved, Curve(seed, rotation), looks=looks, **SMALL)
+    for name in looks:
+        before, after = first.looks[name], second.looks[name]
+        assert after.kappa == pytest.approx(before.kappa, rel=1e-7)
+        assert after.alpha == pytest.approx(scale**2 * before.alpha, rel=1e-7)
+
+
+def test_more_points_never_hide_what_fewer_show():
+    A, prior = gaussian(15, 0), Curve()
+    looks = ("secants", "tangents")
+    previous = None
+    for count in (50, 180, 400, 700):
+        estimate = estimate_rec(A, prior, points=count, tangent_points=count // 10, looks=looks)
+        for name in looks:
+            if previous is not None:
+                assert estimate.looks[name].alpha <= previous.looks[name].alpha * (1 + 1e-12)
+                assert estimate.looks[name].beta >= previous.looks[name].beta * (1 - 1e-12)
+        previous = estimate
+    assert previous.looks["secants"].n_directions == 700 * 699 // 2
+
+
+def test_the_result_does_not_depend_on_the_executor():
+    def numbers(estimate):
+        found = estimate.to_dict()
+        found.pop("seconds")
+        for look in found["looks"].values():
+            look.pop("seconds")
+        return json.dumps(found)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert numbers(curve_estimate(executor=pool)) == numbers(curve_estimate())
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def test_search_goes_beyond_its_starts_and_stays_within_the_radius():
+    estimate = curve_estimate(latent_radius=2.5)
+    looks = estimate.looks
+    assert looks["search"].alpha < looks["secants"].alpha
+    assert looks["search"].beta > looks["secants"].beta
+    for direction in (looks["search"].lowest, looks["search"].highest):
+        assert float(direction.z_first.norm()) <= 2.5 + 1e-9
+        if direction.kind == "secant":
+            assert float(direction.z_second.norm()) <= 2.5 + 1e-9
+    assert estimate.latent_radius == 2.5 and "2.5" in looks["search"].statement
+
+
+def test_reported_extremes_are_ratios_of_the_reported_directions():
+    A, prior, estimate = gaussian(20, 1), Curve(), curve_estimate()
+    for name in LOOKS[:3]:
+        look = estimate.looks[name]
+        for value, direction in ((look.alpha, look.lowest), (look.beta, look.highest)):
+            s = direction.second
+            if direction.kind == "secant":
+                images = prior.generate(torch.stack([direction.z_first, direction.z_second]))
+                s = images[0] - images[1]
+            assert float(ratio(A, s[None])) == pytest.approx(value, rel=1e-9)
+        assert "one-sided" in look.statement
+    assert estimate.alpha == min(
+        *(estimate.looks[name].alpha for name in LOOKS[:3]), estimate.pointwise.alpha.min()
+    )
+
+
+def test_results_print_and_convert():
+    estimate = curve_estimate()
+    assert json.loads(json.dumps(estimate.to_dict()))["kappa"] == estimate.kappa
+    for word in ("secants", "tangents", "search", "infimum", "confidence", "per image"):
+        assert word in str(estimate)
+    assert estimate.status.startswith("kappa >= 2" if estimate.kappa >= 2 else "kappa < 2")
+    assert estimate.histogram.total == 300 * 299 // 2
+
+
+def test_pairs_the_user_draws():
+    A, prior = gaussian(20, 1), Curve()
+    x1 = prior.generate(draw_latents(3, 100, 1, torch.float64)).detach()
+    x2 = prior.generate(draw_latents(3, 100, 2, torch.float64)).detach()
+    estimate = estimate_rec(A, prior, pairs=(x1, x2), looks=("secants",))
+    ratios = ratio(A, x1 - x2)
+    assert estimate.alpha == pytest.approx(float(ratios.min()), rel=1e-12)
+    assert estimate.beta == pytest.approx(float(ratios.max()), rel=1e-12)
+    assert estimate.confidence.n_pairs == 100 and estimate.histogram.total == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": 1}, "points: got 1"),
+        ({"epsilon": 1.0}, "epsilon: got 1.0"),
+        ({"looks": ("secant",)}, "looks: got"),
+        ({"search_steps": 0}, "search_steps: got 0"),
+        ({"z_true": torch.zeros(2, 5)}, "z_true: got shape"),
+        ({"x_true": torch.zeros(2, 1, 3, 3)}, "x_true: got shape"),
+        ({"latent_radius": -1.0}, "latent_radius: got -1.0"),
+    ],
+)
+def test_wrong_arguments_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_rec(gaussian(20, 1), Curve(), **(SMALL | {"looks": ("secants",)} | changes))
+
+
+def test_a_set_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="prior: got str"):
+        estimate_rec(gaussian(20, 1), "mnist")
+
+
+# ------------------------------------------------------------------- distribution-free statement
+
+
+def test_the_distribution_free_statement_holds_as_often_as_it_says():
+    """x ~ N(0, I_2) and A = (1, 0): r = cos^2 of a uniform angle, P(r < t) = 2/pi asin(sqrt t)."""
+    epsilon, repetitions, pairs = 0.05, 1000, 60
+    rng = np.random.default_rng(0)
+    below = above = 0
+    for _ in range(repetitions):
+        difference = rng.standard_normal((pairs, 2)) - rng.standard_normal((pairs, 2))
+        r = difference[:, 0] ** 2 / (difference**2).sum(axis=1)
+        statement = distribution_free(r, epsilon)
+        below += 2 / np.pi * np.arcsin(np.sqrt(statement.alpha)) <= statement.fraction
+        above += 1 - 2 / np.pi * np.arcsin(np.sqrt(statement.beta)) <= statement.fraction
+    for held in (below, above):
+        # Not vacuous either: the statement is nearly exact.
+        assert 0.93 <= held / repetitions <= 0.98
+
+
+def test_the_statement_comes_from_disjoint_pairs():
+    g = torch.Generator().manual_seed(0)
+    points = torch.randn(101, 1, 1, 2, generator=g, dtype=torch.float64)
+    A = MatrixOperator(torch.tensor([[1.0, 0.0]], dtype=torch.float64), (1, 1, 2))
+    statement = estimate_rec(A, points, looks=("secants",)).confidence
+    r = ratio(A, points[:100:2] - points[1:100:2])
+    assert statement.n_pairs == 50
+    assert (statement.alpha, statement.beta) == (float(r.min()), float(r.max()))
+    assert statement.fraction == pytest.approx(np.log(20) / 50)
+    assert distribution_free(r.numpy()[:2]) is None  # too few to say anything
+
+
+# -------------------------------------------------------------------------------- extrapolation
+
+
+@pytest.mark.parametrize("side", ["lower", "upper"])
+def test_endpoints_of_bounded_laws_are_covered(side):
+    """0.5 + B / 2, B ~ Beta(3, 3): both ends have shape -1/3."""
+    rng = np.random.default_rng(1)
+    end = 0.5 if side == "lower" else 1.0
+    fits = [
+        fit_endpoint(0.5 + rng.beta(3, 3, 4000) / 2, side, "independent secants", seed=i)
+        for i in range(24)
+    ]
+    fitted = [fit for fit in fits if fit.fitted]
+    assert len(fitted) >= 19
+    assert sum(fit.low <= end <= fit.high for fit in fitted) >= 0.75 * len(fitted)
+    assert abs(np.median([fit.value for fit in fitted]) - end) < 0.02
+    assert -0.5 < np.median([fit.shape for fit in fitted]) < -0.2
+
+
+def test_extrapolation_is_refused_where_the_tail_does_not_support_it():
+    rng = np.random.default_rng(2)
+    endless = [
+        fit_endpoint(np.exp(-rng.exponential(size=3000)), "lower", "independent secants", seed=i)
+        for i in range(20)
+    ]
+    assert sum(not fit.fitted for fit in endless) >= 17
+    assert any("does not show that it ends" in fit.status for fit in endless)
+    few = fit_endpoint(rng.random(60), "lower", "independent secants")
+    assert few.status.startswith("refused: 15 values") and np.isnan(few.value)
+    tied = fit_endpoint(np.repeat(rng.random(30) + 1, 100), "upper", "independent secants")
+    assert "ties" in tied.status
+    torn = np.exp(np.concatenate([rng.random(3800), 3 + 0.1 * rng.random(200)]))
+    assert "does not fit" in fit_endpoint(torn, "upper", "independent secants").status
+
+
+def test_an_actual_direction_contradicts_a_fit():
+    rng = np.random.default_rng(3)
+    fit = fit_endpoint(0.5 + rng.beta(3, 3, 4000) / 2, "lower", "independent secants")
+    assert fit.fitted and fit.against(fit.value + 0.01, "search") is fit
+    assert "beyond its interval" in fit.against(0.1, "search").status
+    assert not fit.against(0.1, "search").fitted
