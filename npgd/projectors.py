@@ -179,7 +179,7 @@ class LatentSearch(nn.Module):
         prior: Any,
         starts: int = 8,
         steps: int = 500,
-        learning_rate: float = 0.1,
+        learning_rate: float = 0.3,
         seed: int = 0,
         rows: int = 1024,
         progress: bool = False,
