@@ -22,12 +22,19 @@ Matrix = Float[np.ndarray, "rows columns"]
 
 STAR = -1  # the index of x* among the points x_0 … x_N
 
-# A program counts as solved when its bracket is this narrow, relative to the value.
-RELATIVE_GAP = 1e-5
+# How narrow a bracket is sought, and how wide a one is accepted, relative to the value.
+RELATIVE_GAP, LARGEST_GAP = 1e-5, 1e-4
 
 # How far the constraints are tightened, and the least eigenvalue asked of G, in turn: enough to
 # absorb the solver's tolerance. The later ones are for degenerate programs, where x_{n+1} = x_n.
-TIGHTENINGS = ((1e-9, 0.0), (1e-9, 1e-7), (1e-8, 1e-7), (1e-8, 1e-6), (1e-7, 1e-6))
+TIGHTENINGS = (
+    (1e-9, 0.0),
+    (1e-9, 1e-7),
+    (1e-8, 1e-7),
+    (1e-8, 3e-7),
+    (1e-8, 1e-6),
+    (1e-7, 1e-6),
+)
 
 
 class NotSolved(RuntimeError):
@@ -186,9 +193,11 @@ class GramProgram:
             if value > best_value:
                 best_value, grams = value, found
             if best_bound - best_value <= RELATIVE_GAP * best_value:
-                return best_value, grams, best_bound, dual
+                break
         if best_value < 0:
             raise NotSolved(failure)
+        if best_bound - best_value <= LARGEST_GAP * best_value:
+            return best_value, grams, best_bound, dual
         raise NotSolved(f"the bracket [{best_value:.9g}, {best_bound:.9g}] is too wide")
 
     def _trace_bound(self) -> Multipliers:

@@ -305,7 +305,8 @@ def worst_case(
 
     Raises:
         ValueError, TypeError: an argument is out of range, by name.
-        RuntimeError: the solver did not converge, or the bracket stayed wider than 1e-5 relative.
+        RuntimeError: the solver did not converge, or the bracket stayed wider than 1e-4 relative
+            (1e-5 is sought, and missed only where steps shrink to nothing, η far below 1/β).
             No number is returned then.
     """
     began = time.perf_counter()
