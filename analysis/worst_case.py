@@ -86,7 +86,7 @@ def closed_form(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> f
     The first is Theorem 1; the second, from comparing x_{n+1} with x_{n−1}, is the less where f_n
     is below βδ/(1 − r²), in particular for every κ ≥ 2, where f_N ≤ 1 + βδ(N + 1)/2. That this is
     a bound is proved in `theorem.derive`; that nothing smaller is, the semidefinite program says
-    (to 1e-7, over random κ in [1, 3], δ in [0.01, 10], N ≤ 8).
+    (to 1e-6 and better, over random κ in [1, 4], βδ in [0, 10], N ≤ 6).
 
     Raises:
         ValueError, TypeError: an argument is out of range.

@@ -234,9 +234,9 @@ def test_projector_of_the_instance_is_within_delta() -> None:
 
 
 def test_eight_steps_take_little_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()  # not wall time, which other work on the machine stretches
     found = certify(1 / 1.8, 1.0, 8, delta=0.01)
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     assert found.worst_case.value == pytest.approx(theorem(1.8, 8, 0.01), rel=1e-5)
     assert found.share >= 0.9999
 
