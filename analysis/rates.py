@@ -121,13 +121,13 @@ class Decomposition:
     def to_dict(self) -> dict[str, Any]:
         return {
             "step_size": self.step_size,
-            "alpha": _plain(self.alpha),
-            "beta": _plain(self.beta),
-            "delta": _plain(self.delta),
-            "residual": _plain(self.residual),
-            "objective": _plain(self.objective),
-            "error": _plain(self.error),
-            "noise": _plain(self.noise),
+            "alpha": plain(self.alpha),
+            "beta": plain(self.beta),
+            "delta": plain(self.delta),
+            "residual": plain(self.residual),
+            "objective": plain(self.objective),
+            "error": plain(self.error),
+            "noise": plain(self.noise),
             "status": self.status,
         }
 
@@ -482,7 +482,7 @@ class SlackSplit:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            name: _plain(getattr(self, name))
+            name: plain(getattr(self, name))
             for name in ("gap", "alpha", "beta", "delta", "noise", "bound")
         } | {"start": self.start}
 
@@ -601,13 +601,13 @@ class ObservedRate:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "rate": _plain(self.rate),
+            "rate": plain(self.rate),
             "first": list(self.first),
             "last": list(self.last),
-            "floor": _plain(self.floor),
-            "r_squared": _plain(self.r_squared),
+            "floor": plain(self.floor),
+            "r_squared": plain(self.r_squared),
             "reasons": list(self.reasons),
-            "median": _plain(self.median),
+            "median": plain(self.median),
             "status": self.status,
         }
 
@@ -710,13 +710,13 @@ class ConvergenceCheck:
     objective: Float[torch.Tensor, "n_iter_plus_1 batch"]
     exceeded_at: tuple[int | None, ...]
     """For each image the first n at which F_n exceeds the bound, or None."""
-    broken: dict[str, float]
-    """Assumptions that iterates broke: α_n < α, β_n > β, δ_n > δ, with the worst value measured."""
+    broken: dict[str, tuple[float, float]]
+    """Of the assumptions (α_n ≥ α, β_n ≤ β, δ_n ≤ δ) broken: the worst (measured, constant)."""
     observed: ObservedRate
     decomposition: Decomposition
     slack: SlackSplit
     step_factor: dict[str, float]
-    """Mean of F_{n+1}/F_n over the fitted iterates, and its α-, β-, δ- and noise part."""
+    """ΣF_{n+1}/ΣF_n over the fitted iterates, mean over images: "total", and its four parts."""
 
     @property
     def kappa(self) -> Float[torch.Tensor, " batch"]:
@@ -735,9 +735,10 @@ class ConvergenceCheck:
     @property
     def status(self) -> str:
         """The verdict, in words."""
-        return " ".join([self._prediction(), self._observation(), self._comparison()])
+        return " ".join([self.prediction(), self.observation(), self.comparison()])
 
-    def _prediction(self) -> str:
+    def prediction(self) -> str:
+        """What the constants promise."""
         worst, best = float(self.kappa.max()), float(self.kappa.min())
         kappa = (
             f"κ = {worst:.3g}" if math.isclose(worst, best) else f"κ = {best:.3g} to {worst:.3g}"
@@ -755,74 +756,71 @@ class ConvergenceCheck:
             f"(factor {rate:.3g} per step), so it is void there."
         )
 
-    def _observation(self) -> str:
-        verb = "nevertheless " if not self.applies and self.observed.median < 1 else ""
-        text = f"The objective {verb}{self.observed.status}"
-        parts = self.step_factor
-        if not self.applies and self.observed.median < 1 and parts:
+    def observation(self) -> str:
+        """What the iterates did, and why, where the constants did not promise it."""
+        unpromised = not self.applies and self.observed.median < 1
+        text = f"The objective {'nevertheless ' if unpromised else ''}{self.observed.status}"
+        if unpromised:
+            part = self.step_factor
             alpha_n = float(self.decomposition.alpha[self.start :].nanmedian())
             text += (
-                f", because on its own pairs (x_n, x*) A has α_n = {alpha_n:.3g} (median) where "
-                f"the constant is {float(self.alpha.min()):.3g}: the mean step factor "
-                f"{parts['total']:.3g} is {parts['alpha']:.3g} from α_n, {parts['beta']:+.3g} from "
-                f"β_n, {parts['delta']:+.3g} from δ_n and {parts['noise']:+.3g} from noise"
+                f", because its own pairs (x_n, x*) have α_n = {alpha_n:.3g} (median) where α is "
+                f"{float(self.alpha.min()):.3g}, and every step gains from β_n < 1/η and δ_n: over "
+                f"these iterates the mean factor {part['total']:.3g} is {part['alpha']:.3g} by α_n,"
+                f" {part['beta']:+.3g} by β_n, {part['delta']:+.3g} by δ_n and "
+                f"{part['noise']:+.3g} by noise"
             )
         return text + "."
 
-    def _comparison(self) -> str:
-        text = ""
-        if not self.holds:
+    def comparison(self) -> str:
+        """Whether the iterates stay below the bound, and which assumption they break if not."""
+        sentences = []
+        if self.holds:
+            void = (
+                ""
+                if self.applies
+                else ", void as it is"
+                if (self.rate >= 1).all()
+                else (f", void as it is for {int((self.rate >= 1).sum())} images")
+            )
+            sentences.append(f"Every iterate stays below the bound{void}.")
+        else:
             count = sum(n is not None for n in self.exceeded_at)
             first = min(n for n in self.exceeded_at if n is not None)
-            text = (
+            sentences.append(
                 f"The bound is exceeded for {count} of {len(self.exceeded_at)} images, first at "
                 f"x_{first}: the constants are not the true ones."
             )
         if self.broken:
-            symbols = {"alpha": "α_n down to", "beta": "β_n up to", "delta": "δ_n up to"}
-            constants = {
-                "alpha": float(self.alpha.min()),
-                "beta": float(self.beta.max()),
-                "delta": float(self.delta.max()),
-            }
             found = ", ".join(
-                f"{symbols[name]} {value:.3g} against {constants[name]:.3g}"
-                for name, value in self.broken.items()
+                f"{GREEK[name]}_n = {measured:.3g} against {GREEK[name]} = {constant:.3g}"
+                for name, (measured, constant) in self.broken.items()
             )
-            tail = "" if text else ", though the bound still holds"
-            return f"{text} The iterates break its assumptions: {found}{tail}.".strip()
-        shares = {k: float(v[-1]) for k, v in self.slack.shares().items()}
-        finite = {k: v for k, v in shares.items() if math.isfinite(v)}
-        if not finite:
-            return text or "Every iterate stays at or below the bound."
-        largest = max(finite, key=lambda name: finite[name])
-        return text or (
-            f"Every iterate stays below the bound; {100 * finite[largest]:.0f} % of the final gap "
-            f"is {GREEK[largest]}-slack."
-        )
+            sentences.append(f"The iterates break its assumptions: {found}.")
+        return " ".join(sentences)
 
     def __str__(self) -> str:
         return self.status
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "alpha": _plain(self.alpha),
-            "beta": _plain(self.beta),
-            "delta": _plain(self.delta),
-            "kappa": _plain(self.kappa),
+            "alpha": plain(self.alpha),
+            "beta": plain(self.beta),
+            "delta": plain(self.delta),
+            "kappa": plain(self.kappa),
             "step_size": self.step_size,
             "start": self.start,
-            "predicted_rate": _plain(self.rate),
-            "predicted_error_floor": _plain(self.floor),
-            "bound": _plain(self.bound),
-            "objective": _plain(self.objective),
+            "predicted_rate": plain(self.rate),
+            "predicted_error_floor": plain(self.floor),
+            "bound": plain(self.bound),
+            "objective": plain(self.objective),
             "applies": self.applies,
             "holds": self.holds,
             "exceeded_at": list(self.exceeded_at),
-            "broken": {name: _plain(value) for name, value in self.broken.items()},
+            "broken": {name: list(pair) for name, pair in self.broken.items()},
             "observed": self.observed.to_dict(),
             "slack": self.slack.to_dict(),
-            "step_factor": {name: _plain(value) for name, value in self.step_factor.items()},
+            "step_factor": {name: plain(value) for name, value in self.step_factor.items()},
             "decomposition": self.decomposition.to_dict(),
             "status": self.status,
         }
@@ -899,48 +897,57 @@ def _broken(
     delta: torch.Tensor,
     start: int,
     rounding: torch.Tensor,
-) -> dict[str, float]:
-    """The worst measured value of every constant that the iterates from ``start`` on break.
+) -> dict[str, tuple[float, float]]:
+    """Of every constant that the iterates from ``start`` on break: the worst (measured, constant).
 
     ``rounding`` is the length by which an iterate may be off its set; a pair as close as that says
     nothing.
     """
-    a, b, d = parts.alpha[start:], parts.beta[start:], parts.delta[start:]
-    off_a = 1e-9 + 2 * rounding / parts.error[start:-1].sqrt()
-    off_b = 1e-9 + 2 * rounding / parts.step[start:].sqrt()
-    lengths = parts.error[start:-1].sqrt() + parts.step[start:].sqrt() + parts.noise.sqrt()
-    breaks = {
-        "alpha": a < alpha * (1 - off_a),
-        "beta": b > beta * (1 + off_b),
-        "delta": d > delta * (1 + 1e-9) + rounding * (lengths + rounding),
+    far, step = parts.error[start:-1].sqrt(), parts.step[start:].sqrt()
+    lengths = far + step + parts.noise.sqrt()
+    excess = {
+        "alpha": (alpha * (1 - 1e-9 - 2 * rounding / far) - parts.alpha[start:], alpha),
+        "beta": (parts.beta[start:] - beta * (1 + 1e-9 + 2 * rounding / step), beta),
+        "delta": (
+            parts.delta[start:] - delta * (1 + 1e-9) - rounding * (lengths + rounding),
+            delta,
+        ),
     }
-    return {
-        name: float(values[mask].min() if name == "alpha" else values[mask].max())
-        for (name, mask), values in zip(breaks.items(), (a, b, d), strict=True)
-        if mask.any()
-    }
+    worst = {}
+    for name, (amount, constant) in excess.items():
+        amount = amount.nan_to_num(nan=-math.inf)
+        if amount.numel() and float(amount.max()) > 0:
+            n, i = divmod(int(amount.argmax()), amount.shape[1])
+            worst[name] = (float(getattr(parts, name)[start + n, i]), float(constant[i]))
+    return worst
 
 
 def _step_factor(parts: Decomposition, observed: ObservedRate) -> dict[str, float]:
-    """Mean over fitted iterates of F_{n+1}/F_n, split by the identity into its four parts."""
+    """ΣF_{n+1}/ΣF_n over the fitted iterates of an image, and its four parts; mean over images.
+
+    Sums, so that the iterates well above the floor, which the fitted rate is about, weigh most.
+    """
     rows = torch.arange(parts.alpha.shape[0])[:, None]
     fitted = (rows >= torch.tensor(observed.first)) & (rows < torch.tensor(observed.last))
-    fitted &= ~observed.rate.isnan()
-    F, f = parts.objective[:-1], parts.range_objective[:-1]
-    fitted &= (F > 0) & (f > 0) & (parts.error[:-1] > 0)
-    if not fitted.any():
+    kept = ~observed.rate.isnan()
+    if not kept.any():
         return {}
+    F, f = parts.objective[:-1], parts.range_objective[:-1]
     terms = parts.terms()
-    contraction = 1 / (parts.step_size * parts.alpha) - 1
-    means = {
-        "total": parts.objective[1:] / F,
-        "alpha": contraction,
-        "beta": terms["beta"] / F,
-        "delta": terms["delta"] / F,
-        # f_n is F_n but for the noise, so what the noise does to the first term belongs here.
-        "noise": (contraction * (f - F) + terms["noise"]) / F,
+    # (1/(ηα_n) − 1) f_n splits into what it would be without noise, and the noise in f_n.
+    contraction = _ratio(terms["alpha"], f).nan_to_num(nan=0.0)
+    sums = {
+        "total": parts.objective[1:],
+        "alpha": terms["alpha"] - contraction * (f - F),
+        "beta": terms["beta"],
+        "delta": terms["delta"],
+        "noise": contraction * (f - F) + terms["noise"],
     }
-    return {name: float(value[fitted].mean()) for name, value in means.items()}
+    whole = torch.where(fitted, F, 0.0).sum(0)
+    return {
+        name: float((torch.where(fitted, value, 0.0).sum(0) / whole)[kept].mean())
+        for name, value in sums.items()
+    }
 
 
 # ---------------------------------------------------------------------------------------------
@@ -989,12 +996,14 @@ def _span(values: torch.Tensor) -> str:
     return f"[{float(kept.min()):.3g}, {float(kept.max()):.3g}]" if kept.numel() else "nothing"
 
 
-def _plain(value: Any) -> Any:
-    """Numbers and lists for JSON; it has neither NaN nor infinity, and both become None."""
+def plain(value: Any) -> Any:
+    """Numbers, lists and dicts for JSON; it has neither NaN nor infinity, and both become None."""
     if isinstance(value, torch.Tensor):
-        return _plain(value.tolist())
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -1,6 +1,5 @@
 """What several test files share: where the data is, and how much of it there must be."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ from hypothesis import settings
 
 settings.register_profile("npgd", deadline=None)
 settings.load_profile("npgd")
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+# The tensors of the tests are small: a second thread costs more in waiting than it computes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
