@@ -10,18 +10,70 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from . import theorem
+    from .performance_estimation import certify, sweep_step_sizes, worst_case
+    from .projection import nearest_in_range, projection_error
+    from .rates import (
+        check_convergence,
+        decompose,
+        error_floor,
+        objective_floor,
+        observed_rate,
+        predicted_objective,
+        predicted_rate,
+        split_slack,
+        steps_to_reach,
+    )
+    from .rec import estimate_rec
+    from .report import verify
 
-_HOMES: dict[str, str] = {}
+__all__ = [
+    "certify",
+    "check_convergence",
+    "decompose",
+    "error_floor",
+    "estimate_rec",
+    "nearest_in_range",
+    "objective_floor",
+    "observed_rate",
+    "predicted_objective",
+    "predicted_rate",
+    "projection_error",
+    "split_slack",
+    "steps_to_reach",
+    "sweep_step_sizes",
+    "theorem",
+    "verify",
+    "worst_case",
+]
 
-__all__ = sorted(_HOMES)
+_HOMES = {
+    "rec": ("estimate_rec",),
+    "projection": ("nearest_in_range", "projection_error"),
+    "rates": (
+        "check_convergence",
+        "decompose",
+        "error_floor",
+        "objective_floor",
+        "observed_rate",
+        "predicted_objective",
+        "predicted_rate",
+        "split_slack",
+        "steps_to_reach",
+    ),
+    "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
+    "report": ("verify",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "theorem":
+        return importlib.import_module(".theorem", __name__)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{home}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *__all__})

@@ -266,6 +266,122 @@ def recover(
         console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
 
 
+@app.command()
+def verify(
+    prior: Prior = "mnist",
+    dataset: DatasetOption = None,
+    images: Images = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    count: Annotated[int, typer.Option(help="Images to recover.")] = 12,
+    task: Task = TaskName.CS,
+    m: M = 100,
+    hole: Hole = 10,
+    factor: Factor = 2,
+    noise: Noise = 0.0,
+    step_size: StepSize = "1/beta",
+    max_iter: MaxIter = 30,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    output: Annotated[Path, typer.Option(help="Directory to write.")] = Path("verified"),
+    force: Force = False,
+) -> None:
+    """Are the theorem's assumptions met, what do they predict, and what happened?
+
+    Measures the restricted eigenvalue constants of A on range(G), the projector's error and every
+    quantity of the one-step identity, in float64, and writes report.html and report.json.
+    """
+    with plain_errors():
+        import torch
+
+        import analysis
+        import npgd
+
+        if output.exists() and not force:
+            raise FileExistsError(
+                f"output: {output} exists; name another directory, or give --force"
+            )
+        p = npgd.load_prior(prior, device=_device(device))
+        x_true: torch.Tensor | None = None
+        if dataset is not None or images is not None:
+            x_true, _ = load_images(p, dataset, images, data_dir, download, count, seed)
+            x_true = x_true.to(device)
+        operator, _ = build_operator(task, p.image_shape, m, hole, factor, seed, torch.float32)
+        report = analysis.verify(
+            operator.to(device),
+            p,
+            x_true,
+            step_size=_step(step_size),
+            n_iter=max_iter,
+            noise=noise,
+            count=count,
+            seed=seed,
+            progress=console.is_terminal,
+        )
+        console.print(report.table())
+        console.print(report.summary, highlight=False)
+        page = report.write(output, force=force)
+        console.print(f"written: {page}")
+
+
+@app.command("worst-case")
+def worst_case_command(
+    alpha: Annotated[float, typer.Option(help="Lower restricted eigenvalue constant.")],
+    beta: Annotated[float, typer.Option(help="Upper restricted eigenvalue constant.")],
+    n_iter: Annotated[int, typer.Option(help="Steps N.")] = 3,
+    step_size: Annotated[float | None, typer.Option(help="η; default 1/β, the theorem's.")] = None,
+    delta: Annotated[float, typer.Option(help="Projector error δ, for F_0 = 1.")] = 0.0,
+    noise: Annotated[float, typer.Option(help="Bound on ‖v‖², for F_0 = 1.")] = 0.0,
+    sweep: Annotated[
+        bool, typer.Option(help="Every step size from 0.5/β to 1.5/β instead.")
+    ] = False,
+) -> None:
+    """The worst NPGD can do under the theorem's assumptions, with its certificate.
+
+    Beside each other: the theorem's bound, a dual bound proved in rational arithmetic, the primal
+    value, and NPGD run on an explicit matrix and set that attain it.
+    """
+    from rich.table import Table
+
+    with plain_errors():
+        from .performance_estimation import certify, sweep_step_sizes
+
+        try:
+            if sweep:
+                swept = sweep_step_sizes(
+                    alpha, beta, n_iter, delta=delta, noise=noise, progress=console.is_terminal
+                )
+                table = Table(title=f"worst case after {n_iter} steps, by step size")
+                for name in ("ηβ", "primal value", "dual bound", "bound of the induction"):
+                    table.add_column(name)
+                for swept_row in swept.rows():
+                    table.add_row(*swept_row)
+                console.print(table)
+                return
+            certificate = certify(alpha, beta, n_iter, step_size, delta, noise)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        table = Table(title=certificate.worst_case.title)
+        table.add_column("quantity")
+        table.add_column("number", justify="right")
+        table.add_column("rests on")
+        for row in certificate.rows():
+            table.add_row(*row)
+        console.print(table)
+        console.print(certificate.status, highlight=False)
+
+
+@app.command()
+def derive(
+    latex: Annotated[bool, typer.Option("--latex", help="LaTeX in place of plain text.")] = False,
+) -> None:
+    """Derive the convergence theorem step by step, each step checked symbolically."""
+    from .theorem import derive as derive_theorem
+
+    derivation = derive_theorem()
+    typer.echo(derivation.latex() if latex else str(derivation))
+
+
 @train_app.command("generator")
 def train_generator_command(
     output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],

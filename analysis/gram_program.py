@@ -1,11 +1,10 @@
 """Maximising over the Gram matrices of an iteration, with a proof of both ends.
 
-`GramProgram` holds the constraints that `analysis.worst_case` derives on G_ij = ⟨e_i, e_j⟩ and
-H_ij = ⟨A e_i, A e_j⟩. `GramProgram.bracket` maximises ⟨g, G⟩ + ⟨h, H⟩ with Clarabel and then trusts
-nothing that it returned: the lower end is the value of Gram matrices checked against every
-constraint, the upper end is proved by multipliers whose slack is positive semidefinite in rational
-arithmetic.
-"""
+`GramProgram` holds the constraints that `analysis.performance_estimation` derives on G_ij = ⟨e_i,
+e_j⟩ and H_ij = ⟨A e_i, A e_j⟩. `GramProgram.bracket` maximises ⟨g, G⟩ + ⟨h, H⟩ with Clarabel and
+then trusts nothing that it returned: the lower end is the value of Gram matrices checked against
+every constraint, the upper end is proved by multipliers whose slack is positive semidefinite in
+rational arithmetic."""
 
 from __future__ import annotations
 

@@ -413,7 +413,7 @@ def _projection(
     if given is None:
         return error
     # The nearest points of the images are known from before: no second search.
-    once = search | {"starts": 1, "steps": 0, "progress": False}
+    once = {**search, "starts": 1, "steps": 0, "progress": False}
     images = projection_error(prior, {"the images": given}, known={"the images": x_bar}, **once)
     return replace(
         error,

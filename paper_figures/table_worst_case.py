@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from analysis.worst_case import Certificate, certify
+from analysis.performance_estimation import Certificate, certify
 
 TIGHT = [
     {"kappa": (105 + 5 * i) / 100, "n_iter": n_iter, "delta": delta}

@@ -1,5 +1,6 @@
 """The report: its verdicts against sets whose constants are known, and what it writes."""
 
+import io
 import json
 import math
 import re
@@ -174,7 +175,7 @@ def test_every_number_of_the_words_is_in_the_report(on_network):
     kappa = [
         x for check in (on_network.uniform, on_network.pointwise) for x in check.kappa.tolist()
     ]
-    known += kappa + [1 / on_network.settings["step_size"], 1 / on_network.operator["norm"] ** 2]
+    known += [*kappa, 1 / on_network.settings["step_size"], 1 / on_network.operator["norm"] ** 2]
     quoted = re.findall(
         r"(?:κ ≥|α ≤|β ≥|η =|δ ≥|κ\(x\*\) is) ([0-9.]+(?:e[-+]\d+)?)", on_network.summary
     )
@@ -251,7 +252,7 @@ def test_tables_have_a_row_for_every_image(report, request):
     assert all(len(row) == len(head) for row in rows)
     from rich.console import Console
 
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))
+    console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.table())
     assert "κ(x*)" in console.export_text()
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import rates, theorem
+from analysis.performance_estimation import closed_form, step_bound
 from analysis.theorem import Derivation, DerivationError, derive
-from analysis.worst_case import closed_form, step_bound
 
 
 @pytest.fixture(scope="module")

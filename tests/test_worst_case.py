@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from analysis import gram_program
 from analysis.adversary import tight_instance
 from analysis.gram_program import GramProgram, NotSolved
-from analysis.worst_case import (
+from analysis.performance_estimation import (
     certify,
     closed_form,
     one_step_multipliers,
