@@ -4,7 +4,8 @@
 e_j⟩ and H_ij = ⟨A e_i, A e_j⟩. `GramProgram.bracket` maximises ⟨g, G⟩ + ⟨h, H⟩ with Clarabel and
 then trusts nothing that it returned: the lower end is the value of Gram matrices checked against
 every constraint, the upper end is proved by multipliers whose slack is positive semidefinite in
-rational arithmetic."""
+rational arithmetic.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def images_table(report: Report) -> TableRows:
     uniform = report.uniform
     rows.append(
         [
-            "uniform",
+            "all S",
             _number(uniform.alpha.min()),
             _number(uniform.kappa.max()),
             _number(uniform.rate.max()),
@@ -98,13 +98,13 @@ def images_table(report: Report) -> TableRows:
         "image",
         "α(x*)",
         "κ(x*)",
-        "rate, bound",
-        "rate, seen",
-        "floor, bound",
-        "‖x_N − x̄‖²",
-        "‖x* − x̄‖²",
-        "PSNR (dB)",
-        "bound holds",
+        "rate,\nbound",
+        "rate,\nseen",
+        "floor,\nbound",
+        "‖x_N −\nx̄‖²",
+        "‖x* −\nx̄‖²",
+        "PSNR\n(dB)",
+        "bound\nholds",
     )
     return ("Image by image, against its own constants", head, rows)
 
@@ -190,7 +190,7 @@ def _decimal_log(axis: Any) -> None:
 
 def _legend(figure: Figure, axis: Any) -> None:
     handles = axis.get_legend_handles_labels()
-    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=4)
+    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
 
 
 def draw_bounds(report: Report) -> Figure:
@@ -381,7 +381,7 @@ def svg(figure: Figure) -> bytes:
 
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "npgd"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
+        figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
     return file.getvalue()
 
 

@@ -106,6 +106,7 @@ class Report:
 
     def table(self) -> Any:
         """The numbers as a ``rich`` table group, to be printed on a console."""
+        from rich.box import SIMPLE_HEAD
         from rich.console import Group
         from rich.table import Table
 
@@ -113,7 +114,7 @@ class Report:
 
         tables = []
         for title, head, rows in (constants_table(self), images_table(self)):
-            table = Table(title=title, title_justify="left")
+            table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
             for i, name in enumerate(head):
                 table.add_column(name, justify="left" if i == 0 else "right")
             for row in rows:

@@ -80,8 +80,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--width", type=int, default=32, help="of both networks")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--quick", action="store_true", help="tiny, and no verdict")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    if options.quick:
+        options.batch, options.iterations, options.rounds, options.width = 4, 3, 1, 8
     if options.threads:
         torch.set_num_threads(options.threads)
 
@@ -115,7 +118,7 @@ def main() -> None:
             loop, parts = 1e3 * row["recover_s"], 1e3 * row["ingredients_s"]
             print(f"{name:22}{loop:>9.1f} ms{parts:>11.1f} ms{row['ratio']:>8.3f}")
     worst = max(row["ratio"] for row in results.values())
-    if worst > LIMIT:
+    if worst > LIMIT and not options.quick:
         raise SystemExit(f"the loop costs {worst:.3f} times its ingredients, above {LIMIT}")
 
 

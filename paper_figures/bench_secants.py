@@ -5,7 +5,7 @@ machine with a float32 rate of F operations per second allows F / (2 (n + m)) se
 Here both are measured, in turn, and medians compared; on a busy machine processor time is the
 fairer scale, so that is given too.
 
-    python paper_figures/bench_secants.py [--points 20000] [--synthetic] [--json out.json]
+    python paper_figures/bench_secants.py [--points 20000] [--quick] [--synthetic] [--json out.json]
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--tangent-points", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few points, once")
     parser.add_argument("--synthetic", action="store_true", help="random weights")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.quick:
+        options.points, options.tangent_points, options.runs = 2000, 20, 1
 
     prior = synthetic_prior() if options.synthetic else npgd.load_prior("mnist")
     operator = npgd.Gaussian(prior.image_shape, m=M, seed=0)
