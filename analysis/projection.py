@@ -195,7 +195,7 @@ class ProjectionError:
             lines.append(
                 f"  {name}: {len(family.deltas)} points, δ_x median {middle:.4g}, 5 to 95 % "
                 f"{low:.4g} to {high:.4g}, largest {family.delta:.4g}; nearest point at "
-                f"{float(family.nearest.median()):.4g} (median)"
+                f"{float(family.nearest.quantile(0.5)):.4g} (median)"
             )
         return "\n".join(lines)
 

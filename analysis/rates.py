@@ -584,7 +584,7 @@ class ObservedRate:
     @property
     def median(self) -> float:
         """Median over the images that have a rate; NaN if none has."""
-        return float(self.rate.nanmedian())
+        return float(self.rate.nanquantile(0.5))
 
     @property
     def status(self) -> str:
@@ -594,7 +594,7 @@ class ObservedRate:
         kept = [i for i in range(len(self.first)) if not bool(self.rate[i].isnan())]
         span = f"x_{min(self.first[i] for i in kept)} to x_{max(self.last[i] for i in kept)}"
         text = f"falls by a factor {self.median:.3g} per step (median of {fitted}, fitted on {span}"
-        return text + f", R² {float(self.r_squared.nanmedian()):.2f})"
+        return text + f", R² {float(self.r_squared.nanquantile(0.5)):.2f})"
 
     def __str__(self) -> str:
         return f"objective {self.status}"
@@ -762,7 +762,7 @@ class ConvergenceCheck:
         text = f"The objective {'nevertheless ' if unpromised else ''}{self.observed.status}"
         if unpromised:
             part = self.step_factor
-            alpha_n = float(self.decomposition.alpha[self.start :].nanmedian())
+            alpha_n = float(self.decomposition.alpha[self.start :].nanquantile(0.5))
             text += (
                 f", because its own pairs (x_n, x*) have α_n = {alpha_n:.3g} (median) where α is "
                 f"{float(self.alpha.min()):.3g}, and every step gains from β_n < 1/η and δ_n: over "

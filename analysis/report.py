@@ -523,7 +523,7 @@ def _membership(report: Report) -> Finding:
         if check.start == 0
         else "x_0 = Aᵀy does not lie in S, so every statement begins at x_1"
     )
-    far = float(report.distance.median())
+    far = float(report.distance.quantile(0.5))
     subject = "x* and x_0 in S"
     if far <= 1e-9 * float(report.images.flatten(1).square().sum(1).mean()):
         verdict = "met" if check.start == 0 else "x* yes, x_0 no"
@@ -533,7 +533,7 @@ def _membership(report: Report) -> Finding:
         text = (
             f"x* lies ‖x* − x̄‖² = {far:.3g} from the best point x̄ found in S (median; "
             f"{far / n:.2g} per pixel), and {begins}. The bound is about x̄; A(x* − x̄) counts as "
-            f"noise, with ‖v‖² = {float(noise.median()):.3g} (median)."
+            f"noise, with ‖v‖² = {float(noise.quantile(0.5)):.3g} (median)."
         )
     if report.settings["noise"]:
         text += f" Noise of standard deviation {report.settings['noise']:g} was added to y."
@@ -545,11 +545,14 @@ def _projector(report: Report) -> Finding:
     floors = report.pointwise.floor[report.pointwise.floor.isfinite()]
     text = _sentence(error.status)
     own = error.families[OWN].deltas.clamp_min(0)
-    text += f" On {OWN} it is {float(own.median()):.3g} (median), {float(own.max()):.3g} at most."
+    text += (
+        f" On {OWN} it is {float(own.quantile(0.5)):.3g} (median), {float(own.max()):.3g} at most."
+    )
     if floors.numel():
+        floor = float(floors.quantile(0.5))
         text += (
-            f" With it the bound promises no better than ‖x_n − x̄‖² ≤ {float(floors.median()):.3g} "
-            f"({float(floors.median()) / n:.2g} per pixel; median of the {floors.numel()} images "
+            f" With it the bound promises no better than ‖x_n − x̄‖² ≤ {floor:.3g} "
+            f"({floor / n:.2g} per pixel; median of the {floors.numel()} images "
             "whose bound converges)."
         )
     return Finding("projector error δ", "measured", text)
@@ -571,8 +574,8 @@ def _bounds(report: Report) -> Finding:
     text = f"With the uniform constants: {uniform.comparison()} With each image's own: "
     text += own.comparison()
     if contracting:
-        last = float(own.bound[-1][own.rate < 1].median())
-        seen = float(own.objective[-1][own.rate < 1].median())
+        last = float(own.bound[-1][own.rate < 1].quantile(0.5))
+        seen = float(own.objective[-1][own.rate < 1].quantile(0.5))
         text += (
             f" For the {contracting} images whose own bound converges it ends at {last:.3g} where "
             f"the objective ends at {seen:.3g} (medians)."
@@ -609,7 +612,7 @@ def _gap(report: Report) -> Finding:
 def _recovery(report: Report) -> Finding:
     solution, n = report.solution, report.operator["n"]
     assert solution.error is not None
-    error, best = solution.error[-1].median().item(), report.distance.median().item() / n
+    error, best = solution.error[-1].quantile(0.5).item(), report.distance.quantile(0.5).item() / n
     text = f"Error per pixel {error:.3g} (median), "
     psnr = 10 * math.log10(4 / error) if error > 0 else math.inf
     text += f"{psnr:.1f} dB" if math.isfinite(psnr) else "exact"

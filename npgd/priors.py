@@ -22,6 +22,7 @@ from torch import nn
 
 from . import checks
 from .networks import build
+from .training.loop import channels_last, write_atomically
 
 SHIPPED = ("mnist", "mnist-k100")
 
@@ -158,8 +159,6 @@ def save_prior(
     :func:`npgd.networks.build` takes them. Writes ``path`` (.safetensors) and, beside it, the card
     (.json); each whole or not at all.
     """
-    from .training.loop import write_atomically
-
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: {path}; expected a name that ends in .safetensors")
@@ -225,7 +224,8 @@ def _read_prior(path: Path, dtype: torch.dtype, device: str | torch.device) -> G
         prior.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit its architecture ({error})") from error
-    return prior.requires_grad_(False).to(device=device, dtype=dtype)
+    prior.requires_grad_(False).to(device=device, dtype=dtype)
+    return channels_last(prior)
 
 
 def prior_card(name: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class GeneratorTask:
             initialise_encoder(self.e, start)
             self.networks["encoder"] = self.e
         for network in [*self.networks.values(), mean]:
-            channels_last(network, self.device)
+            channels_last(network.to(self.device))
         self.average = Average(self.g, mean, config.average)
         g_parameters = list(self.g.parameters())
         if config.coverage > 0:

@@ -23,7 +23,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from ..data import to_pixels, to_uint8
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Task(Protocol):
@@ -332,9 +334,11 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def channels_last(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network, with channels innermost: 1.3 to 1.7 times faster in training (2 AVX2 cores).
+def channels_last(network: Network) -> Network:
+    """Store a network's weights with channels innermost, and so compute: faster on a CPU.
 
-    Measured on one step of the GAN with coverage, batch 128, widths 32 to 64.
+    Measured on AVX2 cores: one step of the GAN with coverage (batch 128, widths 32 to 64, two
+    cores) 1.3 to 1.7 times; the shipped projector (batch 64, one core) 1.1 times in float32, 1.5
+    times in float64.
     """
-    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

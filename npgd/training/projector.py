@@ -125,7 +125,7 @@ class ProjectorTask:
         if config.real_fraction > 0 and images is None:
             raise ValueError("images: none given; real_fraction > 0 needs training images")
         self.config, self.device, self.latent_dim = config, torch.device(device), latent_dim
-        self.g = channels_last(generator_network, self.device)
+        self.g = channels_last(generator_network.to(self.device))
         self.g.eval().requires_grad_(False)
         self.n_real = round(config.real_fraction * config.batch_size)
         self.n_samples = config.batch_size - self.n_real
@@ -142,7 +142,7 @@ class ProjectorTask:
         initialise_encoder(self.e, generator_for(config.seed, 2))
         mean = Encoder(latent_dim, config.width, config.hidden, channels)
         for network in (self.e, mean):
-            channels_last(network, self.device)
+            channels_last(network.to(self.device))
         self.average = Average(self.e, mean, config.average)
         self.networks: dict[str, nn.Module] = {"encoder": self.e, "average": mean}
         self.optimisers: dict[str, torch.optim.Optimizer] = {
