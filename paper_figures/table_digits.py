@@ -55,17 +55,17 @@ def npgd_error(
 
 
 def measure(
-    prior: npgd.GenerativePrior, count: int, starts: int, steps: int, progress: bool = True
+    prior: npgd.GenerativePrior, count: int, starts: int, steps: int, quick: bool = False
 ) -> dict[str, Any]:
     """Every figure of the table, as plain numbers."""
-    digits, choosing = mnist("test", count=count), mnist("train", count=64)
+    digits, choosing = mnist("test", count=count), mnist("train", count=4 if quick else 64)
     samples = prior.sample(count, seed=1)
     result: dict[str, Any] = {"prior": prior.name, "count": count}
     with torch.no_grad():
         result["projector on samples of G"] = summary(per_pixel(prior.project(samples), samples))
         projected = per_pixel(prior.project(digits), digits)
     result["projector on test digits"] = summary(projected)
-    search = npgd.LatentSearch(prior, starts=starts, steps=steps, progress=progress)
+    search = npgd.LatentSearch(prior, starts=starts, steps=steps, progress=not quick)
     searched = search.search(digits)[1] / digits[0].numel()
     result["search on test digits"] = {**summary(searched), "starts": starts, "steps": steps}
     result["projector on test digits / search"] = {
@@ -73,7 +73,7 @@ def measure(
     }
     for m in (30, 100, 300):
         A = npgd.Gaussian(prior.image_shape, m=m, seed=0)
-        auto = npgd.choose_step_size(A, prior)
+        auto = npgd.choose_step_size(A, prior, count=4 if quick else 32)
         chosen = npgd.choose_step_size(A, prior, images=choosing)
         best = min(
             (float(npgd_error(prior, A, digits, c * auto).mean()), c * auto)
@@ -131,12 +131,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prior", default="mnist")
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--quick", action="store_true", help="16 images, a short search")
+    parser.add_argument("--quick", action="store_true", help="4 images, a short search")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     prior = npgd.load_prior(arguments.prior)
     if arguments.quick:
-        result = measure(prior, count=16, starts=2, steps=20, progress=False)
+        result = measure(prior, count=4, starts=2, steps=20, quick=True)
     else:
         result = measure(prior, count=arguments.count, starts=8, steps=500)
     Console().print(table(result))
