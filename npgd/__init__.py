@@ -14,12 +14,17 @@ from .operators import (
     Inpainting,
     LinearOperator,
     MatrixOperator,
+    SubsampledDCT,
     SuperResolution,
+    Whitened,
     as_operator,
+    load_operator,
+    save_operator,
+    whiten,
 )
 from .priors import GenerativePrior, load_prior, prior_card, save_prior
 from .projectors import AffineSet, FiniteSet, LatentSearch
-from .solvers import NPGD, Solution, choose_step_size, recover
+from .solvers import NPGD, Lasso, Solution, choose_step_size, recover
 
 __all__ = [
     "NPGD",
@@ -28,15 +33,21 @@ __all__ = [
     "Gaussian",
     "GenerativePrior",
     "Inpainting",
+    "Lasso",
     "LatentSearch",
     "LinearOperator",
     "MatrixOperator",
     "Solution",
+    "SubsampledDCT",
     "SuperResolution",
+    "Whitened",
     "as_operator",
     "choose_step_size",
+    "load_operator",
     "load_prior",
     "prior_card",
     "recover",
+    "save_operator",
     "save_prior",
+    "whiten",
 ]

@@ -7,19 +7,27 @@ An operator maps a batch of images (batch, channels, height, width) to a batch o
 """
 
 import abc
+import copy
+import json
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
 from torch import nn
 from torch.nn import functional
 
 from npgd import checks
+from npgd.training.loop import write_atomically
 
 Images = Float[torch.Tensor, "batch channels height width"]
 Measurements = Float[torch.Tensor, "batch m"]
@@ -30,6 +38,9 @@ class LinearOperator(nn.Module, abc.ABC):
 
     A subclass writes `_forward` and `_adjoint`, both batched; the shapes are checked here.
 
+    `provenance` says where it comes from, as plain numbers and words for JSON; what designs an
+    operator fills it in, and `save_operator` keeps it.
+
     Args:
         image_shape: (channels, height, width).
         m: number of measurements, at least 1.
@@ -37,6 +48,7 @@ class LinearOperator(nn.Module, abc.ABC):
 
     def __init__(self, image_shape: Sequence[int], m: int) -> None:
         super().__init__()
+        self.provenance: dict[str, Any] = {}
         self.image_shape = checks.image_shape(image_shape)
         self.m = checks.integer(m, "m")
         self.n = math.prod(self.image_shape)
@@ -300,6 +312,226 @@ class SuperResolution(LinearOperator):
         return 1 / self.factor
 
 
+class SubsampledDCT(LinearOperator):
+    """m coefficients of the orthonormal two-dimensional DCT-II of every channel, so A Aᵀ = I.
+
+    Coefficient (c, u, v) of x is Σ_ij C_ui C_vj x_cij with C the orthonormal DCT-II matrix; the two
+    products cost n (height + width) operations, and no m × n matrix is made. Give `index`, or `m`
+    and a seed to draw the coefficients, all different.
+
+    Args:
+        image_shape: (channels, height, width).
+        m: number of coefficients, at most n.
+        seed: of the draw.
+        weights: (n,), not negative, at least m of them positive: one coefficient after another is
+            drawn with probability ∝ its weight among those that are left; by default uniformly.
+        index: (m,), the coefficients themselves, flat in channel, row, column order.
+    """
+
+    index: Int[torch.Tensor, " m"]
+    vertical: Float[torch.Tensor, "height height"]
+    horizontal: Float[torch.Tensor, "width width"]
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        m: int | None = None,
+        seed: int = 0,
+        weights: Float[torch.Tensor, " n"] | None = None,
+        index: Int[torch.Tensor, " m"] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = checks.image_shape(image_shape)
+        n = math.prod(shape)
+        if (m is None) == (index is None):
+            raise ValueError("give one of m and index, not both and not neither")
+        if index is None:
+            index = _drawn(n, checks.integer(m, "m"), seed, weights)
+        elif (
+            not isinstance(index, torch.Tensor)
+            or index.dtype != torch.int64
+            or index.ndim != 1
+            or not 1 <= len(index) == len(index.unique())
+            or not 0 <= int(index.min()) <= int(index.max()) < n
+        ):
+            raise ValueError(f"index must be different int64 numbers from 0 to {n - 1}")
+        super().__init__(shape, len(index))
+        self.register_buffer("index", index.detach().clone())
+        self.register_buffer("vertical", _dct_matrix(shape[1]).to(dtype))
+        self.register_buffer("horizontal", _dct_matrix(shape[2]).to(dtype))
+
+    def _forward(self, x: Images) -> Measurements:
+        coefficients = self.vertical @ x @ self.horizontal.T
+        return coefficients.flatten(1).index_select(1, self.index)
+
+    def _adjoint(self, y: Measurements) -> Images:
+        coefficients = y.new_zeros(y.shape[0], self.n).index_copy_(1, self.index, y)
+        return self.vertical.T @ coefficients.reshape(-1, *self.image_shape) @ self.horizontal
+
+    @property
+    def row_orthonormal(self) -> bool:
+        return True
+
+    def norm(self) -> float:
+        return 1.0
+
+
+def _drawn(
+    n: int, m: int, seed: int, weights: Float[torch.Tensor, " n"] | None
+) -> Int[torch.Tensor, " m"]:
+    """m of n without replacement, one after another with probability ∝ weight, in order.
+
+    The m largest of log weight + Gumbel noise are such a draw (Efraimidis and Spirakis, 2006).
+    """
+    if weights is None:
+        weights = torch.ones(n, dtype=torch.float64)
+    checks.finite(checks.floating(weights, "weights"), "weights")
+    if tuple(weights.shape) != (n,) or float(weights.min()) < 0:
+        raise ValueError(
+            f"weights must be {n} numbers, none negative; got shape {tuple(weights.shape)},"
+            f" least {float(weights.min()):.4g}"
+        )
+    possible = int((weights > 0).sum())
+    if m > possible:
+        raise ValueError(f"m must be at most {possible}, the coefficients there are, got {m}")
+    generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+    uniform = torch.rand(n, generator=generator, dtype=torch.float64).clamp_min_(2.0**-54)
+    keys = weights.detach().cpu().double().log() - (-uniform.log()).log()
+    return keys.topk(m).indices.sort().values
+
+
+def _dct_matrix(side: int) -> Float[torch.Tensor, "side side"]:
+    """C_ui = sqrt((2 − [u = 0]) / side) cos(π (2i + 1) u / (2 side)), orthonormal."""
+    u = torch.arange(side, dtype=torch.float64)
+    matrix = torch.cos(math.pi * (2 * u + 1) * u[:, None] / (2 * side)) * math.sqrt(2 / side)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+class Whitened(LinearOperator):
+    """(A Aᵀ)^(-1/2) A, the row-orthonormal form of A; made by `whiten`.
+
+    `whiten(y)` gives the measurements that go with it, (A Aᵀ)^(-1/2) y, so that
+
+        W = npgd.whiten(A);    npgd.recover(W, W.whiten(y), …)
+
+    recovers from measurements y of A.
+    """
+
+    whitening: torch.Tensor  # (m, m), or () for a multiple of the identity
+    condition: float
+    """‖A‖ over the least singular value of A, which rounding errors are multiplied by."""
+
+    def __init__(self, operator: LinearOperator, whitening: torch.Tensor, condition: float) -> None:
+        super().__init__(operator.image_shape, operator.m)
+        self.operator = operator
+        self.condition = condition
+        self.register_buffer("whitening", whitening)
+
+    def whiten(self, y: Measurements) -> Measurements:
+        """(A Aᵀ)^(-1/2) y for measurements y of A."""
+        checks.measurements(y, self.m)
+        whitening = self.whitening.to(y)
+        return y @ whitening.T if whitening.ndim else y * whitening
+
+    def _forward(self, x: Images) -> Measurements:
+        return self.whiten(self.operator(x))
+
+    def _adjoint(self, y: Measurements) -> Images:
+        whitening = self.whitening.to(y)
+        return self.operator.adjoint(y @ whitening if whitening.ndim else y * whitening)
+
+    @property
+    def row_orthonormal(self) -> bool:
+        # Rounding is multiplied by the condition; sixteen epsilons, as for a matrix.
+        return self.condition <= 16
+
+    def _norm(self) -> float:
+        return 1.0
+
+
+class WhitenedMatrix(Whitened, MatrixOperator):
+    """`Whitened` for a matrix: (M Mᵀ)^(-1/2) M itself, one product where `Whitened` needs two."""
+
+    def __init__(
+        self, matrix: torch.Tensor, image_shape: Sequence[int], whitening: torch.Tensor,
+        condition: float,
+    ) -> None:  # fmt: skip
+        MatrixOperator.__init__(self, matrix, image_shape)
+        self.condition = condition
+        self.register_buffer("whitening", whitening)
+
+    _forward = MatrixOperator._forward
+    _adjoint = MatrixOperator._adjoint
+    row_orthonormal = MatrixOperator.row_orthonormal
+
+
+@torch.no_grad()
+def whiten(A: LinearOperator) -> Whitened:
+    """A in its row-orthonormal form (A Aᵀ)^(-1/2) A, whose `whiten(y)` transforms measurements.
+
+    With it ‖A‖ = 1, so that β ≤ 1 and the step 1/β are certain on every set. Both forms see the
+    same: the row space is that of A, and y is transformed without loss. But the fit is weighed
+    anew, and so is noise: v ~ N(0, σ²I) becomes N(0, σ²(A Aᵀ)⁻¹), amplified by 1/σ_i in the i-th
+    singular direction of A, by up to 1/σ_min(A).
+
+    A Aᵀ is known for `SuperResolution` (I/factor²) and operators that are row-orthonormal (I).
+    For others it is formed, m × m in float64, by m products with A (in float64 where A can be
+    converted), and decomposed into eigenvalues. A matrix becomes a matrix, and Newton steps remove
+    what the squared condition number cost; anything else stays matrix-free.
+
+    Raises:
+        TypeError: A is no LinearOperator.
+        ValueError: A Aᵀ is singular to the precision of A; the message says which rank it has.
+            Singular values up to the largest times max(m, n) machine epsilons of A's dtype, or
+            times sqrt(m ε) of float64 (about 1e-7), count as zero.
+    """
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}; see as_operator")
+    dtype, device = A._kind()
+    result: Whitened
+    if isinstance(A, SuperResolution) or A.row_orthonormal:
+        scale = A.factor if isinstance(A, SuperResolution) else 1.0
+        result = Whitened(A, torch.tensor(float(scale), dtype=dtype, device=device), 1.0)
+    else:
+        matrix = A.matrix.double() if isinstance(A, MatrixOperator) else None
+        gram = matrix @ matrix.T if matrix is not None else _gram(A)
+        values, vectors = torch.linalg.eigh(gram)
+        least = max((max(A.m, A.n) * torch.finfo(dtype).eps) ** 2, A.m * 2.0**-52) * values[-1]
+        rank = int((values > least).sum())
+        if rank < A.m:
+            raise ValueError(
+                f"A: A Aᵀ is singular, of rank {rank} at m = {A.m}; drop measurements that the"
+                " others determine"
+            )
+        condition = math.sqrt(float(values[-1] / values[0]))
+        whitening = (vectors / values.sqrt()) @ vectors.T
+        if matrix is not None:
+            white = whitening @ matrix
+            for _ in range(5):
+                # W Wᵀ is I but for rounding times condition²; Newton's step squares what is left.
+                rest = torch.eye(A.m, dtype=white.dtype, device=device) - white @ white.T
+                if float(rest.abs().max()) <= 4 * 2.0**-52:
+                    break
+                whitening = whitening + 0.5 * rest @ whitening
+                white = white + 0.5 * rest @ white
+            result = WhitenedMatrix(white.to(dtype), A.image_shape, whitening.to(dtype), condition)
+        else:
+            result = Whitened(A, whitening.to(device, dtype), condition)
+    result.provenance = {"method": "whiten", "of": A.provenance or {"method": str(A)}}
+    return result
+
+
+def _gram(A: LinearOperator) -> Float[torch.Tensor, "m m"]:
+    """A Aᵀ in float64, a few hundred columns at a time."""
+    if checks.kind(A) is not None:
+        A = copy.deepcopy(A).double()
+    dtype, device = A._kind()
+    eye = torch.eye(A.m, dtype=dtype, device=device)
+    gram = torch.cat([A(A.adjoint(rows)).double() for rows in eye.split(256)])
+    return (gram + gram.T) / 2
+
+
 def as_operator(obj: Any, image_shape: Sequence[int]) -> LinearOperator:
     """Any linear operator as a LinearOperator on images of shape (channels, height, width).
 
@@ -435,3 +667,115 @@ def _require_adjoint(A: LinearOperator, name: str) -> None:
             f"the adjoint of obj ({name}) is not the adjoint of its forward product:"
             f" ⟨Ax, y⟩ = {forward:.6g} but ⟨x, Aᵀy⟩ = {backward:.6g} for random x, y"
         )
+
+
+# --- operators as files ------------------------------------------------------------------------
+
+
+def save_operator(
+    A: LinearOperator,
+    path: str | os.PathLike[str],
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an operator and where it comes from as one safetensors file, whole or not at all.
+
+    Kept are its tensors in their own dtype, its kind and settings, `provenance` (by default the
+    operator's own, as the design methods fill it in) and the version of npgd, as JSON in the
+    header. A Gaussian is kept as its matrix.
+
+    Raises:
+        TypeError: an operator that wraps an object of another library, which no tensor describes
+            (give its matrix as a MatrixOperator), or a provenance that JSON cannot hold.
+        ValueError: a path that does not end in .safetensors.
+    """
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}; see as_operator")
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path: {path}; expected a name that ends in .safetensors")
+    kept = dict(A.provenance if provenance is None else provenance)
+    if isinstance(A, Gaussian) and not kept:
+        kept = {"method": "gaussian", "m": A.m, "seed": A.seed}
+    description = {
+        **_description(A),
+        "image_shape": list(A.image_shape),
+        "provenance": {**kept, "npgd": version("npgd")},
+    }
+    try:
+        header = json.dumps(description)
+    except TypeError as error:
+        raise TypeError(f"provenance: {error}; expected plain numbers, words and lists") from error
+    tensors = {key: value.detach().cpu().contiguous() for key, value in A.state_dict().items()}
+    write_atomically(path, serialise(tensors, {"operator": header}))
+
+
+def _description(A: LinearOperator) -> dict[str, Any]:
+    """Kind and settings; the tensors say the rest."""
+    if isinstance(A, WhitenedMatrix):
+        return {"kind": "WhitenedMatrix", "condition": A.condition}
+    if isinstance(A, Whitened):
+        inner = {"operator": _description(A.operator)}
+        return {"kind": "Whitened", "condition": A.condition, **inner}
+    if isinstance(A, SuperResolution):
+        return {"kind": "SuperResolution", "factor": A.factor}
+    for kind in (MatrixOperator, Inpainting, SubsampledDCT):
+        if isinstance(A, kind):
+            return {"kind": kind.__name__}
+    raise TypeError(
+        f"A is a {type(A).__name__}, which no tensor describes; save its matrix as a MatrixOperator"
+    )
+
+
+def load_operator(
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> LinearOperator:
+    """The operator that `save_operator` wrote; `.provenance` says where it comes from.
+
+    In the dtype it was saved in unless `dtype` says another.
+
+    Raises FileNotFoundError where there is no such file, ValueError for a file that is none, or
+    that does not hold what its header says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: no operator file at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    if "operator" not in metadata:
+        raise ValueError(f"{path}: holds tensors, but no operator (no 'operator' in its header)")
+    try:
+        description = json.loads(metadata["operator"])
+        operator = _restored(description, tuple(description["image_shape"]), tensors)
+        operator.provenance = description["provenance"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: does not hold the operator it names ({error})") from error
+    return operator.to(device=device) if dtype is None else operator.to(device=device, dtype=dtype)
+
+
+def _restored(
+    description: Mapping[str, Any], shape: checks.ImageShape, tensors: Mapping[str, torch.Tensor]
+) -> LinearOperator:
+    kind = description["kind"]
+    if kind == "MatrixOperator":
+        return MatrixOperator(tensors["matrix"], shape)
+    if kind == "Inpainting":
+        mask = torch.zeros(math.prod(shape), dtype=torch.bool)
+        mask[tensors["index"]] = True
+        return Inpainting(shape, mask=mask.reshape(shape))
+    if kind == "SuperResolution":
+        return SuperResolution(shape, description["factor"])
+    if kind == "SubsampledDCT":
+        return SubsampledDCT(shape, index=tensors["index"], dtype=tensors["vertical"].dtype)
+    condition, whitening = description["condition"], tensors["whitening"]
+    if kind == "WhitenedMatrix":
+        return WhitenedMatrix(tensors["matrix"], shape, whitening, condition)
+    if kind == "Whitened":
+        inner = {key.removeprefix("operator."): value for key, value in tensors.items()}
+        return Whitened(_restored(description["operator"], shape, inner), whitening, condition)
+    raise ValueError(f"kind {kind!r} is unknown to this version")

@@ -4,12 +4,24 @@ import math
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.linalg
 import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npgd.operators import Gaussian, Inpainting, MatrixOperator, SuperResolution, as_operator
+from npgd.operators import (
+    Gaussian,
+    Inpainting,
+    MatrixOperator,
+    SubsampledDCT,
+    SuperResolution,
+    as_operator,
+    load_operator,
+    save_operator,
+    whiten,
+)
 
 DOUBLE = torch.float64
 
@@ -74,7 +86,25 @@ KINDS = {
     ),
     "pylops-like": lambda shape, m, seed: as_operator(Pylops(math.prod(shape)), shape),
     "deepinv-like": lambda shape, m, seed: as_operator(Physics(), shape),
+    "dct": lambda shape, m, seed: SubsampledDCT(shape, fewer(shape, m), seed, dtype=DOUBLE),
+    "whitened matrix": lambda shape, m, seed: whiten(
+        Gaussian(shape, fewer(shape, m), seed, DOUBLE)
+    ),
+    "whitened boxes": lambda shape, m, seed: whiten(SuperResolution(shape, factor=2)),
+    "whitened scipy operator": lambda shape, m, seed: whiten(
+        as_operator(
+            scipy.sparse.linalg.aslinearoperator(
+                rand(fewer(shape, m), math.prod(shape), seed=seed).numpy()
+            ),
+            shape,
+        )
+    ),
 }
+
+
+def fewer(shape, m):
+    """At most half as many measurements as pixels: full rank, and not nearly without it."""
+    return min(m, math.prod(shape) // 2)
 
 
 def one_pixel(mask):
@@ -136,7 +166,11 @@ def test_gradient_of_the_objective_is_two_adjoint_residual(kind):
     torch.testing.assert_close(gradient, 2 * A.adjoint(A(x.detach()) - y))
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "matrix", "hole", "mask", "super-resolution"])
+@pytest.mark.parametrize(
+    "kind",
+    ["gaussian", "matrix", "hole", "mask", "super-resolution", "dct", "whitened matrix",
+     "whitened boxes"],
+)  # fmt: skip
 def test_float32_follows_float64(kind):
     A = KINDS[kind]((3, 8, 6), 20, 4)
     x, y = rand(2, 3, 8, 6), rand(2, A.m)
@@ -196,6 +230,12 @@ def test_super_resolution_averages_boxes():
         (MatrixOperator(torch.linalg.qr(rand(72, 20).float())[0].T, (2, 6, 6)), True),
         (MatrixOperator(2 * torch.linalg.qr(rand(72, 20))[0].T, (2, 6, 6)), False),
         (MatrixOperator(torch.linalg.qr(rand(90, 72))[0], (2, 6, 6)), False),
+        (SubsampledDCT((2, 6, 6), 20), True),
+        (whiten(Gaussian((2, 6, 6), 20)), True),
+        (whiten(Gaussian((2, 6, 6), 70, dtype=DOUBLE)), True),
+        (whiten(Inpainting((2, 6, 6), hole=2)), True),
+        (whiten(SuperResolution((2, 6, 6), 2)), True),
+        (whiten(as_operator(scipy.sparse.csr_array(rand(20, 72).numpy()), (2, 6, 6))), True),
     ],
 )
 def test_row_orthonormal_means_a_at_is_the_identity(A, expected):
@@ -283,6 +323,16 @@ X, Y = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
         (lambda: Gaussian(S, 3).adjoint(Y.double()), TypeError, "y is torch.float64"),
         (lambda: Gaussian(S, 3).adjoint(Y[0]), ValueError, "y has shape"),
         (lambda: Gaussian(S, 4).adjoint(Y), ValueError, "y has shape"),
+        (lambda: SubsampledDCT(S), ValueError, "m and index"),
+        (lambda: SubsampledDCT(S, 17), ValueError, "m must be at most 16"),
+        (lambda: SubsampledDCT(S, 2, weights=torch.eye(16)[0]), ValueError, "at most 1"),
+        (lambda: SubsampledDCT(S, 2, weights=-torch.ones(16)), ValueError, "weights must be"),
+        (lambda: SubsampledDCT(S, 2, weights=torch.ones(15)), ValueError, "weights must be"),
+        (lambda: SubsampledDCT(S, index=torch.tensor([1, 1])), ValueError, "index must be"),
+        (lambda: SubsampledDCT(S, index=torch.tensor([16])), ValueError, "index must be"),
+        (lambda: whiten(torch.eye(16)), TypeError, "A must be a LinearOperator"),
+        (lambda: whiten(Gaussian(S, 17)), ValueError, "rank 16 at m = 17"),
+        (lambda: whiten(Gaussian(S, 5)).whiten(Y), ValueError, "y has shape"),
         (lambda: as_operator(object(), S), TypeError, "obj must be"),
         (lambda: as_operator(Pylops(15), S), ValueError, "obj has shape"),
         (lambda: as_operator(Pylops(16, "complex128"), S), TypeError, "obj must be real"),
@@ -311,3 +361,112 @@ def test_matrix_free_operators_hold_no_matrix():
     shape = (3, 64, 64)
     for A in (Inpainting(shape, hole=20), SuperResolution(shape, 4)):
         assert sum(buffer.numel() for buffer in A.buffers()) <= math.prod(shape)
+
+
+def test_dct_is_the_transform_of_the_signal_libraries():
+    """Against scipy.fft: every coefficient, channel by channel."""
+    x = rand(2, 3, 6, 5)
+    A = SubsampledDCT((3, 6, 5), index=torch.arange(90), dtype=DOUBLE)
+    expected = scipy.fft.dctn(x.numpy(), type=2, norm="ortho", axes=(2, 3)).reshape(2, 90)
+    torch.testing.assert_close(A(x), torch.from_numpy(expected))
+
+
+def test_dct_draws_follow_the_weights():
+    """One coefficient at a time: frequencies within five standard errors of the weights."""
+    weights = torch.tensor([0.0, 1, 2, 3, 4, 0, 0, 0], dtype=DOUBLE)
+    draws = torch.cat(
+        [SubsampledDCT((1, 2, 4), 1, seed, weights).index for seed in range(2000)]
+    ).bincount(minlength=8)
+    p = weights / weights.sum()
+    assert bool(((draws / 2000 - p).abs() <= 5 * (p * (1 - p) / 2000).sqrt()).all())
+    A = SubsampledDCT((1, 2, 4), 4, 0, weights)
+    assert A.index.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whitening_is_the_inverse_root_of_a_at(kind):
+    """Against the dense (A Aᵀ)^(-1/2) by scipy, for A x and for y."""
+    A = KINDS[kind]((1, 4, 6), 11, 5)
+    matrix = dense(A)
+    if int(torch.linalg.matrix_rank(matrix)) < A.m:
+        with pytest.raises(ValueError, match=f"rank {int(torch.linalg.matrix_rank(matrix))} at"):
+            whiten(A)
+        return
+    root = scipy.linalg.fractional_matrix_power((matrix @ matrix.T).numpy(), -0.5)
+    W = whiten(A)
+    x, y = rand(3, 1, 4, 6), rand(3, A.m, seed=1)
+    expected = torch.from_numpy(np.ascontiguousarray(root))
+    torch.testing.assert_close(W.whiten(y), y @ expected, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(dense(W), expected @ matrix, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(W.whiten(A(x)), W(x))
+    torch.testing.assert_close(dense(W) @ dense(W).T, torch.eye(A.m, dtype=DOUBLE))
+
+
+def test_whitening_holds_for_bad_conditions():
+    """Condition 1e5, squared 1e10: rows are orthonormal to sixteen epsilons all the same."""
+    u, _, v = torch.linalg.svd(rand(20, 64), full_matrices=False)
+    W = whiten(MatrixOperator((u * torch.logspace(0, -5, 20, dtype=DOUBLE)) @ v, (1, 8, 8)))
+    assert W.row_orthonormal and W.condition == pytest.approx(1e5, rel=1e-4)
+    # The polar factor of U S Vᵀ is U Vᵀ.
+    torch.testing.assert_close(W.matrix, u @ v, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gaussian(S, 5, seed=2),
+        lambda: MatrixOperator(rand(3, 16), S),
+        lambda: Inpainting(S, mask=rand(4, 4) > 0),
+        lambda: SuperResolution(S, 2),
+        lambda: SubsampledDCT(S, 7, seed=1),
+        lambda: whiten(Gaussian(S, 5)),
+        lambda: whiten(SuperResolution(S, 2)).double(),
+        lambda: whiten(Inpainting(S, hole=2)).double(),
+    ],
+)
+def test_what_is_loaded_is_what_was_saved(make, tmp_path):
+    A, path = make(), tmp_path / "A.safetensors"
+    save_operator(A, path, {"method": "by hand", "numbers": [1, 2.5]})
+    B = load_operator(path)
+    assert B.provenance["method"] == "by hand" and B.provenance["numbers"] == [1, 2.5]
+    assert B.provenance["npgd"]
+    x, y = rand(2, *S).to(A._kind()[0]), rand(2, A.m).to(A._kind()[0])
+    assert torch.equal(A(x), B(x)) and torch.equal(A.adjoint(y), B.adjoint(y))
+    assert A.row_orthonormal == B.row_orthonormal and A.norm() == B.norm()
+    assert load_operator(path, torch.float64)(x.double()).dtype == DOUBLE
+    assert [p.name for p in tmp_path.iterdir()] == ["A.safetensors"]
+    if hasattr(A, "whiten"):
+        assert torch.equal(A.whiten(y), B.whiten(y))
+
+
+def test_a_saved_operator_keeps_its_own_provenance(tmp_path):
+    save_operator(Gaussian(S, 5, seed=2), tmp_path / "g.safetensors")
+    assert load_operator(tmp_path / "g.safetensors").provenance["seed"] == 2
+    save_operator(load_operator(tmp_path / "g.safetensors"), tmp_path / "h.safetensors")
+    assert load_operator(tmp_path / "h.safetensors").provenance["method"] == "gaussian"
+
+
+def test_files_that_are_no_operators(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "A.safetensors"
+    with pytest.raises(FileNotFoundError, match="no operator file at"):
+        load_operator(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_operator(path)
+    save_file({"matrix": rand(3, 16)}, path)
+    with pytest.raises(ValueError, match="no 'operator' in its header"):
+        load_operator(path)
+    for header in ("{", '{"kind": "Fourier", "image_shape": [1, 4, 4]}', '{"kind": "Inpainting"}'):
+        save_file({"matrix": rand(3, 16)}, path, {"operator": header})
+        with pytest.raises(ValueError, match="does not hold the operator it names"):
+            load_operator(path)
+    with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+        save_operator(Gaussian(S, 3), tmp_path / "A.pt")
+    with pytest.raises(TypeError, match="_PhysicsOperator"):
+        save_operator(as_operator(Physics(), S), path)
+    with pytest.raises(TypeError, match="provenance"):
+        save_operator(Gaussian(S, 3), path, {"prior": object()})
+    with pytest.raises(TypeError, match="A must be a LinearOperator"):
+        save_operator(rand(3, 16), path)
