@@ -42,6 +42,8 @@ class Dataset(StrEnum):
     """Data sets that are read from a data directory."""
 
     MNIST = "mnist"
+    CELEBA = "celeba"
+    CHURCH = "church"
 
 
 Prior = Annotated[str, typer.Option(help="mnist, mnist-k100, or a prior's .safetensors file.")]
@@ -51,6 +53,7 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets are; default: $NPGD_DATA, else a cache folder.")
 ]
 Download = Annotated[bool, typer.Option(help="Download the data set where it is absent.")]
+Strict = Annotated[bool, typer.Option(help="Refuse pictures that cannot be read; else skip them.")]
 Task = Annotated[TaskName, typer.Option(help="The inverse problem.")]
 M = Annotated[int, typer.Option(help="Measurements of --task cs.")]
 Hole = Annotated[int, typer.Option(help="Side of the missing square of --task inpainting.")]
@@ -389,24 +392,36 @@ def train_generator_command(
     data_dir: DataDir = None,
     download: Download = False,
     latent_dim: Annotated[int, typer.Option(help="Dimension k of z.")] = 20,
-    width: Annotated[int, typer.Option(help="Channels at 14×14.")] = 32,
+    width: Annotated[int, typer.Option(help="Channels at half the image's side.")] = 32,
+    flips: Annotated[bool, typer.Option(help="Mirror half of the real images.")] = False,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="What D sees images through, for small data sets: a choice of "
+            "color,translation,cutout."
+        ),
+    ] = "",
     coverage: Annotated[
         float, typer.Option(help="Weight of the coverage term; 0 is the paper's GAN.")
     ] = 0.0,
+    unbiased: Annotated[
+        bool, typer.Option(help="Moments of latents by pairs; for k near or above the batch size.")
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-4,
+    strict: Strict = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
     """Train G as a GAN; killed at any moment, the same command goes on to the same weights."""
     with plain_errors():
-        from npgd.data import mnist_uint8
+        from npgd.data import dataset_uint8
         from npgd.training import GeneratorConfig, train_generator
 
         _threads(threads)
-        images, _ = mnist_uint8("train", data_dir, download)
+        images = dataset_uint8(dataset.value, "train", data_dir, download, strict)
         config = GeneratorConfig(
             latent_dim=latent_dim,
             width=width,
@@ -414,6 +429,9 @@ def train_generator_command(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            flips=flips,
+            augment=augment,
+            unbiased=unbiased,
             seed=seed,
         )
         train_generator(images, output, config, device=_device(device), progress=True)

@@ -1,8 +1,9 @@
-"""DCGAN for 28×28 images: generator and discriminator.
+"""DCGAN for 28×28 and 64×64 images: generator and discriminator.
 
 Radford, Metz, Chintala, "Unsupervised representation learning with deep convolutional generative
-adversarial networks", ICLR 2016; four transposed convolutions and four convolutions, as in Raj, Li,
-Bresler, ICCV 2019, section 4.1. Width is the number of channels at 14×14.
+adversarial networks", ICLR 2016; four transposed convolutions and four convolutions at 28×28, five
+and five at 64×64, as in Raj, Li, Bresler, ICCV 2019, section 4. Width is the number of channels
+at half the image's side, and doubles with every halving.
 """
 
 from __future__ import annotations
@@ -11,8 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-# (kernel, stride, padding) of each layer, from 1×1 up: 1 → 4 → 7 → 14 → 28.
-LAYERS_28 = ((4, 1, 0), (3, 2, 1), (4, 2, 1), (4, 2, 1))
+# (kernel, stride, padding) of each layer, from 1×1 up.
+LAYERS = {
+    28: ((4, 1, 0), (3, 2, 1), (4, 2, 1), (4, 2, 1)),  # 1 → 4 → 7 → 14 → 28
+    64: ((4, 1, 0), (4, 2, 1), (4, 2, 1), (4, 2, 1), (4, 2, 1)),  # 1 → 4 → 8 → 16 → 32 → 64
+}
+
+
+def layers_for(image_size: int) -> tuple[tuple[int, int, int], ...]:
+    """The layers that lead from 1×1 to images of that side; ``ValueError`` where there are none."""
+    if image_size not in LAYERS:
+        known = ", ".join(map(str, LAYERS))
+        raise ValueError(f"image_size: {image_size!r}; expected one of {known}")
+    return LAYERS[image_size]
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -30,49 +42,56 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 
 
 class DCGANGenerator(nn.Module):
-    """G: latents (batch, latent_dim) to images (batch, channels, 28, 28) in (-1, 1).
+    """G: latents (batch, latent_dim) to images (batch, channels, height, width) in (-1, 1).
 
-    Four transposed convolutions with batch norm and ReLU between them, and a final tanh; channels
-    4·width, 2·width, width, channels.
+    ``image_size`` is both height and width. Transposed convolutions with batch norm and ReLU
+    between them, and a final tanh; channels 4·width, 2·width, width, channels at 28×28, and
+    8·width before them at 64×64.
     """
 
-    def __init__(self, latent_dim: int, width: int = 32, channels: int = 1) -> None:
+    def __init__(
+        self, latent_dim: int, width: int = 32, channels: int = 1, image_size: int = 28
+    ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        sizes = (latent_dim, 4 * width, 2 * width, width, channels)
+        shapes = layers_for(image_size)
+        inner = [width * 2**i for i in reversed(range(len(shapes) - 1))]
+        sizes = (latent_dim, *inner, channels)
         layers: list[nn.Module] = []
-        for i, (kernel, stride, padding) in enumerate(LAYERS_28):
-            last = i == len(LAYERS_28) - 1
+        for i, (kernel, stride, padding) in enumerate(shapes):
+            last = i == len(shapes) - 1
             layers.append(
                 nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel, stride, padding, bias=last)
             )
             layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch c 28 28"]:
+    def forward(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch c h w"]:
         return self.layers(z[:, :, None, None])
 
 
 class DCGANDiscriminator(nn.Module):
-    """D: images (batch, channels, 28, 28) to one logit each (batch,); real is positive.
+    """D: images (batch, channels, image_size, image_size) to one logit each (batch,).
 
-    Four convolutions with LeakyReLU(0.2) between them and batch norm in the inner two.
+    Real is positive. Convolutions with LeakyReLU(0.2) between them and batch norm in the inner
+    ones.
     """
 
-    def __init__(self, width: int = 32, channels: int = 1) -> None:
+    def __init__(self, width: int = 32, channels: int = 1, image_size: int = 28) -> None:
         super().__init__()
-        sizes = (channels, width, 2 * width, 4 * width, 1)
+        shapes = layers_for(image_size)
+        sizes = (channels, *(width * 2**i for i in range(len(shapes) - 1)), 1)
         layers: list[nn.Module] = []
-        for i, (kernel, stride, padding) in enumerate(reversed(LAYERS_28)):
-            inner = 0 < i < len(LAYERS_28) - 1
+        for i, (kernel, stride, padding) in enumerate(reversed(shapes)):
+            inner = 0 < i < len(shapes) - 1
             layers.append(
                 nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, padding, bias=not inner)
             )
             if inner:
                 layers.append(nn.BatchNorm2d(sizes[i + 1]))
-            if i < len(LAYERS_28) - 1:
+            if i < len(shapes) - 1:
                 layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Float[torch.Tensor, "batch c 28 28"]) -> Float[torch.Tensor, " batch"]:
+    def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, " batch"]:
         return self.layers(x).flatten()

@@ -17,30 +17,37 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from .dcgan import LAYERS_28
+from .dcgan import layers_for
 
 
 class Encoder(nn.Module):
-    """G†: images (batch, channels, 28, 28) to latents (batch, latent_dim).
+    """G†: images (batch, channels, image_size, image_size) to latents (batch, latent_dim).
 
-    Four convolutions (width, 2·width, 4·width, hidden) and a linear layer; LeakyReLU(0.2).
+    Convolutions (width, 2·width, 4·width, hidden at 28×28; 8·width before hidden at 64×64) and a
+    linear layer; LeakyReLU(0.2).
     """
 
     def __init__(
-        self, latent_dim: int, width: int = 32, hidden: int = 256, channels: int = 1
+        self,
+        latent_dim: int,
+        width: int = 32,
+        hidden: int = 256,
+        channels: int = 1,
+        image_size: int = 28,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        sizes = (channels + 1, width, 2 * width, 4 * width, hidden)
+        shapes = layers_for(image_size)
+        sizes = (channels + 1, *(width * 2**i for i in range(len(shapes) - 1)), hidden)
         layers: list[nn.Module] = []
-        for i, (kernel, stride, padding) in enumerate(reversed(LAYERS_28)):
+        for i, (kernel, stride, padding) in enumerate(reversed(shapes)):
             layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, padding))
-            if 0 < i < len(LAYERS_28) - 1:
+            if 0 < i < len(shapes) - 1:
                 layers.append(nn.GroupNorm(8, sizes[i + 1]))
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(hidden, latent_dim))
 
-    def forward(self, w: Float[torch.Tensor, "batch c 28 28"]) -> Float[torch.Tensor, "batch k"]:
+    def forward(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch k"]:
         rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
         level = rms.log().expand(-1, 1, *w.shape[2:])
         return self.layers(torch.cat([w / rms, level], dim=1))

@@ -9,7 +9,13 @@ A GAN alone leaves out parts of the data, and what range(G) lacks no recovery fi
     −E log D(G(z)) + c · ( E‖G(G†(x)) − x‖²/n + λ E‖G†(G(z)) − z‖²/k + λ M ),
 
 where M = ‖mean G†(x)‖²/k + ‖cov G†(x) − I‖²_F/k over the batch keeps the latents of real images
-where z ~ N(0, I) puts its mass. c = 0 is the paper's training.
+where z ~ N(0, I) puts its mass. c = 0 is the paper's training. Over a batch of b, M of latents that
+are N(0, I) is about (k+1)/(b−1) rather than 0, and smallest where their variance is
+1/(1 + (k+1)/(b−1)): 0.86 at k = 20, b = 128, but 0.38 at k = 100, b = 64. ``unbiased`` estimates M
+without that error, by sums over pairs.
+
+With the few thousand images of a 64×64 data set, ``flips`` mirrors half of the real ones, and D
+sees every image through the random transformations of ``augment`` (:mod:`npgd.training.augment`).
 """
 
 from __future__ import annotations
@@ -23,13 +29,16 @@ from jaxtyping import Float, UInt8
 from torch import nn
 
 from ..networks import DCGANDiscriminator, DCGANGenerator, Encoder
-from ..networks.dcgan import initialise
+from ..networks.dcgan import LAYERS, initialise
+from .augment import augment, parse
 from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
+
+SHAPES = {(size, size) for size in LAYERS}
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Settings of a generator's training; the defaults are the paper's, at width 32."""
+    """Settings of a generator's training; the defaults are the paper's on MNIST, at width 32."""
 
     latent_dim: int = 20
     width: int = 32
@@ -39,12 +48,31 @@ class GeneratorConfig:
     batch_size: int = 128
     learning_rate: float = 2e-4
     average: float = 0.999
+    flips: bool = False
+    augment: str = ""
+    unbiased: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        parse(self.augment)
 
-def latent_moments(z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, ""]:
-    """‖mean z‖²/k + ‖cov z − I‖²_F/k over a batch: zero for the moments of N(0, I)."""
-    k = z.shape[1]
+
+def latent_moments(
+    z: Float[torch.Tensor, "batch k"], unbiased: bool = False
+) -> Float[torch.Tensor, ""]:
+    """‖mean z‖²/k + ‖cov z − I‖²_F/k over a batch: zero for the moments of N(0, I).
+
+    ``unbiased``: ‖E z‖²/k + ‖E zzᵀ − I‖²_F/k, each square as a mean over pairs of different rows,
+    whose expectation over batches is the value for the distribution they come from.
+    """
+    b, k = z.shape
+    if unbiased:
+        gram = z @ z.T
+        square = gram.diagonal()
+        pairs = b * (b - 1)
+        mean2 = (gram.sum() - square.sum()) / pairs
+        second2 = (gram.square().sum() - square.square().sum()) / pairs
+        return (mean2 + second2 - 2 * square.mean() + k) / k
     mean = z.mean(dim=0)
     centred = z - mean
     covariance = centred.T @ centred / max(len(z) - 1, 1)
@@ -63,16 +91,18 @@ class GeneratorTask:
     ) -> None:
         self.config, self.device = config, torch.device(device)
         self.batches = Batches(images, config.batch_size, config.seed)
-        channels = images.shape[1]
+        channels, image_size = images.shape[1:3]
         start = generator_for(config.seed, 2)
-        self.g = DCGANGenerator(config.latent_dim, config.width, channels)
-        self.d = DCGANDiscriminator(config.width, channels)
+        self.g = DCGANGenerator(config.latent_dim, config.width, channels, image_size)
+        self.d = DCGANDiscriminator(config.width, channels, image_size)
         initialise(self.g, start)
         initialise(self.d, start)
-        mean = DCGANGenerator(config.latent_dim, config.width, channels)
+        mean = DCGANGenerator(config.latent_dim, config.width, channels, image_size)
         self.networks: dict[str, nn.Module] = {"generator": self.g, "discriminator": self.d}
         if config.coverage > 0:
-            self.e = Encoder(config.latent_dim, config.width, 8 * config.width, channels)
+            self.e = Encoder(
+                config.latent_dim, config.width, 8 * config.width, channels, image_size
+            )
             initialise_encoder(self.e, start)
             self.networks["encoder"] = self.e
         for network in [*self.networks.values(), mean]:
@@ -96,16 +126,22 @@ class GeneratorTask:
             set_rate(optimiser, rate)
         x = self.batches(i).to(self.device)
         z = torch.randn(len(x), config.latent_dim, generator=generator).to(self.device)
+        if config.flips:
+            mirrored = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+            x = torch.where(mirrored.to(self.device), x.flip(3), x)
         fake = self.g(z)
 
+        def judge(image: torch.Tensor) -> torch.Tensor:
+            return self.d(augment(image, config.augment, generator))
+
         # D: softplus(−t) = −log σ(t), so this is −log D(x) − log(1 − D(G(z))).
-        d_loss = F.softplus(-self.d(x)).mean() + F.softplus(self.d(fake.detach())).mean()
+        d_loss = F.softplus(-judge(x)).mean() + F.softplus(judge(fake.detach())).mean()
         self.optimisers["discriminator"].zero_grad(set_to_none=True)
         d_loss.backward()
         self.optimisers["discriminator"].step()
 
         self.d.requires_grad_(False)
-        g_loss = F.softplus(-self.d(fake)).mean()
+        g_loss = F.softplus(-judge(fake)).mean()
         self.d.requires_grad_(True)
         losses = {"D": d_loss.detach(), "G": g_loss.detach()}
         if config.coverage > 0:
@@ -113,7 +149,7 @@ class GeneratorTask:
             zx, zg = latents[: len(x)], latents[len(x) :]
             cover = (self.g(zx) - x).square().mean()
             latent = (zg - z).square().mean()
-            moments = latent_moments(zx)
+            moments = latent_moments(zx, config.unbiased)
             g_loss = g_loss + config.coverage * (cover + config.latent_weight * (latent + moments))
             losses |= {
                 "cover": cover.detach(),
@@ -152,22 +188,27 @@ def train_generator(
 ) -> DCGANGenerator:
     """Train (or go on training) a generator in ``directory``; returns the averaged generator.
 
-    Raises ``ValueError`` for images that are not uint8 (n, c, 28, 28) or a directory that holds
-    another training.
+    Raises ``ValueError`` for images that are not uint8 (n, c, s, s) with a side s of
+    :data:`npgd.networks.dcgan.LAYERS`, or a directory that holds another training.
     """
     config = config or GeneratorConfig()
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2:] != (28, 28):
-        raise ValueError(
-            f"images: {images.dtype} {tuple(images.shape)}; expected uint8 (n, channels, 28, 28)"
-        )
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2:] not in SHAPES:
+        expected = " or ".join(f"(n, channels, {size}, {size})" for size in LAYERS)
+        raise ValueError(f"images: {images.dtype} {tuple(images.shape)}; expected uint8 {expected}")
     task = GeneratorTask(images, config, device)
     steps = config.epochs * task.batches.per_epoch
-    stored = {"kind": "generator", "channels": images.shape[1], "steps": steps}
+    stored = {
+        "kind": "generator",
+        "channels": images.shape[1],
+        "image_size": images.shape[2],
+        "steps": steps,
+    }
     train(
         task,
         steps=steps,
         directory=directory,
         config={**stored, **asdict(config)},
+        defaults={"image_size": 28, **asdict(GeneratorConfig())},
         seed=config.seed,
         checkpoint_every=checkpoint_every,
         progress=progress,

@@ -201,13 +201,16 @@ def _resume(directory: Path, task: Task) -> int:
     return 0
 
 
-def _check_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Store the configuration, or refuse to go on under another one."""
+def _check_config(directory: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Store the configuration, or refuse to go on under another one.
+
+    A setting that the stored configuration lacks came later: the run had its default.
+    """
     path = directory / "config.json"
     if not path.exists():
         write_atomically(path, (json.dumps(config, indent=2) + "\n").encode())
         return
-    stored = json.loads(path.read_text())
+    stored = json.loads(json.dumps(defaults)) | json.loads(path.read_text())
     config = json.loads(json.dumps(config))
     differing = sorted(
         key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key)
@@ -285,6 +288,7 @@ def train(
     steps: int,
     directory: str | os.PathLike[str],
     config: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
     seed: int = 0,
     checkpoint_every: int = 500,
     log_every: int = 50,
@@ -293,6 +297,8 @@ def train(
 ) -> None:
     """Bring a task to ``steps`` steps, from its last checkpoint where the directory holds one.
 
+    ``defaults`` are those of the settings, for runs that began before a setting existed.
+
     Raises ``ValueError`` where the directory holds a training with another configuration, and
     ``FloatingPointError`` when a loss stops being finite (the last checkpoint stays).
     """
@@ -300,7 +306,7 @@ def train(
         raise ValueError(f"steps: {steps}; expected at least 1")
     directory = Path(directory)
     (directory / "samples").mkdir(parents=True, exist_ok=True)
-    _check_config(directory, config)
+    _check_config(directory, config, defaults or {})
     start = _resume(directory, task)
     log = _Log(directory / "log.jsonl", start)
     with _progress(progress, steps, start) as show:
