@@ -407,6 +407,9 @@ def train_generator_command(
     unbiased: Annotated[
         bool, typer.Option(help="Moments of latents by pairs; for k near or above the batch size.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32 or bfloat16 (mixed); auto: mixed on CUDA alone.")
+    ] = "auto",
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-4,
@@ -432,6 +435,7 @@ def train_generator_command(
             flips=flips,
             augment=augment,
             unbiased=unbiased,
+            precision=_precision(precision, device),
             seed=seed,
         )
         train_generator(images, output, config, device=_device(device), progress=True)
@@ -529,6 +533,12 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device: {name!r}, but torch sees no CUDA device")
     return device
+
+
+def _precision(precision: str, device: str) -> str:
+    if precision != "auto":
+        return precision
+    return "bfloat16" if device.startswith("cuda") else "float32"
 
 
 def _step(text: str) -> float | str:

@@ -14,6 +14,9 @@ are N(0, I) is about (k+1)/(b−1) rather than 0, and smallest where their varia
 1/(1 + (k+1)/(b−1)): 0.86 at k = 20, b = 128, but 0.38 at k = 100, b = 64. ``unbiased`` estimates M
 without that error, by sums over pairs.
 
+``precision`` "bfloat16" is mixed precision: weights, moments, losses and augmentation stay in
+float32, the networks' products are taken in bfloat16.
+
 With the few thousand images of a 64×64 data set, ``flips`` mirrors half of the real ones, and D
 sees every image through the random transformations of ``augment`` (:mod:`npgd.training.augment`).
 """
@@ -33,6 +36,7 @@ from ..networks.dcgan import LAYERS, initialise
 from .augment import augment, parse
 from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
 
+PRECISIONS = ("float32", "bfloat16")
 SHAPES = {(size, size) for size in LAYERS}
 
 
@@ -51,10 +55,14 @@ class GeneratorConfig:
     flips: bool = False
     augment: str = ""
     unbiased: bool = False
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         parse(self.augment)
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise ValueError(f"precision: {self.precision!r}; expected one of {known}")
 
 
 def latent_moments(
@@ -119,6 +127,12 @@ class GeneratorTask:
         self.networks["average"] = mean
         self.fixed = torch.randn(64, config.latent_dim, generator=generator_for(config.seed, 3))
 
+    def _through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """A network's output in float32; in mixed precision its products are in bfloat16."""
+        mixed = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            return network(x).float()
+
     def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         config = self.config
         rate = config.learning_rate * decayed(i, total)
@@ -129,10 +143,10 @@ class GeneratorTask:
         if config.flips:
             mirrored = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
             x = torch.where(mirrored.to(self.device), x.flip(3), x)
-        fake = self.g(z)
+        fake = self._through(self.g, z)
 
         def judge(image: torch.Tensor) -> torch.Tensor:
-            return self.d(augment(image, config.augment, generator))
+            return self._through(self.d, augment(image, config.augment, generator))
 
         # D: softplus(−t) = −log σ(t), so this is −log D(x) − log(1 − D(G(z))).
         d_loss = F.softplus(-judge(x)).mean() + F.softplus(judge(fake.detach())).mean()
@@ -145,9 +159,9 @@ class GeneratorTask:
         self.d.requires_grad_(True)
         losses = {"D": d_loss.detach(), "G": g_loss.detach()}
         if config.coverage > 0:
-            latents = self.e(torch.cat([x, fake]))
+            latents = self._through(self.e, torch.cat([x, fake]))
             zx, zg = latents[: len(x)], latents[len(x) :]
-            cover = (self.g(zx) - x).square().mean()
+            cover = (self._through(self.g, zx) - x).square().mean()
             latent = (zg - z).square().mean()
             moments = latent_moments(zx, config.unbiased)
             g_loss = g_loss + config.coverage * (cover + config.latent_weight * (latent + moments))
