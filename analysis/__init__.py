@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import theorem
+    from .design import design_dct, design_secant_pca, whiten
+    from .minimax import design_minimax
+    from .numax import design_numax
     from .performance_estimation import certify, sweep_step_sizes, worst_case
     from .projection import nearest_in_range, projection_error
     from .rates import (
@@ -31,6 +34,10 @@ __all__ = [
     "certify",
     "check_convergence",
     "decompose",
+    "design_dct",
+    "design_minimax",
+    "design_numax",
+    "design_secant_pca",
     "error_floor",
     "estimate_rec",
     "nearest_in_range",
@@ -44,11 +51,15 @@ __all__ = [
     "sweep_step_sizes",
     "theorem",
     "verify",
+    "whiten",
     "worst_case",
 ]
 
 _HOMES = {
     "rec": ("estimate_rec",),
+    "design": ("design_dct", "design_secant_pca", "whiten"),
+    "numax": ("design_numax",),
+    "minimax": ("design_minimax",),
     "projection": ("nearest_in_range", "projection_error"),
     "rates": (
         "check_convergence",
