@@ -163,8 +163,16 @@ def mnist(
 # --- pictures: one file, a folder, a zip, an LMDB ----------------------------------------------
 
 # What a decoder raises on a file that is no picture, is cut short, or is too large to be one.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error)
-BROKEN += (zipfile.BadZipFile, NotImplementedError)
+BROKEN: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 LARGEST_FILE = 64 * 2**20
 
 
@@ -313,7 +321,7 @@ class _Lmdb:
         return [found.st_size, found.st_mtime_ns]
 
     def open(self, name: str) -> IO[bytes]:
-        return io.BytesIO(self.transaction.get(bytes.fromhex(name)))
+        return io.BytesIO(self.transaction.get(bytes.fromhex(name)) or b"")
 
     def close(self) -> None:
         self.transaction.abort()
@@ -448,6 +456,7 @@ def _to_cache(
 
 # --- data sets ---------------------------------------------------------------------------------
 
+IMAGE_SHAPES = {"mnist": (1, 28, 28), "celeba": (3, 64, 64), "church": (3, 64, 64)}
 # CelebA's own partition, by the number in the file's name (list_eval_partition.txt).
 CELEBA_PARTITION = {"train": range(1, 162_771), "test": range(182_638, 202_600)}
 
@@ -524,9 +533,6 @@ def dataset_uint8(
     if name not in IMAGE_SHAPES:
         raise ValueError(f"dataset: {name!r}; expected one of {', '.join(IMAGE_SHAPES)}")
     return {"celeba": celeba_uint8, "church": church_uint8}[name](split, data_dir, strict)
-
-
-IMAGE_SHAPES = {"mnist": (1, 28, 28), "celeba": (3, 64, 64), "church": (3, 64, 64)}
 
 
 def dataset(
