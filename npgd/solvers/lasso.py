@@ -1,0 +1,198 @@
+"""Sparsity in an orthonormal basis: the Lasso, by accelerated proximal gradient.
+
+    minimise F(x) = ‖A x − y‖² + λ ‖Ψ(x − o)‖₁    (no ½; o a constant grey image)
+
+Tibshirani, J. R. Stat. Soc. B 58(1), 1996; in bases, basis pursuit denoising: Chen, Donoho,
+Saunders, SIAM J. Sci. Comput. 20(1), 1998. As λ → 0 the minimisers tend to basis pursuit,
+min ‖Ψ(x − o)‖₁ subject to A x = y.
+
+Since Ψ is orthonormal the proximal step is exact in image space. With S_t soft-thresholding at t,
+
+    T(z) = o + Ψᵀ S_{λ/L} Ψ( z − o − (2/L) Aᵀ(A z − y) ),    L = 2 ‖A‖²
+    x_{n+1} = T(z_n),    z_n = x_n + ((t_{n−1} − 1)/t_n)(x_n − x_{n−1}),
+    t_n = (1 + √(1 + 4 t_{n−1}²))/2
+
+(FISTA: Beck, Teboulle, SIAM J. Imaging Sci. 2(1), 2009), restarted by function values, image by
+image (O'Donoghue, Candès, Found. Comput. Math. 15, 2015): where F(T(z_n)) > F(x_n) the step is
+thrown away, x_{n+1} = T(x_n) taken in its place, and t set to one.
+
+Guarantee: F is convex, and F(x_n) never rises (T alone lowers it) where λ is constant; without
+restarts F(x_n) − F* ≤ 2L ‖x_0 − x*‖²/(n + 1)².
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+
+from npgd import checks
+from npgd.operators import LinearOperator
+from npgd.solvers.base import Images, Measurements, Solver
+from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
+
+# λ of "auto", relative to the least λ whose solution is the constant image o.
+RELATIVE_PENALTY = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class LassoState:
+    """The iterate and the one before, A x − y of both, and what the step needs."""
+
+    x: Images
+    residual: Measurements
+    last_x: Images
+    last_residual: Measurements
+    t: Float[torch.Tensor, " batch"]
+    count: int
+    penalty: Float[torch.Tensor, " batch"]
+    largest: Float[torch.Tensor, " batch"]
+    lipschitz: float
+    transform: Transform
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lasso(Solver[LassoState]):
+    """min ‖Ax − y‖² + λ‖Ψ(x − o)‖₁ by FISTA with restarts; see the module. One A and one Aᵀ a step.
+
+    Args:
+        transform: Ψ: "dct", "wavelet" (Daubechies' db4), "pixels", or an object of
+            `npgd.transforms` made for A's image shape, for instance Wavelet(shape, "haar").
+        penalty: λ, a positive number; or "auto", that is 10⁻⁴ λ_max for each image, where
+            λ_max = ‖2 Ψ Aᵀ(y − A o)‖_∞ is the least λ whose solution is x = o. "auto" is meant for
+            measurements without noise; with noise of standard deviation s a measurement, λ of
+            about s √(8 log n) times the norm of a column of A Ψᵀ is the usual order.
+        origin: grey value of o. −1, black, is zero where pixels are in [0, 1], as Lasso is mostly
+            used; 0 penalises Ψ x itself.
+        continuation: for this many steps λ falls geometrically from λ_max to its value, each step
+            starting where the one before ended (Hale, Yin, Zhang, SIAM J. Optim. 19(3), 2008).
+        max_iter, tol: see `Solver`.
+    """
+
+    transform: str | Transform = "wavelet"
+    penalty: float | str = "auto"
+    origin: float = -1.0
+    continuation: int = 100
+    max_iter: int = 500
+    tol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.transform, Pixels | DCT | Wavelet) and (
+            not isinstance(self.transform, str) or self.transform not in TRANSFORMS
+        ):
+            raise ValueError(
+                f"transform must be one of {', '.join(TRANSFORMS)} or an object of"
+                f" npgd.transforms, got {self.transform!r}"
+            )
+        if isinstance(self.penalty, str):
+            if self.penalty != "auto":
+                raise ValueError(f'penalty must be positive or "auto", got {self.penalty!r}')
+        else:
+            checks.number(self.penalty, "penalty")
+        if not math.isfinite(self.origin):
+            raise ValueError(f"origin must be finite, got {self.origin}")
+        checks.integer(self.continuation, "continuation", minimum=0)
+
+    def init(self, A: LinearOperator, y: Measurements) -> LassoState:
+        made = self.transform
+        transform = TRANSFORMS[made](A.image_shape) if isinstance(made, str) else made
+        if transform.image_shape != A.image_shape:
+            raise ValueError(
+                f"transform has image_shape {transform.image_shape} but A has {A.image_shape}"
+            )
+        if isinstance(made, str):
+            transform = transform.to(y)
+        checks.same_kind(y, transform, "y", "transform")
+        lipschitz = 2 * A.norm() ** 2
+        if lipschitz == 0:
+            raise ValueError("Lasso needs an operator other than zero")
+        x = y.new_full((y.shape[0], *A.image_shape), self.origin)
+        residual = A(x) - y
+        largest = 2 * transform(A.adjoint(residual)).abs().flatten(1).amax(1)
+        wanted = RELATIVE_PENALTY * largest if isinstance(self.penalty, str) else self.penalty
+        penalty = torch.as_tensor(wanted, dtype=y.dtype, device=y.device).expand_as(largest)
+        t = torch.ones_like(largest)
+        return LassoState(x, residual, x, residual, t, 0, penalty, largest, lipschitz, transform)
+
+    def step(self, A: LinearOperator, y: Measurements, state: LassoState) -> LassoState:
+        penalty = self._penalty_now(state)
+        t = (1 + (1 + 4 * state.t.square()).sqrt()) / 2
+        speed = (state.t - 1) / t
+        # A z − y by linearity from the two residuals at hand.
+        z = state.x + _each(speed, state.x) * (state.x - state.last_x)
+        slope = state.residual + speed[:, None] * (state.residual - state.last_residual)
+        x, value = self._proximal_gradient(A, state, penalty, z, slope)
+        residual = A(x) - y
+        rises = value + _squared(residual) > self._value(state, penalty)
+        if bool((rises & (state.t > 1)).any()):
+            safe, _ = self._proximal_gradient(A, state, penalty, state.x, state.residual)
+            x = torch.where(_each(rises, x), safe, x)
+            residual = torch.where(rises[:, None], A(safe) - y, residual)
+        t = torch.where(rises, torch.ones_like(t), t)
+        return LassoState(
+            x,
+            residual,
+            state.x,
+            state.residual,
+            t,
+            state.count + 1,
+            state.penalty,
+            state.largest,
+            state.lipschitz,
+            state.transform,
+        )
+
+    def residual(self, A: LinearOperator, y: Measurements, state: LassoState) -> Measurements:
+        return state.residual
+
+    def at_rest(self, before: LassoState, after: LassoState) -> Bool[torch.Tensor, " batch"]:
+        if after.count < self.continuation:
+            return torch.zeros_like(after.t, dtype=torch.bool)
+        return super().at_rest(before, after)
+
+    def info(self, state: LassoState) -> dict[str, Any]:
+        value = self._value(state, state.penalty)
+        return {"penalty": state.penalty.tolist(), "lasso_objective": value.tolist()}
+
+    def _penalty_now(self, state: LassoState) -> Float[torch.Tensor, " batch"]:
+        """λ_max^(1−s) λ^s, s rising to 1 over the continuation; never below λ."""
+        s = min(1.0, (state.count + 1) / self.continuation) if self.continuation else 1.0
+        if s == 1:
+            return state.penalty
+        # An image that equals o has λ_max = 0, and no way to go.
+        start = torch.maximum(state.largest, state.penalty)
+        tiny = torch.finfo(start.dtype).tiny
+        return torch.exp(
+            (1 - s) * start.clamp_min(tiny).log() + s * state.penalty.clamp_min(tiny).log()
+        )
+
+    def _proximal_gradient(
+        self,
+        A: LinearOperator,
+        state: LassoState,
+        penalty: Float[torch.Tensor, " batch"],
+        z: Images,
+        residual: Measurements,
+    ) -> tuple[Images, Float[torch.Tensor, " batch"]]:
+        """T(z), and λ‖Ψ(T(z) − o)‖₁."""
+        forward = z - (2 / state.lipschitz) * A.adjoint(residual) - self.origin
+        c = state.transform(forward)
+        threshold = _each(penalty / state.lipschitz, c)
+        c = c - c.clamp(-threshold, threshold)
+        return self.origin + state.transform.inverse(c), penalty * c.abs().flatten(1).sum(1)
+
+    def _value(
+        self, state: LassoState, penalty: Float[torch.Tensor, " batch"]
+    ) -> Float[torch.Tensor, " batch"]:
+        c = state.transform(state.x - self.origin)
+        return _squared(state.residual) + penalty * c.abs().flatten(1).sum(1)
+
+
+def _each(value: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    return value.reshape(-1, *[1] * (images.ndim - 1))
+
+
+def _squared(residual: Measurements) -> Float[torch.Tensor, " batch"]:
+    return residual.square().sum(1)
