@@ -24,10 +24,12 @@ from .operators import (
 )
 from .priors import GenerativePrior, load_prior, prior_card, save_prior
 from .projectors import AffineSet, FiniteSet, LatentSearch
-from .solvers import NPGD, Lasso, Solution, choose_step_size, recover
+from .solvers import CSGM, NPGD, PGDGAN, Lasso, Solution, choose_step_size, recover
 
 __all__ = [
+    "CSGM",
     "NPGD",
+    "PGDGAN",
     "AffineSet",
     "FiniteSet",
     "Gaussian",

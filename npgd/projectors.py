@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import nn
 
-from npgd import checks
+from npgd import checks, latent
 
 Images = Float[torch.Tensor, "batch channels height width"]
 Latents = Float[torch.Tensor, "batch k"]
@@ -185,12 +185,9 @@ class LatentSearch(nn.Module):
         progress: bool = False,
     ) -> None:
         super().__init__()
-        for name in ("generate", "latent_dim", "image_shape"):
-            if not hasattr(prior, name):
-                raise TypeError(f"prior must have `{name}`, {type(prior).__name__} has not")
+        self.image_shape = latent.check_prior(prior)
         self.prior = prior
         self.latent_dim: int = prior.latent_dim
-        self.image_shape = checks.image_shape(prior.image_shape)
         self.starts = checks.integer(starts, "starts")
         self.steps = checks.integer(steps, "steps", minimum=0)
         self.learning_rate = checks.number(learning_rate, "learning_rate")
@@ -256,32 +253,30 @@ class LatentSearch(nn.Module):
     def _adam(
         self, w: torch.Tensor, starts: torch.Tensor, bar: "_Bar"
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # Adam works entry by entry, so all searches share one tensor without meeting.
-        z = starts.clone()
-        first, second = torch.zeros_like(z), torch.zeros_like(z)
-        best, least = z.clone(), z.new_full(z.shape[:2], math.inf)
+        adam = latent.Adam.at(starts)
+        best, least = starts, starts.new_full(starts.shape[:2], math.inf)
+        target = w.repeat(len(starts), 1)
         for step in range(self.steps + 1):
             last = step == self.steps
-            with torch.set_grad_enabled(not last):
-                free = z.detach().requires_grad_(not last)
-                image = self.prior.generate(free.flatten(0, 1)).reshape(len(z), len(w), -1)
-                distance = (image - w).square().sum(2)
-                gradient = None if last else torch.autograd.grad(distance.sum(), free)[0]
-            distance = distance.detach()
+            z = adam.z
+            _, residual, gradient = latent.evaluate(
+                self.prior, z.flatten(0, 1), target, _flat, rows=len(target), gradient=not last
+            )
+            distance = residual.square().sum(1).reshape(z.shape[:2])
             better = distance < least
             best = torch.where(better[..., None], z, best)
             least = torch.where(better, distance, least)
-            if gradient is None:
+            if last:
                 break
-            first = torch.lerp(gradient, first, 0.9)
-            second = torch.lerp(gradient.square(), second, 0.999)
             rate = self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
-            mean = first / (1 - 0.9 ** (step + 1))
-            scale = (second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
-            z = z - rate * mean / scale
+            adam = adam.step(gradient.reshape(z.shape), rate)
             bar.advance()
         least, winner = least.min(dim=0)
         return best[winner, torch.arange(len(w), device=w.device)], least
+
+
+def _flat(x: Images) -> Float[torch.Tensor, "batch n"]:
+    return x.flatten(1)
 
 
 def _generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator:

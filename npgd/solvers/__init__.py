@@ -1,7 +1,19 @@
 """Recovery algorithms, one file each, all run by one loop: `recover`."""
 
 from npgd.solvers.base import Solution, Solver, State, recover
+from npgd.solvers.csgm import CSGM
 from npgd.solvers.lasso import Lasso
 from npgd.solvers.npgd import NPGD, choose_step_size
+from npgd.solvers.pgdgan import PGDGAN
 
-__all__ = ["NPGD", "Lasso", "Solution", "Solver", "State", "choose_step_size", "recover"]
+__all__ = [
+    "CSGM",
+    "NPGD",
+    "PGDGAN",
+    "Lasso",
+    "Solution",
+    "Solver",
+    "State",
+    "choose_step_size",
+    "recover",
+]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from npgd import checks
 from npgd.operators import LinearOperator
@@ -44,7 +44,8 @@ class Solver(abc.ABC, Generic[S]):
 
     Args:
         max_iter: most iterations.
-        tol: stop when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖ for every image; 0 waits for equality.
+        tol: an image is at rest when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖; 0 waits for equality. The loop
+            stops when every image is. A solver may say otherwise, see `at_rest`.
     """
 
     max_iter: int = 30
@@ -65,6 +66,14 @@ class Solver(abc.ABC, Generic[S]):
     def residual(self, A: LinearOperator, y: Measurements, state: S) -> Measurements:
         """A x − y. A solver whose state knows it returns that, and saves a product."""
         return A(state.x) - y
+
+    def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
+        """Which images need no further iteration."""
+        return _length(after.x - before.x) <= self.tol * _length(before.x)
+
+    def rest(self) -> str:
+        """What `at_rest` asks of an image, in words."""
+        return f"a relative change of at most tol = {self.tol:g}"
 
     def info(self, state: S) -> dict[str, Any]:
         """What the solver chose by itself, as plain numbers, for `Solution.info`."""
@@ -87,6 +96,8 @@ class Solution:
         status: how it ended, in words.
         outcomes: per image, "converged", "max_iter reached" or "diverged".
         seconds: wall time, the solver's own preparations included.
+        elapsed: seconds the solver itself had worked, on all images together, when each iterate
+            stood: its `init` and its steps, without the bookkeeping of errors and objectives.
         method: name of the solver.
         info: what the solver chose by itself, for instance {"step_size": 1.26}.
     """
@@ -98,6 +109,7 @@ class Solution:
     status: str
     outcomes: tuple[str, ...]
     seconds: float
+    elapsed: Float[torch.Tensor, " iterates"]
     method: str
     info: Mapping[str, Any]
 
@@ -111,6 +123,17 @@ class Solution:
         """10 log₁₀(2²/error) in dB, 2 being peak to peak on [−1, 1]; None without `x_true`."""
         return None if self.error is None else 10 * torch.log10(4 / self.error[-1])
 
+    def time_to(self, error: float) -> float | None:
+        """Seconds until the mean error over the images is first at most `error`; None if never.
+
+        Raises:
+            ValueError: `recover` was given no x_true, so that errors are not known.
+        """
+        if self.error is None:
+            raise ValueError("time_to needs errors: give x_true to recover")
+        reached = (self.error.mean(1) <= checks.number(error, "error", zero=True)).nonzero()
+        return float(self.elapsed[int(reached[0])]) if len(reached) else None
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, as plain numbers, lists and strings for JSON.
 
@@ -122,6 +145,7 @@ class Solution:
             "outcomes": list(self.outcomes),
             "n_iter": self.n_iter,
             "seconds": self.seconds,
+            "elapsed": _plain(self.elapsed),
             "info": {key: _plain(value) for key, value in self.info.items()},
             "objective": _plain(self.objective),
             "error": _plain(self.error),
@@ -157,10 +181,10 @@ def recover(
 ) -> Solution:
     """Estimate x from y = A x + noise.
 
-    Iterates until `solver.max_iter`, or until every image is at rest
-    (‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖) or has diverged (objective not finite, or more than 100 times
-    the largest of ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖²). The images of a batch never meet, but
-    stop together.
+    Iterates until `solver.max_iter`, or until every image is at rest (as the solver defines it,
+    by default ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖) or has diverged (objective not finite, or more than
+    100 times the largest of ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖²). The images of a batch never
+    meet, but stop together.
 
     Args:
         A: the operator; wrap one of another library with `as_operator`.
@@ -190,21 +214,23 @@ def recover(
 
     began = _now(y)
     state = solver.init(A, y)
+    elapsed = [_now(y) - began]
     objective = [_squared(solver.residual(A, y, state))]
     energy = _squared(y)
     error = [] if x_true is None else [_squared(state.x - x_true) / A.n]
     iterates = [state.x] if record_iterates else []
     for _ in _ticks(solver.max_iter, progress):
-        before, state = state.x, solver.step(A, y, state)
+        before, stepped = state, _now(y)
+        state = solver.step(A, y, before)
+        elapsed.append(elapsed[-1] + _now(y) - stepped)
         objective.append(_squared(solver.residual(A, y, state)))
         if x_true is not None:
             error.append(_squared(state.x - x_true) / A.n)
         if record_iterates:
             iterates.append(state.x)
-        change, size = _length(state.x - before), _length(before)
         limit = GROWTH * torch.stack([energy, *objective[:2]]).amax(0)
         diverged = ~((objective[-1] <= limit) & objective[-1].isfinite())
-        moving = (change > solver.tol * size) & ~diverged
+        moving = ~solver.at_rest(before, state) & ~diverged
         if not bool(moving.any()):
             break
     seconds = _now(y) - began
@@ -219,9 +245,10 @@ def recover(
         objective=history,
         error=torch.stack(error) if error else None,
         iterates=torch.stack(iterates) if iterates else None,
-        status=_status(solver, state, outcomes, history, change / size),
+        status=_status(solver, before, state, outcomes, history),
         outcomes=outcomes,
         seconds=seconds,
+        elapsed=torch.tensor(elapsed, dtype=torch.float64),
         method=type(solver).__name__,
         info=solver.info(state),
     )
@@ -229,10 +256,10 @@ def recover(
 
 def _status(
     solver: Solver[Any],
+    before: State,
     state: State,
     outcomes: tuple[str, ...],
     objective: torch.Tensor,
-    change: torch.Tensor,
 ) -> str:
     batch, n_iter = len(outcomes), len(objective) - 1
     after = f"after {n_iter} iteration{'s' * (n_iter != 1)}"
@@ -244,10 +271,11 @@ def _status(
         )
     moving = torch.tensor([outcome == "max_iter reached" for outcome in outcomes])
     if not bool(moving.any()):
-        return f"converged {after}: no image changes by more than tol = {solver.tol:g} relative"
+        return f"converged {after}: every image has come to rest ({solver.rest()})"
+    change = (_length(state.x - before.x) / _length(before.x)).cpu()[moving].max()
     status = (
-        f"max_iter reached: {after} {int(moving.sum())} of {batch} images still change, by up to"
-        f" {float(change.cpu()[moving].max()):.2g} relative to their norm (tol = {solver.tol:g})"
+        f"max_iter reached: {after} {int(moving.sum())} of {batch} images have not come to rest"
+        f" ({solver.rest()}); the last step changed them by up to {float(change):.2g}"
     )
     rising = int((moving & (objective[-1] > 2 * objective.min(dim=0).values).cpu()).sum())
     if rising:

@@ -1,0 +1,110 @@
+"""Descent on latents, shared by everything that searches for z: one gradient and one Adam.
+
+All searches share one tensor of latents without meeting: the gradient of a sum of losses, one a
+row, and Adam entry by entry.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+
+from npgd import checks
+from npgd.operators import LinearOperator
+
+Images = Float[torch.Tensor, "rows channels height width"]
+Latents = Float[torch.Tensor, "rows k"]
+Residuals = Float[torch.Tensor, "rows size"]
+
+# Decay of the two moments and the guard against division by zero, as published.
+DECAY_1, DECAY_2, EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True, eq=False)
+class Adam:
+    """Latents of any shape and their moments (Kingma and Ba, ICLR 2015, Algorithm 1)."""
+
+    z: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    count: int = 0
+
+    @classmethod
+    def at(cls, z: torch.Tensor) -> "Adam":
+        """Before the first step."""
+        return cls(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def step(self, gradient: torch.Tensor, rate: float) -> "Adam":
+        """After one more step of the given learning rate."""
+        count = self.count + 1
+        first = torch.lerp(gradient, self.first, DECAY_1)
+        second = torch.lerp(gradient.square(), self.second, DECAY_2)
+        mean = first / (1 - DECAY_1**count)
+        scale = (second / (1 - DECAY_2**count)).sqrt() + EPSILON
+        return Adam(self.z - rate * mean / scale, first, second, count)
+
+
+def evaluate(
+    prior: Any,
+    z: Latents,
+    target: Residuals,
+    measure: Callable[[Images], Residuals],
+    penalty: float = 0.0,
+    rows: int = 1024,
+    gradient: bool = True,
+) -> tuple[Images, Residuals, Latents]:
+    """Images G(z), residuals M(G(z)) − t, and the gradient of ‖M(G(z)) − t‖² + λ‖z‖² in z.
+
+    Weights of the generator receive no gradients.
+
+    Args:
+        prior: has `generate(z)`.
+        z: latents, one a row.
+        target: t, one a row.
+        measure: M, for instance an operator A.
+        penalty: λ.
+        rows: most generator rows in one pass; more rows take more passes, not more memory.
+        gradient: False saves the backward pass, and returns zeros in its place.
+    """
+    images, residuals, gradients = [], [], []
+    for part, goal in zip(z.split(rows), target.split(rows), strict=True):
+        with torch.set_grad_enabled(gradient):
+            free = part.detach().requires_grad_(gradient)
+            image = prior.generate(free)
+            residual = measure(image) - goal
+            fit = residual.square().sum()
+        images.append(image.detach())
+        residuals.append(residual.detach())
+        if gradient:
+            gradients.append(torch.autograd.grad(fit, free)[0] + 2 * penalty * part)
+        else:
+            gradients.append(torch.zeros_like(part))
+    return torch.cat(images), torch.cat(residuals), torch.cat(gradients)
+
+
+def starts(count: int, k: int, seed: int, like: torch.Tensor) -> Latents:
+    """Draws of z ~ N(0, I), (count, k): the first of any longer draw with the same seed.
+
+    Drawn in float64 on the CPU and then cast to the dtype and device of `like`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # One by one: a single larger draw would fill its rows in another order.
+    draws = [torch.randn(k, generator=generator, dtype=torch.float64) for _ in range(count)]
+    return torch.stack(draws).to(like)
+
+
+def check_prior(prior: Any) -> checks.ImageShape:
+    """The image shape of a prior one can search in; TypeError naming what it lacks."""
+    for name in ("generate", "latent_dim", "image_shape"):
+        if not hasattr(prior, name):
+            raise TypeError(f"prior must have `{name}`, {type(prior).__name__} has not")
+    return checks.image_shape(prior.image_shape)
+
+
+def check_fit(prior: Any, A: LinearOperator, y: torch.Tensor) -> None:
+    """Raise unless a prior has the operator's image shape, and y's dtype and device."""
+    if check_prior(prior) != A.image_shape:
+        raise ValueError(f"prior has image_shape {prior.image_shape} but A has {A.image_shape}")
+    checks.same_kind(y, prior, "y", "prior")
