@@ -38,6 +38,17 @@ class TaskName(StrEnum):
     SUPER_RESOLUTION = "super-resolution"
 
 
+class Design(StrEnum):
+    """The ways to design an operator."""
+
+    SECANT_PCA = "secant-pca"
+    NUMAX = "numax"
+    MINIMAX = "minimax"
+    DCT = "dct"
+    DCT_UNIFORM = "dct-uniform"
+    GAUSSIAN = "gaussian"
+
+
 class Dataset(StrEnum):
     """Data sets that are read from a data directory."""
 
@@ -58,6 +69,9 @@ Task = Annotated[TaskName, typer.Option(help="The inverse problem.")]
 M = Annotated[int, typer.Option(help="Measurements of --task cs.")]
 Hole = Annotated[int, typer.Option(help="Side of the missing square of --task inpainting.")]
 Factor = Annotated[int, typer.Option(help="Factor of --task super-resolution.")]
+OperatorFile = Annotated[
+    Path | None, typer.Option("--operator", help="A file of npgd design, in place of --task.")
+]
 Noise = Annotated[float, typer.Option(help="Standard deviation of the noise on each measurement.")]
 Seed = Annotated[int, typer.Option(help="Seed of the operator, the noise and the samples.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
@@ -109,10 +123,15 @@ def build_operator(
     factor: int,
     seed: int,
     dtype: torch.dtype,
+    file: Path | None = None,
 ) -> tuple[LinearOperator, str]:
-    """The operator of a task, and its name in words."""
+    """The operator of a file, or of a task, and its name in words."""
     import npgd
 
+    if file is not None:
+        operator = npgd.load_operator(file, dtype)
+        method = operator.provenance.get("method", type(operator).__name__)
+        return npgd.as_operator(operator, image_shape), f"{method} ({file.name}), m = {operator.m}"
     if task is TaskName.CS:
         return npgd.Gaussian(image_shape, m=m, seed=seed, dtype=dtype), f"Gaussian, m = {m}"
     if task is TaskName.INPAINTING:
@@ -167,6 +186,7 @@ def recover(
     download: Download = False,
     count: Annotated[int, typer.Option(help="Images at most.")] = 12,
     task: Task = TaskName.CS,
+    operator_file: OperatorFile = None,
     m: M = 100,
     hole: Hole = 10,
     factor: Factor = 2,
@@ -202,7 +222,7 @@ def recover(
         p = npgd.load_prior(prior, device=_device(device))
         x_true, source = load_images(p, dataset, images, data_dir, download, count, seed)
         operator, task_words = build_operator(
-            task, p.image_shape, m, hole, factor, seed, torch.float32
+            task, p.image_shape, m, hole, factor, seed, torch.float32, operator_file
         )
         operator.to(device)
         x_true = x_true.to(device)
@@ -213,7 +233,8 @@ def recover(
         solution = npgd.recover(operator, y, solver, x_true=x_true, progress=console.is_terminal)
         assert solution.error is not None and solution.psnr is not None
 
-        label, picture = measured_picture(task, operator, y, factor)
+        shown_as = task if operator_file is None else TaskName.CS
+        label, picture = measured_picture(shown_as, operator, y, factor)
         settings = {
             "command": "recover",
             "npgd": _version(),
@@ -278,6 +299,7 @@ def verify(
     download: Download = False,
     count: Annotated[int, typer.Option(help="Images to recover.")] = 12,
     task: Task = TaskName.CS,
+    operator_file: OperatorFile = None,
     m: M = 100,
     hole: Hole = 10,
     factor: Factor = 2,
@@ -309,7 +331,9 @@ def verify(
         if dataset is not None or images is not None:
             x_true, _ = load_images(p, dataset, images, data_dir, download, count, seed)
             x_true = x_true.to(device)
-        operator, _ = build_operator(task, p.image_shape, m, hole, factor, seed, torch.float32)
+        operator, _ = build_operator(
+            task, p.image_shape, m, hole, factor, seed, torch.float32, operator_file
+        )
         report = analysis.verify(
             operator.to(device),
             p,
@@ -325,6 +349,102 @@ def verify(
         console.print(report.summary, highlight=False)
         page = report.write(output, force=force)
         console.print(f"written: {page}")
+
+
+@app.command()
+def design(
+    output: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    method: Annotated[Design, typer.Option(help="How to design A.")] = Design.SECANT_PCA,
+    prior: Prior = "mnist",
+    dataset: Annotated[
+        Dataset | None, typer.Option(help="Take secants of its training images, not of the prior.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Take secants of a folder of pictures, not of the prior.")
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    m: Annotated[
+        int | None, typer.Option(help="Measurements; of numax a budget, else its own choice.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="Points that secants are taken between.")] = 4000,
+    delta: Annotated[float, typer.Option(help="Of numax: |‖A s‖² − 1| ≤ δ for unit s.")] = 0.3,
+    white: Annotated[
+        bool, typer.Option("--whiten", help="In row-orthonormal form, (A Aᵀ)^(-1/2) A.")
+    ] = False,
+    check: Annotated[bool, typer.Option(help="Measure κ on secants and tangents held out.")] = True,
+    seed: Seed = 0,
+    force: Annotated[bool, typer.Option(help="Replace the output file.")] = False,
+) -> None:
+    """Design an operator for a prior, or for data, and write it with its provenance.
+
+    Use the file as --operator of recover and verify.
+    """
+    with plain_errors():
+        import analysis
+        import npgd
+        from npgd import data
+
+        if output.suffix != ".safetensors":
+            raise ValueError(f"--output: {output}; expected a name that ends in .safetensors")
+        if output.exists() and not force:
+            raise FileExistsError(
+                f"output: {output} exists; name another file, or give --force to replace it"
+            )
+        if m is None and method is not Design.NUMAX:
+            raise ValueError(f"--m: {method.value} needs the number of measurements")
+        if dataset is not None and images is not None:
+            raise ValueError("--dataset, --images: give one of the two")
+        p = npgd.load_prior(prior)
+        source: Any = p
+        if images is not None:
+            source = data.image_folder(images, p.image_shape)[0]
+        elif dataset is not None:
+            source = data.dataset(dataset.value, "train", data_dir, None, download)
+        if source is not p:
+            from .design import secant_points
+
+            if tuple(source.shape[1:]) != p.image_shape:
+                raise ValueError(
+                    f"--dataset: images of shape {tuple(source.shape[1:])}, but those of the prior"
+                    f" are {p.image_shape}"
+                )
+            source = secant_points(source, min(points, len(source)), seed)
+        # Only numax does without m.
+        rows = m or 0
+        operator: LinearOperator
+        if method is Design.SECANT_PCA:
+            count = points if source is p else None
+            operator = analysis.design_secant_pca(source, rows, points=count, seed=seed)
+        elif method is Design.NUMAX:
+            operator = analysis.design_numax(source, m, delta=delta, seed=seed)
+        elif method is Design.MINIMAX:
+            operator = analysis.design_minimax(source, rows, seed=seed)
+        elif method is Design.DCT:
+            operator = analysis.design_dct(source, rows, seed=seed)
+        elif method is Design.DCT_UNIFORM:
+            operator = npgd.SubsampledDCT(p.image_shape, rows, seed=seed)
+            operator.provenance = {"method": "dct-uniform", "m": rows, "seed": seed}
+        else:
+            operator = npgd.Gaussian(p.image_shape, rows, seed=seed)
+            operator.provenance = {"method": "gaussian", "m": rows, "seed": seed}
+        if white:
+            operator = npgd.whiten(operator)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        npgd.save_operator(operator, output)
+        for key, value in npgd.load_operator(output).provenance.items():
+            # Long lists, such as eigenvalues, are in the file.
+            if not isinstance(value, list | dict) or len(value) <= 8:
+                console.print(f"{key}: {value}", highlight=False)
+        if check:
+            rec = analysis.estimate_rec(
+                operator, p, points=2000, tangent_points=200,
+                looks=("secants", "tangents"), seed=seed + 1,
+            )  # fmt: skip
+            for look in rec.looks.values():
+                console.print(str(look), highlight=False)
+            console.print(rec.status, highlight=False)
+        console.print(f"written: {output}; use it as --operator of npgd recover and npgd verify")
 
 
 @app.command("worst-case")

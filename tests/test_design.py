@@ -46,7 +46,7 @@ PATHS = {"dense": 2048, "Lanczos": 1}
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("unit", [True, False])
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(m=st.integers(1, 24), seed=st.integers(0, 2**31))
 def test_secant_pca_is_the_dense_eigendecomposition(path, unit, m, seed):
     x = points(seed=seed)
@@ -143,11 +143,12 @@ def test_constants_on_an_affine_set_are_exact():
     """k dimensions and m ≥ k: the rows hold the set's directions, and A is an isometry on it."""
     prior = affine(5)
     A = design_secant_pca(prior, 8, points=200)
-    rec = analysis.estimate_rec(A, prior)
+    rec = analysis.estimate_rec(A, prior, points=50, looks=("secants",))
     assert rec.exact and rec.alpha == pytest.approx(1, rel=1e-9)
     assert rec.kappa == pytest.approx(1, rel=1e-9)
     fewer = design_secant_pca(prior, 3, points=200)
-    assert analysis.estimate_rec(fewer, prior).alpha == pytest.approx(0, abs=1e-12)
+    rec = analysis.estimate_rec(fewer, prior, points=50, looks=("secants",))
+    assert rec.alpha == pytest.approx(0, abs=1e-12)
 
 
 def test_among_row_orthonormal_operators_the_mean_is_largest():
@@ -242,3 +243,46 @@ def test_points_of_a_prior_are_its_samples_and_data_is_itself():
 def test_door(call, error, named):
     with pytest.raises(error, match=named):
         call()
+
+
+def run(*arguments):
+    from typer.testing import CliRunner
+
+    from analysis.cli import app
+
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("method", ["secant-pca", "dct", "dct-uniform", "gaussian"])
+def test_the_command_writes_what_recover_takes(method, tmp_path):
+    file = tmp_path / "A.safetensors"
+    arguments = ["design", "--method", method, "--m", 30, "--points", 300, "--output", file]
+    done = run(*arguments, "--no-check")
+    assert done.exit_code == 0, done.output
+    A = npgd.load_operator(file)
+    assert A.m == 30 and A.provenance["method"] == method
+    again = run(*arguments)
+    assert again.exit_code == 2 and "--force" in again.output
+    assert run(*arguments, "--no-check", "--whiten", "--force").exit_code == 0
+    assert npgd.load_operator(file).row_orthonormal
+    done = run("recover", "--operator", file, "--count", 2, "--max-iter", 2, "--step-size", 1,
+               "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "m = 30" in (tmp_path / "out" / "results.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["design", "--output", "A.pt", "--m", 3], "ends in .safetensors"),
+        (["design", "--output", "A.safetensors"], "needs the number of measurements"),
+        (["design", "--output", "A.safetensors", "--m", 785], "m must be at most 784"),
+        (["recover", "--operator", "missing.safetensors"], "no operator file at"),
+    ],
+)
+def test_the_command_names_what_is_wrong(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.output.split())
+    assert list(tmp_path.iterdir()) == []
