@@ -11,11 +11,15 @@ from torch import nn
 
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .encoder import Encoder
+from .sagan import SAGANDiscriminator, SAGANEncoder, SAGANGenerator
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "DCGANGenerator": DCGANGenerator,
     "DCGANDiscriminator": DCGANDiscriminator,
     "Encoder": Encoder,
+    "SAGANGenerator": SAGANGenerator,
+    "SAGANDiscriminator": SAGANDiscriminator,
+    "SAGANEncoder": SAGANEncoder,
 }
 
 
@@ -30,4 +34,13 @@ def build(architecture: str, settings: dict[str, Any]) -> nn.Module:
         raise ValueError(f"settings of {architecture}: {error}") from error
 
 
-__all__ = ["ARCHITECTURES", "DCGANDiscriminator", "DCGANGenerator", "Encoder", "build"]
+__all__ = [
+    "ARCHITECTURES",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "Encoder",
+    "SAGANDiscriminator",
+    "SAGANEncoder",
+    "SAGANGenerator",
+    "build",
+]

@@ -1,7 +1,11 @@
-"""Train a generator: the vanilla GAN of the paper, and a variant whose range covers the data.
+"""Train a generator: the GANs of the paper, and a variant whose range covers the data.
 
 Raj, Li, Bresler, ICCV 2019, section 4.1: min_G max_D E log D(x) + E log(1 − D(G(z))) with the
 non-saturating loss for G (Goodfellow et al. 2014), Adam, images in [-1, 1], z ~ N(0, I), batch 128.
+
+``architecture`` "sagan" is the paper's second network (:mod:`npgd.networks.sagan`), trained with
+``loss`` "wasserstein": max_D E D(x) − E D(G(z)), min_G −E D(G(z)), D kept Lipschitz by spectral
+normalisation, which is on G too.
 
 A GAN alone leaves out parts of the data, and what range(G) lacks no recovery finds. With
 ``coverage`` c > 0 an encoder G† is trained beside G, on clean images, and G's loss becomes
@@ -24,19 +28,26 @@ sees every image through the random transformations of ``augment`` (:mod:`npgd.t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from ..networks import DCGANDiscriminator, DCGANGenerator, Encoder
+from ..networks import build
 from ..networks.dcgan import LAYERS, initialise
+from ..networks.sagan import add_spectral_norm
 from .augment import augment, parse
 from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
 
-PRECISIONS = ("float32", "bfloat16")
+CHOICES = {
+    "precision": ("float32", "bfloat16"),
+    "architecture": ("dcgan", "sagan"),
+    "loss": ("vanilla", "wasserstein"),
+}
 SHAPES = {(size, size) for size in LAYERS}
 
 
@@ -56,13 +67,22 @@ class GeneratorConfig:
     augment: str = ""
     unbiased: bool = False
     precision: str = "float32"
+    architecture: str = "dcgan"
+    loss: str = "vanilla"
     seed: int = 0
 
     def __post_init__(self) -> None:
         parse(self.augment)
-        if self.precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise ValueError(f"precision: {self.precision!r}; expected one of {known}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}: {getattr(self, name)!r}; expected one of {', '.join(known)}"
+                )
+        if self.loss == "wasserstein" and self.architecture != "sagan":
+            raise ValueError(
+                f"loss: 'wasserstein' with architecture {self.architecture!r}; expected 'sagan', "
+                "whose discriminator is kept Lipschitz"
+            )
 
 
 def latent_moments(
@@ -101,20 +121,21 @@ class GeneratorTask:
         self.batches = Batches(images, config.batch_size, config.seed)
         channels, image_size = images.shape[1:3]
         start = generator_for(config.seed, 2)
-        self.g = DCGANGenerator(config.latent_dim, config.width, channels, image_size)
-        self.d = DCGANDiscriminator(config.width, channels, image_size)
+        settings = asdict(config) | {"channels": channels, "image_size": image_size}
+        self.g, mean = (build(**network("generator", settings)) for _ in range(2))
+        self.d = build(**network("discriminator", settings))
         initialise(self.g, start)
         initialise(self.d, start)
-        mean = DCGANGenerator(config.latent_dim, config.width, channels, image_size)
+        if config.architecture == "sagan":
+            for part in (self.g, self.d):
+                add_spectral_norm(part, config.seed)
         self.networks: dict[str, nn.Module] = {"generator": self.g, "discriminator": self.d}
         if config.coverage > 0:
-            self.e = Encoder(
-                config.latent_dim, config.width, 8 * config.width, channels, image_size
-            )
+            self.e = build(**network("encoder", settings))
             initialise_encoder(self.e, start)
             self.networks["encoder"] = self.e
-        for network in [*self.networks.values(), mean]:
-            channels_last(network.to(self.device))
+        for part in [*self.networks.values(), mean]:
+            channels_last(part.to(self.device))
         self.average = Average(self.g, mean, config.average)
         g_parameters = list(self.g.parameters())
         if config.coverage > 0:
@@ -148,14 +169,16 @@ class GeneratorTask:
         def judge(image: torch.Tensor) -> torch.Tensor:
             return self._through(self.d, augment(image, config.augment, generator))
 
-        # D: softplus(−t) = −log σ(t), so this is −log D(x) − log(1 − D(G(z))).
-        d_loss = F.softplus(-judge(x)).mean() + F.softplus(judge(fake.detach())).mean()
+        # softplus(−t) = −log σ(t), so D's vanilla loss is −log D(x) − log(1 − D(G(z))).
+        wasserstein = config.loss == "wasserstein"
+        cost = (lambda t: t) if wasserstein else F.softplus
+        d_loss = cost(-judge(x)).mean() + cost(judge(fake.detach())).mean()
         self.optimisers["discriminator"].zero_grad(set_to_none=True)
         d_loss.backward()
         self.optimisers["discriminator"].step()
 
         self.d.requires_grad_(False)
-        g_loss = F.softplus(-judge(fake)).mean()
+        g_loss = cost(-judge(fake)).mean()
         self.d.requires_grad_(True)
         losses = {"D": d_loss.detach(), "G": g_loss.detach()}
         if config.coverage > 0:
@@ -181,7 +204,28 @@ class GeneratorTask:
         return self.average.average(self.fixed.to(self.device))
 
 
-def initialise_encoder(encoder: Encoder, generator: torch.Generator) -> None:
+def network(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and settings, for :func:`npgd.networks.build`, of a part of a training.
+
+    ``part``: "generator", "discriminator" or "encoder"; ``settings``: a run's configuration.
+    """
+    if settings.get("architecture", "dcgan") == "sagan":
+        names = {"discriminator": "SAGANDiscriminator", "encoder": "SAGANEncoder"}
+        name = names.get(part, "SAGANGenerator")
+        chosen = {"width": settings["width"], "channels": settings["channels"]}
+    else:
+        names = {"discriminator": "DCGANDiscriminator", "encoder": "Encoder"}
+        name = names.get(part, "DCGANGenerator")
+        chosen = {"width": settings["width"], "channels": settings["channels"]}
+        chosen["image_size"] = settings.get("image_size", 28)
+    if part != "discriminator":
+        chosen["latent_dim"] = settings["latent_dim"]
+    if part == "encoder":
+        chosen["hidden"] = 8 * settings["width"]
+    return {"architecture": name, "settings": chosen}
+
+
+def initialise_encoder(encoder: nn.Module, generator: torch.Generator) -> None:
     """He's start for LeakyReLU networks without batch norm, drawn from ``generator``."""
     with torch.no_grad():
         for part in encoder.modules():
@@ -199,7 +243,7 @@ def train_generator(
     device: str | torch.device = "cpu",
     progress: bool = False,
     checkpoint_every: int = 500,
-) -> DCGANGenerator:
+) -> nn.Module:
     """Train (or go on training) a generator in ``directory``; returns the averaged generator.
 
     Raises ``ValueError`` for images that are not uint8 (n, c, s, s) with a side s of
@@ -209,6 +253,8 @@ def train_generator(
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2:] not in SHAPES:
         expected = " or ".join(f"(n, channels, {size}, {size})" for size in LAYERS)
         raise ValueError(f"images: {images.dtype} {tuple(images.shape)}; expected uint8 {expected}")
+    if config.architecture == "sagan" and images.shape[2] != 64:
+        raise ValueError(f"architecture: 'sagan' makes 64×64 images; images: {images.shape[2:]}")
     task = GeneratorTask(images, config, device)
     steps = config.epochs * task.batches.per_epoch
     stored = {
@@ -227,6 +273,4 @@ def train_generator(
         checkpoint_every=checkpoint_every,
         progress=progress,
     )
-    average = task.average.average
-    assert isinstance(average, DCGANGenerator)
-    return average
+    return task.average.average

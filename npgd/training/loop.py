@@ -6,6 +6,11 @@ the state of a training is its weights, its optimisers' moments and the step num
 A run killed at any moment and started again goes on from its last checkpoint and ends with the same
 weights bit for bit (CPU, float32, the same number of threads).
 
+Several processes, each with its own GPU or share of the cores, train one network together when
+``accelerate launch`` starts the command: each takes its own batches of the common order and draws
+its own randomness, and gradients and batch-norm statistics are averaged before they are used, so
+that all hold the same state after every step. The first process writes the files.
+
 In the run's directory:
 
 - ``config.json``: what is trained and how;
@@ -21,7 +26,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +39,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from ..data import to_pixels, to_uint8
+from ..networks.sagan import folded_state
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -58,14 +65,73 @@ def generator_for(*words: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed) & (2**63 - 1))
 
 
+# --- one process or several --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and which of them this is: one alone by default."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device | None = None
+
+    @torch.no_grad()
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace tensors by their means over the processes, in one exchange."""
+        parts = list(tensors)
+        if self.count == 1 or not parts:
+            return
+        from accelerate.utils import reduce
+
+        flat = reduce(torch.cat([part.flatten() for part in parts]), reduction="mean")
+        sizes = [part.numel() for part in parts]
+        for part, mean in zip(parts, flat.split(sizes), strict=True):
+            part.copy_(mean.view_as(part))
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.count > 1:
+            from accelerate.utils import wait_for_everyone
+
+            wait_for_everyone()
+
+
+def processes() -> Processes:
+    """What ``accelerate launch`` (or ``torchrun``) started this process as; alone without them.
+
+    Raises ``ImportError`` where several were started and accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes()
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ImportError(
+            "several processes train together by the package accelerate "
+            "(pip install npgd[processes])"
+        ) from error
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Processes(state.process_index, state.num_processes, state.device)
+
+
 class Batches:
-    """Batch i of an endless pass over images in an order drawn anew in each epoch."""
+    """Batch i of an endless pass over images in an order drawn anew in each epoch.
+
+    Of several processes, process r of R takes batches r, R + r, 2R + r, … of the order.
+    """
 
     def __init__(self, images: UInt8[torch.Tensor, "n c h w"], size: int, seed: int) -> None:
         if not 1 <= size <= len(images):
             raise ValueError(f"batch_size: {size}; expected 1 to {len(images)} (all images)")
         self.images, self.size, self.seed = images, size, seed
-        self.per_epoch = len(images) // size
+        self.processes = processes()
+        self.per_epoch = len(images) // (size * self.processes.count)
+        if self.per_epoch == 0:
+            raise ValueError(
+                f"batch_size: {size} in each of {self.processes.count} processes; "
+                f"there are {len(images)} images"
+            )
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
 
@@ -74,16 +140,21 @@ class Batches:
         if epoch != self._epoch:
             order = torch.randperm(len(self.images), generator=generator_for(self.seed, 1, epoch))
             self._order, self._epoch = order, epoch
+        position = position * self.processes.count + self.processes.rank
         return to_pixels(
             self.images[self._order[position * self.size : (position + 1) * self.size]]
         )
 
 
 class Average:
-    """Exponential moving average of a network's weights and buffers, kept in a second network."""
+    """Exponential moving average of a network's weights and buffers, kept in a second network.
+
+    Of a network under spectral normalisation, the average is of the normalised weights, and the
+    second network is a plain one.
+    """
 
     def __init__(self, network: nn.Module, average: nn.Module, decay: float) -> None:
-        average.load_state_dict(network.state_dict())
+        average.load_state_dict(folded_state(network))
         average.eval().requires_grad_(False)
         self.network, self.average, self.decay = network, average, decay
 
@@ -91,9 +162,9 @@ class Average:
     def update(self, i: int) -> None:
         """Move the average by 1 − decay; early on by 1/(i+1), which forgets the start."""
         weight = max(1.0 - self.decay, 1.0 / (i + 1))
-        for mean, value in zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        ):
+        values = folded_state(self.network)
+        for name, mean in self.average.state_dict().items():
+            value = values[name]
             if mean.is_floating_point():
                 mean.lerp_(value, weight)
             else:
@@ -305,13 +376,22 @@ def train(
     if steps < 1:
         raise ValueError(f"steps: {steps}; expected at least 1")
     directory = Path(directory)
-    (directory / "samples").mkdir(parents=True, exist_ok=True)
-    _check_config(directory, config, defaults or {})
+    together = processes()
+    first = together.rank == 0
+    if first:
+        (directory / "samples").mkdir(parents=True, exist_ok=True)
+        count = {"processes": together.count}
+        _check_config(directory, {**config, **count}, {**(defaults or {}), "processes": 1})
+    together.wait()
     start = _resume(directory, task)
-    log = _Log(directory / "log.jsonl", start)
-    with _progress(progress, steps, start) as show:
+    together.wait()
+    log = _Log(directory / "log.jsonl", start) if first else None
+    # One process draws from (seed, 0, i), as it always has.
+    own = () if together.count == 1 else (together.rank,)
+    with _averaged(task, together), _progress(progress and first, steps, start) as show:
         for i in range(start, steps):
-            losses = task.step(i, steps, generator_for(seed, 0, i))
+            losses = task.step(i, steps, generator_for(seed, 0, i, *own))
+            together.average(_statistics(task))
             done = i + 1
             if done % log_every == 0 or done == steps:
                 values = {name: float(value) for name, value in losses.items()}
@@ -320,12 +400,40 @@ def train(
                         f"a loss is not finite at step {done}: {values}. The last checkpoint in "
                         f"{directory} is from before; lower the learning rate."
                     )
-                log.add(done, values)
+                if log is not None:
+                    log.add(done, values)
                 show(done, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
-            if done % sample_every == 0 or done == steps:
+            if first and (done % sample_every == 0 or done == steps):
                 save_grid(directory / "samples" / f"{done:08d}.png", task.pictures())
-            if done % checkpoint_every == 0 or done == steps:
+            if first and (done % checkpoint_every == 0 or done == steps):
                 save_checkpoint(directory, done, task)
+    together.wait()
+
+
+def _statistics(task: Task) -> list[torch.Tensor]:
+    """The networks' floating-point buffers: what batch norm keeps of its batches."""
+    buffers = (buffer for network in task.networks.values() for buffer in network.buffers())
+    return [buffer for buffer in buffers if buffer.is_floating_point()]
+
+
+@contextlib.contextmanager
+def _averaged(task: Task, together: Processes) -> Iterator[None]:
+    """Average gradients over the processes right before each optimiser's step."""
+
+    def average(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = (p for group in optimiser.param_groups for p in group["params"])
+        together.average(p.grad for p in parameters if p.grad is not None)
+
+    hooks = [
+        optimiser.register_step_pre_hook(average)
+        for optimiser in task.optimisers.values()
+        if together.count > 1
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def decayed(i: int, total: int) -> float:

@@ -1,0 +1,166 @@
+"""Self-attention GAN for 64×64 images: generator, discriminator, encoder; spectral normalisation.
+
+Zhang, Goodfellow, Metaxas, Odena, "Self-attention generative adversarial networks", ICML 2019, as
+used in Raj, Li, Bresler, ICCV 2019, section 4.2: in G four transposed convolutions after the input
+layer, in D four convolutions before the output layer, self-attention after the third and the
+fourth. Width is the number of channels at half the image's side.
+
+The networks here are plain; :func:`add_spectral_norm` normalises their layers for training
+(Miyato, Kataoka, Koyama, Yoshida, ICLR 2018), and :func:`folded_state` gives the weights of the
+plain network that computes the same, so that what ships needs no normalisation.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize
+
+LAYERED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+class SelfAttention(nn.Module):
+    """x + γ·W_v h(x) softmax(f(x)ᵀ g(x)) over all pairs of pixels; γ starts at 0.
+
+    f, g and h are 1×1 convolutions to an eighth of the channels, W_v one back (Zhang et al.,
+    section 3).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 8, 1)
+        self.query = nn.Conv2d(channels, inner, 1, bias=False)
+        self.key = nn.Conv2d(channels, inner, 1, bias=False)
+        self.value = nn.Conv2d(channels, inner, 1, bias=False)
+        self.back = nn.Conv2d(inner, channels, 1, bias=False)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch c h w"]:
+        q, k, v = (part(x).flatten(2).mT for part in (self.query, self.key, self.value))
+        # Written out, because the fused kernels have no forward-mode derivative for tangents.
+        attended = (q @ k.mT).softmax(dim=-1) @ v
+        return x + self.gain * self.back(attended.mT.unflatten(2, x.shape[2:]))
+
+
+class SAGANGenerator(nn.Module):
+    """G: latents (batch, latent_dim) to images (batch, channels, 64, 64) in (-1, 1).
+
+    An input layer to 4×4 and four transposed convolutions, channels 8·width, 4·width, 2·width,
+    width, channels; batch norm and ReLU between them, self-attention at 16×16 and 32×32.
+    """
+
+    def __init__(self, latent_dim: int, width: int = 64, channels: int = 3) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        sizes = (8 * width, 4 * width, 2 * width, width, channels)
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(latent_dim, sizes[0], 4, bias=False),
+            nn.BatchNorm2d(sizes[0]),
+            nn.ReLU(),
+        ]
+        for i in range(4):
+            last = i == 3
+            layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], 4, 2, 1, bias=last))
+            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), nn.ReLU()]
+            if i in (1, 2):
+                layers.append(SelfAttention(sizes[i + 1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch c 64 64"]:
+        return self.layers(z[:, :, None, None])
+
+
+def _convolutions(channels: int, width: int, norm: bool) -> list[nn.Module]:
+    """The four convolutions to 4×4 with self-attention after the third and the fourth."""
+    sizes = (channels, width, 2 * width, 4 * width, 8 * width)
+    layers: list[nn.Module] = []
+    for i in range(4):
+        layers.append(nn.Conv2d(sizes[i], sizes[i + 1], 4, 2, 1))
+        if norm and i > 0:
+            layers.append(nn.GroupNorm(8, sizes[i + 1]))
+        layers.append(nn.LeakyReLU(0.1))
+        if i in (2, 3):
+            layers.append(SelfAttention(sizes[i + 1]))
+    return layers
+
+
+class SAGANDiscriminator(nn.Module):
+    """D: images (batch, channels, 64, 64) to one number each (batch,); real is larger.
+
+    Four convolutions (width, 2·width, 4·width, 8·width), LeakyReLU(0.1), self-attention at 8×8 and
+    4×4, and an output layer; no batch norm, the layers' spectral norm does its work.
+    """
+
+    def __init__(self, width: int = 64, channels: int = 3) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *_convolutions(channels, width, norm=False), nn.Conv2d(8 * width, 1, 4)
+        )
+
+    def forward(self, x: Float[torch.Tensor, "batch c 64 64"]) -> Float[torch.Tensor, " batch"]:
+        return self.layers(x).flatten()
+
+
+class SAGANEncoder(nn.Module):
+    """G†: images (batch, channels, 64, 64) to latents (batch, latent_dim).
+
+    D's convolutions with a latent output, changed as :class:`npgd.networks.Encoder` is and for its
+    reasons: the input divided by its root mean square, whose logarithm enters as one more
+    channel, group norm, and a hidden layer before the latent.
+    """
+
+    def __init__(
+        self, latent_dim: int, width: int = 64, hidden: int = 512, channels: int = 3
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.layers = nn.Sequential(
+            *_convolutions(channels + 1, width, norm=True),
+            nn.Conv2d(8 * width, hidden, 4),
+            nn.LeakyReLU(0.1),
+            nn.Flatten(),
+            nn.Linear(hidden, latent_dim),
+        )
+
+    def forward(self, w: Float[torch.Tensor, "batch c 64 64"]) -> Float[torch.Tensor, "batch k"]:
+        rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
+        level = rms.log().expand(-1, 1, *w.shape[2:])
+        return self.layers(torch.cat([w / rms, level], dim=1))
+
+
+# --- spectral normalisation --------------------------------------------------------------------
+
+
+def add_spectral_norm(network: nn.Module, seed: int) -> None:
+    """Divide every layer's weight by its largest singular value, estimated as training goes.
+
+    One power iteration a forward pass in training; none in evaluation, so that the network is then
+    a fixed function. ``seed`` draws the iteration's start.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in list(network.modules()):
+            if isinstance(part, LAYERED):
+                # A transposed convolution's output channels are its weight's second dimension.
+                dim = 1 if isinstance(part, nn.ConvTranspose2d) else 0
+                parametrizations.spectral_norm(part, dim=dim)
+
+
+def folded_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of the plain network that computes what ``network`` does in evaluation.
+
+    Without spectral normalisation this is ``network.state_dict()``.
+    """
+    state = network.state_dict()
+    for name, part in network.named_modules():
+        if parametrize.is_parametrized(part, "weight"):
+            prefix = f"{name}.parametrizations.weight"
+            for key in [key for key in state if key.startswith(prefix)]:
+                del state[key]
+            training = part.training
+            part.eval()  # in training, looking at a weight moves its power iteration
+            with torch.no_grad():
+                state[f"{name}.weight"] = part.weight
+            part.train(training)
+    return state
