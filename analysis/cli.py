@@ -158,11 +158,14 @@ def load_images(
     if images is not None:
         pictures, names = data.image_folder(images, prior.image_shape)
         return pictures[:count], f"{min(count, len(names))} pictures in {images}"
-    if dataset is Dataset.MNIST:
-        if prior.image_shape != (1, 28, 28):
-            raise ValueError(f"--dataset mnist: the prior's images are {prior.image_shape}")
-        x = data.mnist("test", data_dir, count, download)
-        return x, f"first {count} MNIST test digits"
+    if dataset is not None:
+        if prior.image_shape != data.IMAGE_SHAPES[dataset.value]:
+            raise ValueError(
+                f"--dataset {dataset.value}: the prior's images are {prior.image_shape}"
+            )
+        x = data.dataset(dataset.value, "test", data_dir, count, download)
+        words = {"mnist": "MNIST test digits", "celeba": "held-out CelebA faces"}
+        return x, f"first {count} {words.get(dataset.value, 'held-out churches')}"
     x = prior.sample(count, seed=seed + 1).float()
     return x, f"{count} samples of G (give --dataset or --images for real images)"
 
@@ -521,6 +524,8 @@ def train_generator_command(
             "color,translation,cutout."
         ),
     ] = "",
+    architecture: Annotated[str, typer.Option(help="dcgan, or sagan for 64×64.")] = "dcgan",
+    loss: Annotated[str, typer.Option(help="vanilla, or wasserstein for sagan.")] = "vanilla",
     coverage: Annotated[
         float, typer.Option(help="Weight of the coverage term; 0 is the paper's GAN.")
     ] = 0.0,
@@ -555,6 +560,8 @@ def train_generator_command(
             flips=flips,
             augment=augment,
             unbiased=unbiased,
+            architecture=architecture,
+            loss=loss,
             precision=_precision(precision, device),
             seed=seed,
         )
@@ -571,9 +578,10 @@ def train_projector_command(
     paper: Annotated[
         bool, typer.Option(help="The paper's setting: σ = 1 on samples of G, nothing else.")
     ] = False,
+    dataset: Annotated[Dataset, typer.Option(help="Real training images.")] = Dataset.MNIST,
     data_dir: DataDir = None,
     download: Download = False,
-    width: Annotated[int, typer.Option(help="Channels at 14×14.")] = 64,
+    width: Annotated[int, typer.Option(help="Channels at half the image's side.")] = 64,
     hidden: Annotated[int, typer.Option(help="Units of the hidden layer.")] = 384,
     noise_low: Annotated[float | None, typer.Option(help="Least σ; default 0.02.")] = None,
     noise_high: Annotated[float | None, typer.Option(help="Largest σ; default 5.")] = None,
@@ -585,6 +593,7 @@ def train_projector_command(
     ] = None,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
+    strict: Strict = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -595,8 +604,9 @@ def train_projector_command(
         from dataclasses import replace
 
         from npgd import GenerativePrior, save_prior
-        from npgd.data import mnist_uint8
+        from npgd.data import dataset_uint8
         from npgd.training import PAPER, ProjectorConfig, load_generator, train_projector
+        from npgd.training.gan import network_spec
 
         _threads(threads)
         base = PAPER if paper else ProjectorConfig()
@@ -616,10 +626,15 @@ def train_projector_command(
             **{key: value for key, value in given.items() if value is not None},
         )
         g, g_config, digest = load_generator(generator)
-        images = mnist_uint8("train", data_dir, download)[0] if config.real_fraction > 0 else None
+        latent_dim = g_config["latent_dim"]
+        images = (
+            dataset_uint8(dataset.value, "train", data_dir, download, strict)
+            if config.real_fraction > 0
+            else None
+        )
         e = train_projector(
             g,
-            g.latent_dim,
+            latent_dim,
             images,
             output,
             config,
@@ -627,19 +642,92 @@ def train_projector_command(
             progress=True,
             generator_digest=digest,
         )
-        prior = GenerativePrior(g.cpu(), e.cpu(), g.latent_dim, (1, 28, 28), name=name)
+        size = g_config.get("image_size", 28)
+        shape = (g_config["channels"], size, size)
+        prior = GenerativePrior(g.cpu(), e.cpu(), latent_dim, shape, name=name)
+        generator_spec = network_spec("generator", g_config)
         architecture = {
             "generator": {
-                "name": "DCGANGenerator",
-                "settings": {"latent_dim": g.latent_dim, "width": g_config["width"]},
+                "name": generator_spec["architecture"],
+                "settings": generator_spec["settings"],
             },
             "encoder": {
                 "name": "Encoder",
-                "settings": {"latent_dim": g.latent_dim, "width": width, "hidden": hidden},
+                "settings": {
+                    "latent_dim": latent_dim,
+                    "width": width,
+                    "hidden": hidden,
+                    "channels": shape[0],
+                    "image_size": size,
+                },
             },
         }
         card = {"name": name, "generator_training": g_config, "projector_training": asdict(config)}
         save_prior(prior, output / "prior.safetensors", architecture, card)
+        console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
+
+
+@train_app.command("corrector")
+def train_corrector_command(
+    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
+    prior: Prior = "mnist",
+    data_dir: DataDir = None,
+    download: Download = False,
+    hidden: Annotated[int, typer.Option(help="Units of the hidden layers.")] = 384,
+    corrections: Annotated[int, typer.Option(help="Steps in use.")] = 2,
+    real_fraction: Annotated[
+        float, typer.Option(help="Fraction of real training images (MNIST).")
+    ] = 0.5,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    name: Annotated[str | None, typer.Option(help="Name the prior carries.")] = None,
+) -> None:
+    """Train learned gradient steps that follow a prior's encoder; writes prior.safetensors."""
+    with plain_errors():
+        from dataclasses import asdict
+
+        from npgd import GenerativePrior, load_prior, save_prior
+        from npgd.data import mnist_uint8
+        from npgd.training import CorrectorConfig, train_corrector
+
+        _threads(threads)
+        config = CorrectorConfig(
+            hidden=hidden,
+            corrections=corrections,
+            real_fraction=real_fraction,
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        p = load_prior(prior)
+        images = mnist_uint8("train", data_dir, download)[0] if real_fraction > 0 else None
+        corrector = train_corrector(
+            p.generator,
+            p.encoder,
+            p.latent_dim,
+            images,
+            output,
+            config,
+            device=_device(device),
+            progress=True,
+        )
+        corrected = GenerativePrior(
+            p.generator.cpu(),
+            p.encoder.cpu(),
+            p.latent_dim,
+            p.image_shape,
+            name=name or p.name,
+            corrector=corrector.cpu(),
+            corrections=corrections,
+        )
+        assert p.architecture is not None
+        settings = {"latent_dim": p.latent_dim, "hidden": hidden}
+        architecture = p.architecture | {"corrector": {"name": "Corrector", "settings": settings}}
+        card = {"name": corrected.name, "corrector_training": asdict(config)}
+        save_prior(corrected, output / "prior.safetensors", architecture, card)
         console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
 
 

@@ -122,8 +122,8 @@ class GeneratorTask:
         channels, image_size = images.shape[1:3]
         start = generator_for(config.seed, 2)
         settings = asdict(config) | {"channels": channels, "image_size": image_size}
-        self.g, mean = (build(**network("generator", settings)) for _ in range(2))
-        self.d = build(**network("discriminator", settings))
+        self.g, mean = (build(**network_spec("generator", settings)) for _ in range(2))
+        self.d = build(**network_spec("discriminator", settings))
         initialise(self.g, start)
         initialise(self.d, start)
         if config.architecture == "sagan":
@@ -131,7 +131,7 @@ class GeneratorTask:
                 add_spectral_norm(part, config.seed)
         self.networks: dict[str, nn.Module] = {"generator": self.g, "discriminator": self.d}
         if config.coverage > 0:
-            self.e = build(**network("encoder", settings))
+            self.e = build(**network_spec("encoder", settings))
             initialise_encoder(self.e, start)
             self.networks["encoder"] = self.e
         for part in [*self.networks.values(), mean]:
@@ -204,7 +204,7 @@ class GeneratorTask:
         return self.average.average(self.fixed.to(self.device))
 
 
-def network(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Name and settings, for :func:`npgd.networks.build`, of a part of a training.
 
     ``part``: "generator", "discriminator" or "encoder"; ``settings``: a run's configuration.
