@@ -220,9 +220,10 @@ def test_without_stopping_every_iteration_is_done():
 
 
 def test_defaults_are_the_authors():
+    """CSGM's penalty on digits is their 0.1 for [0, 1], four times that for [−1, 1]."""
     S = affine()
     csgm = CSGM(S)
-    assert (csgm.max_iter, csgm.restarts, csgm.learning_rate, csgm.penalty) == (1000, 10, 0.01, 0.1)
+    assert (csgm.max_iter, csgm.restarts, csgm.learning_rate, csgm.penalty) == (1000, 10, 0.01, 0.4)
     faces = CSGM.for_64(S, seed=3)
     assert (faces.max_iter, faces.restarts, faces.learning_rate, faces.penalty, faces.seed) == (
         500, 10, 0.1, 0.001, 3,

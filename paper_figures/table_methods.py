@@ -1,0 +1,410 @@
+"""Print the comparison of NPGD with its rivals: errors, seconds, and time to NPGD's error.
+
+    python paper_figures/table_methods.py [--errors] [--timings] [--quick] [--count 300]
+        [--methods NPGD CSGM …] [--m 20 50 100 200 500] [--noise 0 0.1] [--images digits samples]
+        [--threads N] [--cache DIR] [--fresh] [--json FILE]
+
+Errors: mean squared error per pixel on [-1, 1] with standard errors over the images; the first
+`--count` MNIST test digits (NPGD_DATA), and as many samples of G, which lie in its range; one
+Gaussian A for each m (seed 0), float32. Noise r means v ~ N(0, σ²) with σ = r · rms‖x‖/√m on each
+measurement, so that ‖v‖ is about r‖A x‖ at every m: r = 0.1 is 20 dB. (The released code of CSGM
+adds 0.1 to measurements by N(0, 1) entries of digits in [0, 1]; here that is r = 0.2/rms‖x‖, less
+than one per cent, and hardly differs from none.)
+
+Timings: digits without noise, on a machine with nothing else to do: seconds per image at batch 1
+and at batch 64, and the time to error: from the clock of every iterate, how long a rival needs
+until its mean error over the 64 digits is first at most NPGD's at its end, over the time NPGD takes
+to its end. NPGD is timed anew beside each rival, within the same minute. A rival that never reaches
+that error is printed as such, with the least error it did reach.
+
+Every method runs at its authors' settings (Lasso with noise: λ = σ √(8 log n)). NPGD's step is
+chosen before, outside the timed part and without noise, on 64 training digits (on 64 other samples
+of G for the samples).
+
+Each result is kept in the cache as a file of its own when it is done, so that an interrupted run
+goes on; one of another prior, other settings or another number of images is measured anew. With
+neither --errors nor --timings both run. CSGM dominates: with 10 restarts and 1,000 iterations it
+takes 10,000 passes of G, forward and back, per image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import npgd
+from npgd.data import mnist
+from npgd.solvers import Solution, Solver
+from npgd.training.loop import write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What a method may know: the prior, NPGD's step, and the noise, σ on each measurement."""
+
+    prior: npgd.GenerativePrior
+    step: float
+    sigma: float
+
+    @property
+    def sparsity_penalty(self) -> float | str:
+        """Lasso's λ: its own choice without noise, the usual σ √(8 log n) with it."""
+        if self.sigma == 0:
+            return "auto"
+        return self.sigma * math.sqrt(8 * math.log(math.prod(self.prior.image_shape)))
+
+
+# A method is one line: its name, and how to build it.
+METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
+    "NPGD": lambda case: npgd.NPGD(case.prior, case.step),
+    "CSGM": lambda case: npgd.CSGM(case.prior),
+    "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
+    "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
+    "Lasso, wavelet": lambda case: npgd.Lasso(transform="wavelet", penalty=case.sparsity_penalty),
+}
+MEASUREMENTS = (20, 50, 100, 200, 500)
+NOISES = (0.0, 0.1)
+IMAGES = ("digits", "samples")
+# Images recovered together: bounds memory, and does not change a result.
+BATCH = 50
+TIMED_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What all measurements share."""
+
+    prior: npgd.GenerativePrior
+    count: int
+    cache: Path
+    fresh: bool = False
+    quick: bool = False
+
+    def images(self, kind: str) -> torch.Tensor:
+        """The images to recover."""
+        if kind == "digits":
+            return mnist("test", count=self.count)
+        return self.prior.sample(self.count, seed=1)
+
+    def operator(self, m: int) -> npgd.Gaussian:
+        """The one A of this m."""
+        return npgd.Gaussian(self.prior.image_shape, m=m, seed=0)
+
+    def step(self, kind: str, m: int) -> float:
+        """NPGD's step, chosen on images of the same kind that are not recovered here."""
+        few = 4 if self.quick else 64
+
+        def choose() -> dict[str, Any]:
+            images = mnist("train", count=few) if kind == "digits" else None
+            step = npgd.choose_step_size(self.operator(m), self.prior, images, count=few)
+            return {"step": step}
+
+        key = {"prior": fingerprint(self.prior), "m": m, "count": few}
+        return float(self.cached(f"step-{kind}-m{m}", key, choose)["step"])
+
+    def sigma(self, kind: str, m: int, noise: float) -> float:
+        """Standard deviation of the noise on each measurement."""
+        return noise * float(self.images(kind).square().flatten(1).sum(1).mean().sqrt() / m**0.5)
+
+    def solver(self, method: str, kind: str, m: int, noise: float = 0.0) -> Solver[Any]:
+        """The method at its settings; cut short if this is the quick look."""
+        case = Case(self.prior, self.step(kind, m), self.sigma(kind, m, noise))
+        solver = METHODS[method](case)
+        if not self.quick:
+            return solver
+        short: dict[str, Any] = {"max_iter": min(solver.max_iter, 5)}
+        if hasattr(solver, "inner"):
+            short["inner"] = 5
+        return dataclasses.replace(solver, **short)
+
+    def cached(
+        self, name: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What the cache holds under this name and key, or else what `compute` finds."""
+        path = self.cache / f"{name}.json"
+        key = json.loads(json.dumps(key))
+        if path.exists() and not self.fresh:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["key"] == key:
+                return stored
+        result = {"key": key, **compute()}
+        self.cache.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+        return result
+
+
+def fingerprint(network: torch.nn.Module) -> str:
+    """Tells weights apart."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode() + value.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def settings(solver: Solver[Any]) -> dict[str, Any]:
+    """Hyper-parameters as plain values; networks by their weights, other objects by their type."""
+    result: dict[str, Any] = {"solver": type(solver).__name__}
+    for field in dataclasses.fields(solver):
+        value = getattr(solver, field.name)
+        if isinstance(value, torch.nn.Module):
+            value = f"{type(value).__name__} {fingerprint(value)}"
+        elif not isinstance(value, str | int | float | None):
+            value = type(value).__name__
+        result[field.name] = value
+    return result
+
+
+def slug(method: str) -> str:
+    """A method's name as part of a file name."""
+    return re.sub(r"\W+", "-", method.lower())
+
+
+def error_cell(c: Comparison, method: str, kind: str, m: int, noise: float) -> dict[str, Any]:
+    """Final error of every image."""
+    solver = c.solver(method, kind, m, noise)
+
+    def compute() -> dict[str, Any]:
+        A, x = c.operator(m), c.images(kind)
+        y = A(x)
+        if noise:
+            generator = torch.Generator().manual_seed(1)
+            y = y + c.sigma(kind, m, noise) * torch.randn(y.shape, generator=generator)
+        errors: list[float] = []
+        seconds, diverged = 0.0, 0
+        for part, truth in zip(y.split(BATCH), x.split(BATCH), strict=True):
+            solution = npgd.recover(A, part, solver, x_true=truth)
+            assert solution.error is not None
+            errors += torch.nan_to_num(solution.error[-1], nan=torch.inf).tolist()
+            seconds += solution.seconds
+            diverged += solution.outcomes.count("diverged")
+        spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
+        return {
+            "method": method,
+            "images": kind,
+            "m": m,
+            "noise": noise,
+            "mean": statistics.fmean(errors),
+            "se": spread / len(errors) ** 0.5,
+            "diverged": diverged,
+            "seconds": seconds,
+            "errors": errors,
+        }
+
+    key = {
+        "prior": fingerprint(c.prior),
+        "count": c.count,
+        "kind": kind,
+        "m": m,
+        "noise": noise,
+        **settings(solver),
+    }
+    return c.cached(f"error-{kind}-{slug(method)}-m{m}-noise{noise:g}", key, compute)
+
+
+def run(
+    A: npgd.LinearOperator, x: torch.Tensor, solver: Solver[Any], repeats: int = 5
+) -> tuple[Solution, float]:
+    """One solution, and the median of the seconds of several; of fewer where one takes long."""
+    y = A(x)
+    npgd.recover(A, y, dataclasses.replace(solver, max_iter=2), x_true=x)  # warm
+    solution = npgd.recover(A, y, solver, x_true=x)
+    times = [float(solution.elapsed[-1])]
+    while len(times) < repeats and sum(times) < 3:
+        times.append(float(npgd.recover(A, y, solver, x_true=x).elapsed[-1]))
+    return solution, statistics.median(times)
+
+
+def timing_cell(c: Comparison, method: str, m: int) -> dict[str, Any]:
+    """Seconds of a method, its errors by the clock, and NPGD's beside them."""
+    solver, reference = c.solver(method, "digits", m), c.solver("NPGD", "digits", m)
+    count = min(c.count, TIMED_BATCH)
+
+    def compute() -> dict[str, Any]:
+        A, x = c.operator(m), mnist("test", count=count)
+        ours, ours_seconds = run(A, x, reference)
+        many, many_seconds = run(A, x, solver)
+        _, one_seconds = run(A, x[:1], solver)
+        assert ours.error is not None and many.error is not None
+        goal = float(ours.error[-1].mean())
+        if method == "NPGD":
+            reached: float | None = many_seconds
+            ours_seconds = many_seconds
+        else:
+            reached = many.time_to(goal)
+        curve = torch.nan_to_num(many.error.mean(1), nan=torch.inf)
+        return {
+            "method": method,
+            "m": m,
+            "batch": count,
+            "per_image_batch_1": one_seconds,
+            "per_image_batch": many_seconds / count,
+            "npgd_error": goal,
+            "npgd_seconds": ours_seconds,
+            "time_to_npgd_error": reached,
+            "ratio": None if reached is None else reached / ours_seconds,
+            "least_error": float(curve.min()),
+            "final_error": float(curve[-1]),
+            "elapsed": [float(f"{t:.6g}") for t in many.elapsed.tolist()],
+            "error": [float(f"{e:.6g}") for e in curve.tolist()],
+        }
+
+    key = {
+        "prior": fingerprint(c.prior),
+        "count": count,
+        "m": m,
+        "threads": torch.get_num_threads(),
+        "machine": platform.node(),
+        **settings(solver),
+        "reference": settings(reference),
+    }
+    return c.cached(f"timing-{slug(method)}-m{m}", key, compute)
+
+
+def error_tables(cells: list[dict[str, Any]], count: int) -> list[Table]:
+    """One table for each kind of images and noise; the least error of a column is bold."""
+    tables = []
+    for kind, noise in dict.fromkeys((cell["images"], cell["noise"]) for cell in cells):
+        here = [cell for cell in cells if (cell["images"], cell["noise"]) == (kind, noise)]
+        ms = list(dict.fromkeys(cell["m"] for cell in here))
+        least = {m: min(cell["mean"] for cell in here if cell["m"] == m) for m in ms}
+        name = "test digits" if kind == "digits" else "samples of G"
+        title = f"error per pixel, {count} {name}, " + (f"noise {noise:g}" if noise else "no noise")
+        table = Table("", title=title)
+        for m in ms:
+            table.add_column(f"m = {m}", justify="right")
+        for method in dict.fromkeys(cell["method"] for cell in here):
+            row = []
+            for cell in (cell for cell in here if cell["method"] == method):
+                text = f"{cell['mean']:.4f} ± {cell['se']:.4f}"
+                if cell["diverged"]:
+                    text += f" ({cell['diverged']} diverged)"
+                row.append(f"[bold]{text}[/bold]" if cell["mean"] == least[cell["m"]] else text)
+            table.add_row(method, *row)
+        tables.append(table)
+    return tables
+
+
+def timing_table(cells: list[dict[str, Any]]) -> Table:
+    """Seconds per image, and time to NPGD's error over NPGD's time."""
+    batch = cells[0]["batch"]
+    table = Table(
+        title=f"seconds, first {batch} test digits, no noise, float32,"
+        f" {torch.get_num_threads()} of {os.cpu_count()} threads"
+    )
+    for column in ("m", "", "per image, batch 1", f"per image, batch {batch}", "error at the end"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    table.add_column("to NPGD's error", justify="right")
+    table.add_column("over NPGD's time", justify="right")
+    for cell in cells:
+        reached = cell["time_to_npgd_error"]
+        table.add_row(
+            str(cell["m"]),
+            cell["method"],
+            f"{cell['per_image_batch_1']:.3g}",
+            f"{cell['per_image_batch']:.3g}",
+            f"{cell['final_error']:.4f}",
+            f"not reached (least {cell['least_error']:.4f})"
+            if reached is None
+            else f"{reached:.3g}",
+            f"> {cell['elapsed'][-1] / cell['npgd_seconds']:.3g}"
+            if reached is None
+            else f"{cell['ratio']:.3g}",
+        )
+    return table
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--prior", default="mnist")
+    result.add_argument("--errors", action="store_true", help="only the errors")
+    result.add_argument("--timings", action="store_true", help="only the timings")
+    result.add_argument("--count", type=int, default=300, help="images")
+    result.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    result.add_argument("--m", nargs="+", type=int, default=list(MEASUREMENTS))
+    result.add_argument("--noise", nargs="+", type=float, default=list(NOISES))
+    result.add_argument("--images", nargs="+", choices=IMAGES, default=list(IMAGES))
+    result.add_argument("--threads", type=int, help="of torch; default: torch's own choice")
+    result.add_argument("--cache", type=Path, default=Path("methods_cache"))
+    result.add_argument("--fresh", action="store_true", help="measure anew what the cache holds")
+    result.add_argument("--quick", action="store_true", help="2 images, 5 iterations, no cache")
+    result.add_argument("--json", type=Path)
+    return result
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Every cell asked for, in order, with a line for each as it is done."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    prior = npgd.load_prior(arguments.prior)
+    both = arguments.errors == arguments.timings
+    result: dict[str, Any] = {
+        "prior": {"name": prior.name, "weights": fingerprint(prior)},
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "count": arguments.count,
+        "errors": [],
+        "timings": [],
+    }
+    c = Comparison(prior, arguments.count, arguments.cache, arguments.fresh, arguments.quick)
+    if both or arguments.errors:
+        for kind in arguments.images:
+            for noise in arguments.noise:
+                for m in arguments.m:
+                    for method in arguments.methods:
+                        cell = error_cell(c, method, kind, m, noise)
+                        result["errors"].append(cell)
+                        console.print(
+                            f"{kind}, noise {noise:g}, m = {m}, {method}:"
+                            f" {cell['mean']:.4f} ± {cell['se']:.4f}, {cell['seconds']:.1f} s"
+                        )
+    if both or arguments.timings:
+        for m in arguments.m:
+            for method in arguments.methods:
+                cell = timing_cell(c, method, m)
+                result["timings"].append(cell)
+                console.print(
+                    f"timing, m = {m}, {method}: {cell['per_image_batch']:.3g} s per image"
+                )
+    return result
+
+
+def quick(arguments: argparse.Namespace) -> None:
+    """Cut the run down to a look at whether everything works."""
+    arguments.count, arguments.m, arguments.noise = 2, [50], [0.1]
+    arguments.quick = True
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments, console = parser().parse_args(), Console(width=140)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.quick:
+            quick(arguments)
+            arguments.cache = Path(folder)
+        result = measure(arguments, console)
+    for table in error_tables(result["errors"], result["count"]):
+        console.print(table)
+    if result["timings"]:
+        console.print(timing_table(result["timings"]))
+    if arguments.json:
+        write_atomically(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
