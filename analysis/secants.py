@@ -18,7 +18,6 @@ in a fixed order, so that the result depends neither on the executor nor on its 
 from __future__ import annotations
 
 import copy
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -30,6 +29,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from npgd.gauss_newton import forward_mode, jacobian
+
 PANEL = 2048  # points of one side of a task
 TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays in cache
 KEEP = 8  # extremes of each tile recomputed in float64
@@ -40,9 +41,6 @@ TANGENT_CHUNK = 64  # latents whose Jacobians are computed together
 
 Result = TypeVar("Result")
 Pair = tuple[float, int, int]  # ratio, first point, second point
-
-# torch keeps the nesting level of forward-mode differentiation in process-wide state.
-_forward_mode = threading.Lock()
 
 
 # --------------------------------------------------------------------------- running the tasks
@@ -531,34 +529,11 @@ def _pilot(flat: np.ndarray, measured: np.ndarray, pairs: int = 1024) -> np.ndar
 # -------------------------------------------------------------------------------------- tangents
 
 
-def jacobian(
-    prior: Any, z: Float[torch.Tensor, "count k"]
-) -> tuple[Float[torch.Tensor, "count ..."], Float[torch.Tensor, "count k n"]]:
-    """G(z) and the columns dG/dz_j, flat, by forward mode for the whole batch at once.
-
-    G treats the samples of a batch one by one, so one directional derivative along e_j, the same
-    for every sample, gives column j of every Jacobian; the k directions are batched by vmap, or
-    taken in turn for modules that vmap does not know.
-    """
-    directions = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-
-    def along(direction: torch.Tensor) -> torch.Tensor:
-        return torch.func.jvp(prior.generate, (z,), (direction.expand_as(z),))[1]
-
-    with _forward_mode, torch.no_grad():
-        try:
-            columns = torch.func.vmap(along)(directions)
-        except RuntimeError:
-            columns = torch.stack([along(direction) for direction in directions])
-        images = prior.generate(z)
-    return images.cpu(), columns.flatten(2).transpose(0, 1).cpu()
-
-
 def tangent(
     prior: Any, z: Float[torch.Tensor, "count k"], step: Float[torch.Tensor, "count k"]
 ) -> Float[torch.Tensor, "count ..."]:
     """J(z) step: the derivative of G along one direction at every z."""
-    with _forward_mode, one_thread(), torch.no_grad():
+    with forward_mode, one_thread(), torch.no_grad():
         return torch.func.jvp(prior.generate, (z,), (step,))[1].cpu()
 
 
@@ -629,13 +604,14 @@ def _tangent_task(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
 
 
 def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
-    images, columns = jacobian(prior, z)
+    columns = jacobian(prior, z).cpu()
+    shape, columns = columns.shape[2:], columns.flatten(2)
     tolerance = max(columns.shape[1:]) * torch.finfo(columns.dtype).eps
     q, r = torch.linalg.qr(columns.double().transpose(1, 2))
     u, s, vh = torch.linalg.svd(r)
     rank = (s > tolerance * s[:, :1]).sum(dim=1)
     count, k = z.shape
-    basis = (q @ u).transpose(1, 2).reshape(-1, *images.shape[1:])
+    basis = (q @ u).transpose(1, 2).reshape(-1, *shape)
     with torch.no_grad():
         stretched = operator(basis).reshape(count, u.shape[2], -1)
     low = torch.full((count,), torch.nan, dtype=torch.float64)

@@ -34,6 +34,11 @@ class GenerativePrior(nn.Module):
     ``encoder``: images to latents. Any pair of ``nn.Module``; both are put in evaluation mode and
     stay there (``train()`` has no effect), so that P is deterministic.
 
+    ``corrector``, if there is one, takes (w, z, generate) to a better latent for w (see
+    :mod:`npgd.networks.corrector`); G† is then the encoder followed by ``corrections`` such steps,
+    each at the price of a forward and a backward pass of G. Setting ``prior.corrections = 0`` gives
+    the paper's plain G∘G†.
+
     Raises ``TypeError`` for anything that is no module, ``ValueError`` where the networks' shapes
     do not fit ``latent_dim`` and ``image_shape`` (each is tried once on zeros).
     """
@@ -45,17 +50,35 @@ class GenerativePrior(nn.Module):
         latent_dim: int,
         image_shape: tuple[int, ...],
         name: str = "custom",
+        corrector: nn.Module | None = None,
+        corrections: int = 0,
     ) -> None:
         super().__init__()
-        for argument, network in (("generator", generator), ("encoder", encoder)):
+        networks = [("generator", generator), ("encoder", encoder)]
+        if corrector is not None:
+            networks.append(("corrector", corrector))
+        for argument, network in networks:
             if not isinstance(network, nn.Module):
                 raise TypeError(f"{argument}: {type(network).__name__}; expected a torch nn.Module")
-        self.generator, self.encoder = generator, encoder
+        self.generator, self.encoder, self.corrector = generator, encoder, corrector
+        self.corrections = corrections
+        self.architecture: dict[str, Any] | None = None  # of networks read from a file
         self.latent_dim = checks.integer(latent_dim, "latent_dim")
         self.image_shape = checks.image_shape(image_shape)
         self.name = name
         self.eval()
         self._try_out()
+
+    @property
+    def corrections(self) -> int:
+        """How many steps of the corrector follow the encoder."""
+        return self._corrections
+
+    @corrections.setter
+    def corrections(self, value: int) -> None:
+        self._corrections = checks.integer(value, "corrections", minimum=0)
+        if self._corrections > 0 and self.corrector is None:
+            raise ValueError(f"corrections: {value}, but this prior has no corrector")
 
     def _try_out(self) -> None:
         parameter = next(self.parameters(), None)
@@ -104,8 +127,15 @@ class GenerativePrior(nn.Module):
     def encode(
         self, w: Float[torch.Tensor, "batch channels height width"]
     ) -> Float[torch.Tensor, "batch k"]:
-        """G†(w): the latent of a point near w on range(G)."""
-        return self.encoder(checks.images(w, self.image_shape, "w"))
+        """G†(w): the latent of a point near w on range(G).
+
+        With corrections the result carries no gradient to w.
+        """
+        z = self.encoder(checks.images(w, self.image_shape, "w"))
+        for _ in range(self.corrections):
+            assert self.corrector is not None
+            z = self.corrector(w, z, self.generator)
+        return z
 
     def project(
         self, w: Float[torch.Tensor, "batch channels height width"]
@@ -139,7 +169,11 @@ class GenerativePrior(nn.Module):
         return z.to(device=self.device, dtype=self.dtype)
 
     def extra_repr(self) -> str:
-        return f"name={self.name!r}, latent_dim={self.latent_dim}, image_shape={self.image_shape}"
+        corrections = f", corrections={self.corrections}" if self.corrections else ""
+        return (
+            f"name={self.name!r}, latent_dim={self.latent_dim}, image_shape={self.image_shape}"
+            f"{corrections}"
+        )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -149,29 +183,36 @@ def _shape(shape: tuple[int, ...]) -> str:
 def save_prior(
     prior: GenerativePrior,
     path: str | os.PathLike[str],
-    architecture: Mapping[str, Mapping[str, Any]],
+    architecture: Mapping[str, Mapping[str, Any]] | None = None,
     card: Mapping[str, Any] | None = None,
     half: bool = True,
 ) -> None:
     """Write a prior's weights (in half precision unless ``half`` is false) and its card.
 
-    ``architecture`` maps "generator" and "encoder" to {"name": …, "settings": {…}} as
-    :func:`npgd.networks.build` takes them. Writes ``path`` (.safetensors) and, beside it, the card
+    ``architecture`` maps "generator" and "encoder" (and "corrector", where the prior has one) to
+    {"name": …, "settings": {…}} as :func:`npgd.networks.build` takes them; a prior that was loaded
+    knows its own. Writes ``path`` (.safetensors) and, beside it, the card
     (.json); each whole or not at all.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path: {path}; expected a name that ends in .safetensors")
+    architecture = architecture or prior.architecture
+    if architecture is None:
+        raise ValueError("architecture: none given, and the prior was not loaded from a file")
     tensors = {}
     for key, value in prior.state_dict().items():
         small = half and value.is_floating_point()
         tensors[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
+    parts = ["generator", "encoder"] + (["corrector"] if prior.corrector is not None else [])
     description = {
         "name": prior.name,
         "latent_dim": prior.latent_dim,
         "image_shape": list(prior.image_shape),
-        "architecture": {part: dict(architecture[part]) for part in ("generator", "encoder")},
+        "architecture": {part: dict(architecture[part]) for part in parts},
     }
+    if prior.corrector is not None:
+        description["corrections"] = prior.corrections
     write_atomically(path, serialise(tensors, {"prior": json.dumps(description)}))
     if card is not None:
         text = json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
@@ -219,11 +260,14 @@ def _read_prior(path: Path, dtype: torch.dtype, device: str | torch.device) -> G
         description["latent_dim"],
         tuple(description["image_shape"]),
         name=description["name"],
+        corrector=networks.get("corrector"),
+        corrections=description.get("corrections", 0),
     )
     try:
         prior.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path}: its weights do not fit its architecture ({error})") from error
+    prior.architecture = description["architecture"]
     prior.requires_grad_(False).to(device=device, dtype=dtype)
     return channels_last(prior)
 

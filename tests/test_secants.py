@@ -15,13 +15,13 @@ from analysis.secants import (
     all_pairs,
     draw_latents,
     generate,
-    jacobian,
     ratio,
     secants_from,
     tangent,
     tangents,
 )
 from npgd import AffineSet, Gaussian, GenerativePrior
+from npgd.gauss_newton import jacobian
 from npgd.networks import DCGANGenerator, Encoder
 
 SHAPE = (1, 5, 6)
@@ -194,8 +194,7 @@ def test_a_scan_leaves_the_thread_setting_alone():
 def test_jacobian_against_differences(dcgan):
     prior = secants.converted(dcgan, torch.float64)
     z = draw_latents(6, 5, dtype=torch.float64)
-    points, columns = jacobian(prior, z)
-    assert torch.equal(points, generate(prior, z))
+    columns = jacobian(prior, z).flatten(2)
     step = 1e-6
     for j in range(6):
         shift = torch.zeros(6, dtype=torch.float64)
@@ -216,7 +215,7 @@ def test_jacobian_of_a_module_that_vmap_does_not_know():
 
     plain, branching = Curve(), Branching()
     z = draw_latents(4, 3)
-    assert torch.allclose(jacobian(branching, z)[1], 2 * jacobian(plain, z)[1])
+    assert torch.allclose(jacobian(branching, z), 2 * jacobian(plain, z))
 
 
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 6), m=st.integers(6, 20))

@@ -38,8 +38,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from ..networks import DCGANGenerator, Encoder
-from .gan import initialise_encoder
+from ..networks import Encoder, build
+from .gan import initialise_encoder, network_spec
 from .loop import (
     Average,
     Batches,
@@ -55,11 +55,9 @@ from .loop import (
 
 
 @dataclass(frozen=True)
-class ProjectorConfig:
-    """Settings of a projector's training; the defaults are what the shipped weights used."""
+class PointsConfig:
+    """The points w a projector is trained on, and how long."""
 
-    width: int = 64
-    hidden: int = 384
     noise_low: float = 0.02
     noise_high: float = 5.0
     real_fraction: float = 0.5
@@ -94,6 +92,14 @@ class ProjectorConfig:
             )
 
 
+@dataclass(frozen=True)
+class ProjectorConfig(PointsConfig):
+    """Settings of a projector's training; the defaults are what the shipped weights used."""
+
+    width: int = 64
+    hidden: int = 384
+
+
 # The setting of the paper, section 4.1: white noise of standard deviation 1 on samples of G.
 PAPER = ProjectorConfig(
     noise_low=1.0,
@@ -111,15 +117,22 @@ def _log_uniform(low: float, high: float, n: int, generator: torch.Generator) ->
     return torch.rand(n, generator=generator).mul_(span).add_(math.log(low)).exp_()
 
 
-class ProjectorTask:
-    """One step: inputs around x* (white noise, Aᵀy, the iteration's own points), targets x*."""
+class PointsTask:
+    """One step: points around x* (white noise, Aᵀy, the iteration's own), targets x*.
+
+    What is trained on them is a subclass's: its networks, and `train_on`.
+    """
+
+    networks: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    average: Average
 
     def __init__(
         self,
         generator_network: nn.Module,
         latent_dim: int,
         images: UInt8[torch.Tensor, "n c h w"] | None,
-        config: ProjectorConfig,
+        config: PointsConfig,
         device: str | torch.device = "cpu",
     ) -> None:
         if config.real_fraction > 0 and images is None:
@@ -137,17 +150,19 @@ class ProjectorTask:
         self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
         with torch.no_grad():
             self.shape = tuple(self.g(self.fixed[:1].to(self.device)).shape[1:])
-        channels = self.shape[0]
-        self.e = Encoder(latent_dim, config.width, config.hidden, channels)
-        initialise_encoder(self.e, generator_for(config.seed, 2))
-        mean = Encoder(latent_dim, config.width, config.hidden, channels)
-        for network in (self.e, mean):
-            channels_last(network.to(self.device))
-        self.average = Average(self.e, mean, config.average)
-        self.networks: dict[str, nn.Module] = {"encoder": self.e, "average": mean}
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": torch.optim.Adam(self.e.parameters(), lr=config.learning_rate)
-        }
+
+    def train_on(
+        self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Backward from the losses of the points w; returns P(w), image loss and latent loss.
+
+        `z` are the latents of the first x_true (the samples of G), `weight` that of each image.
+        """
+        raise NotImplementedError
+
+    def projected(self, w: torch.Tensor) -> torch.Tensor:
+        """P(w) with the averaged weights."""
+        raise NotImplementedError
 
     def _targets(self, i: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """x* (samples of G first, then real images) and the z of the samples."""
@@ -160,7 +175,7 @@ class ProjectorTask:
 
     def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         config = self.config
-        optimiser = self.optimisers["encoder"]
+        (optimiser,) = self.optimisers.values()
         set_rate(optimiser, config.learning_rate * decayed(i, total))
         x_true, z = self._targets(i, generator)
         b, n = len(x_true), x_true[0].numel()
@@ -182,21 +197,14 @@ class ProjectorTask:
         optimiser.zero_grad(set_to_none=True)
         image = latent = torch.zeros((), device=self.device)
         for visit in range(config.visits):
-            code = self.e(w)
-            x = self.g(code)
             deviation = (w - x_true).square().mean(dim=(1, 2, 3))
             weight = 1.0 / (1.0 + deviation) if config.balanced else torch.ones_like(deviation)
-            image_loss = (weight * (x - x_true).square().mean(dim=(1, 2, 3))).mean()
-            latent_loss = torch.zeros((), device=self.device)
-            if self.n_samples > 0:
-                errors = (code[: self.n_samples] - z).square().mean(dim=1)
-                latent_loss = (weight[: self.n_samples] * errors).mean()
-            ((image_loss + config.latent_weight * latent_loss) / config.visits).backward()
-            image = image + image_loss.detach() / config.visits
-            latent = latent + latent_loss.detach() / config.visits
+            x, image_loss, latent_loss = self.train_on(w, x_true, z, weight)
+            image = image + image_loss / config.visits
+            latent = latent + latent_loss / config.visits
             if visit + 1 < config.visits:
-                residual = x.detach().flatten(1) - flat
-                w = x.detach() - eta * ((residual @ a.T) @ a).view_as(x_true)
+                residual = x.flatten(1) - flat
+                w = x - eta * ((residual @ a.T) @ a).view_as(x_true)
         optimiser.step()
         self.average.update(i)
         return {"image": image, "latent": latent}
@@ -206,14 +214,66 @@ class ProjectorTask:
         """Rows of eight: samples, then the same samples projected from under noise σ = 1."""
         x = self.g(self.fixed.to(self.device))
         noise = torch.randn(x.shape, generator=generator_for(self.config.seed, 4)).to(self.device)
-        projected = self.g(self.average.average(x + noise))
+        projected = self.projected(x + noise)
         rows = [part for pair in zip(x.split(8), projected.split(8), strict=True) for part in pair]
         return torch.cat(rows)
+
+    def backward(
+        self,
+        code: torch.Tensor,
+        x_true: torch.Tensor,
+        z: torch.Tensor,
+        weight: torch.Tensor,
+        share: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Backward from `share` of the losses of the latents `code`; G(code) and the losses."""
+        x = self.g(code)
+        image = (weight * (x - x_true).square().mean(dim=(1, 2, 3))).mean()
+        latent = torch.zeros((), device=self.device)
+        if self.n_samples > 0:
+            errors = (code[: self.n_samples] - z).square().mean(dim=1)
+            latent = (weight[: self.n_samples] * errors).mean()
+        (share * (image + self.config.latent_weight * latent)).backward()
+        return x.detach(), image.detach(), latent.detach()
+
+
+class ProjectorTask(PointsTask):
+    """The encoder G†, from scratch."""
+
+    def __init__(
+        self,
+        generator_network: nn.Module,
+        latent_dim: int,
+        images: UInt8[torch.Tensor, "n c h w"] | None,
+        config: ProjectorConfig,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(generator_network, latent_dim, images, config, device)
+        channels = self.shape[0]
+        size = (channels, self.shape[1])
+        self.e = Encoder(latent_dim, config.width, config.hidden, *size)
+        initialise_encoder(self.e, generator_for(config.seed, 2))
+        mean = Encoder(latent_dim, config.width, config.hidden, *size)
+        for network in (self.e, mean):
+            channels_last(network.to(self.device))
+        self.average = Average(self.e, mean, config.average)
+        self.networks: dict[str, nn.Module] = {"encoder": self.e, "average": mean}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {
+            "encoder": torch.optim.Adam(self.e.parameters(), lr=config.learning_rate)
+        }
+
+    def train_on(
+        self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.backward(self.e(w), x_true, z, weight, 1 / self.config.visits)
+
+    def projected(self, w: torch.Tensor) -> torch.Tensor:
+        return self.g(self.average.average(w))
 
 
 def load_generator(
     directory: str | os.PathLike[str],
-) -> tuple[DCGANGenerator, dict[str, Any], str]:
+) -> tuple[nn.Module, dict[str, Any], str]:
     """The averaged generator of a finished training run, its configuration, and its digest.
 
     Raises ``ValueError`` where the directory holds no generator's run, or one not finished.
@@ -236,7 +296,7 @@ def load_generator(
         )
     prefix = "network/average/"
     weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    g = DCGANGenerator(config["latent_dim"], config["width"], config["channels"])
+    g = build(**network_spec("generator", config))
     g.load_state_dict(weights)
     return g.eval(), config, tensors_digest(weights)
 

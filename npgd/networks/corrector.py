@@ -1,0 +1,79 @@
+"""A learned gradient step on ‖w − G(z)‖², which corrects the encoder's latent.
+
+The encoder G† sees w alone and cannot know how far its answer G(G†(w)) is from w. A corrector sees
+the residual, through the only directions of it that matter: g = J(z)ᵀ(w − G(z)), J the Jacobian of
+G at z, one backward pass of G. With ρ the residual's root mean square and u = (w − G(z))/ρ,
+
+    z ← z + ρ/(1 + ρ) · ( C (h ⊙ B g) + b ),    g = J(z)ᵀ u/√n,    h, b = MLP(g, z, log ρ, ‖g‖).
+
+Gauss–Newton is the case C (h ⊙ B ·) = √n (JᵀJ)⁻¹. For small residuals the step is linear in the
+residual, with a preconditioner that depends on z; for large ones, where w is mostly noise, it is
+bounded, and the network has learnt how far to trust g. Learned gradient steps: Andrychowicz et al.,
+NIPS 2016; Putzky and Welling, arXiv 1706.04008 (recurrent inference machines); Adler and Öktem,
+Inverse Problems 33, 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+Latents = Float[torch.Tensor, "batch k"]
+Images = Float[torch.Tensor, "batch channels height width"]
+
+
+class Corrector(nn.Module):
+    """One learned gradient step; the same weights serve every step.
+
+    Args:
+        latent_dim: k.
+        hidden: units of the network's two hidden layers, and products h ⊙ B g.
+    """
+
+    def __init__(self, latent_dim: int, hidden: int = 384) -> None:
+        super().__init__()
+        self.latent_dim, self.hidden = latent_dim, hidden
+        self.trunk = nn.Sequential(
+            nn.Linear(2 * latent_dim + 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.gate = nn.Linear(hidden, hidden)  # h
+        self.shift = nn.Linear(hidden, latent_dim)  # b
+        self.spread = nn.Linear(latent_dim, hidden, bias=False)  # B
+        self.gather = nn.Linear(hidden, latent_dim, bias=False)  # C
+
+    def forward(
+        self, w: Images, z: Latents, generate: Callable[[Latents], Images]
+    ) -> Float[torch.Tensor, "batch k"]:
+        """The latent after the step from z; gradients reach the weights, not z or w."""
+        with torch.enable_grad():
+            free = z.detach().requires_grad_()
+            x = generate(free)
+            residual = (w - x).detach()
+            rho = residual.square().mean(dim=(1, 2, 3)).add(1e-12).sqrt()[:, None]
+            (g,) = torch.autograd.grad((x * residual).sum(), free)
+        g = g / (rho * residual[0].numel() ** 0.5)
+        size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
+        features = self.trunk(torch.cat([g, z.detach(), rho.log(), size], dim=1))
+        step = self.gather(self.gate(features) * self.spread(g)) + self.shift(features)
+        return z.detach() + rho / (1 + rho) * step
+
+
+def initialise_corrector(corrector: Corrector, generator: torch.Generator) -> None:
+    """Start near a gradient step of half length: h = 1, b = 0 and C B = I/2, but for small weights.
+
+    The other layers are N(0, 1/fan-in), all drawn from ``generator``.
+    """
+    with torch.no_grad():
+        for part in corrector.modules():
+            if isinstance(part, nn.Linear):
+                fan_in = part.weight.shape[1]
+                part.weight.normal_(0.0, (1.0 / fan_in) ** 0.5, generator=generator)
+                if part.bias is not None:
+                    part.bias.zero_()
+        corrector.gate.weight.mul_(0.1)
+        corrector.gate.bias.fill_(1.0)
+        corrector.shift.weight.mul_(0.1)
+        corrector.gather.weight.copy_(0.5 * torch.linalg.pinv(corrector.spread.weight))

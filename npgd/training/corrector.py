@@ -1,0 +1,119 @@
+"""Train the corrector of a projector, with G and G† frozen.
+
+The same points w, targets x* and losses as for the encoder (:mod:`npgd.training.projector`), at the
+latent after each of ``corrections`` steps; no gradient runs from one step into the one before.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import nn
+
+from .. import checks
+from ..networks.corrector import Corrector, initialise_corrector
+from .loop import Average, generator_for, tensors_digest, train
+from .projector import PointsConfig, PointsTask
+
+
+@dataclass(frozen=True)
+class CorrectorConfig(PointsConfig):
+    """Settings of a corrector's training; the defaults are what the shipped weights used."""
+
+    hidden: int = 384
+    corrections: int = 2
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.integer(self.hidden, "hidden")
+        checks.integer(self.corrections, "corrections")
+
+
+class CorrectorTask(PointsTask):
+    """The corrector, from a gradient step of half length."""
+
+    config: CorrectorConfig
+
+    def __init__(
+        self,
+        generator_network: nn.Module,
+        encoder_network: nn.Module,
+        latent_dim: int,
+        images: UInt8[torch.Tensor, "n c h w"] | None,
+        config: CorrectorConfig,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__(generator_network, latent_dim, images, config, device)
+        self.e = encoder_network.to(self.device).eval().requires_grad_(False)
+        self.c = Corrector(latent_dim, config.hidden)
+        initialise_corrector(self.c, generator_for(config.seed, 2))
+        mean = Corrector(latent_dim, config.hidden)
+        for network in (self.c, mean):
+            network.to(self.device)
+        self.average = Average(self.c, mean, config.average)
+        self.networks = {"corrector": self.c, "average": mean}
+        self.optimisers = {
+            "corrector": torch.optim.Adam(self.c.parameters(), lr=config.learning_rate)
+        }
+
+    def train_on(
+        self,
+        w: Float[torch.Tensor, "batch c h w"],
+        x_true: torch.Tensor,
+        z: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        steps = self.config.corrections
+        with torch.no_grad():
+            code = self.e(w)
+        for _ in range(steps):
+            code = self.c(w, code, self.g)
+            share = 1 / (steps * self.config.visits)
+            x, image, latent = self.backward(code, x_true, z, weight, share)
+        return x, image, latent
+
+    def projected(self, w: torch.Tensor) -> torch.Tensor:
+        code = self.e(w)
+        for _ in range(self.config.corrections):
+            code = self.average.average(w, code, self.g)
+        return self.g(code)
+
+
+def train_corrector(
+    generator_network: nn.Module,
+    encoder_network: nn.Module,
+    latent_dim: int,
+    images: UInt8[torch.Tensor, "n c h w"] | None,
+    directory: str | os.PathLike[str],
+    config: CorrectorConfig | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+    checkpoint_every: int = 500,
+) -> Corrector:
+    """Train (or go on training) a corrector for frozen G and G†; returns the averaged one.
+
+    A run is not resumed with other networks: their digests are stored. Raises ``ValueError`` for
+    settings that do not fit together.
+    """
+    config = config or CorrectorConfig()
+    stored: dict[str, Any] = {"kind": "corrector", "latent_dim": latent_dim}
+    for name, network in (("generator", generator_network), ("encoder", encoder_network)):
+        stored[name] = tensors_digest({k: v.cpu() for k, v in network.state_dict().items()})
+    task = CorrectorTask(generator_network, encoder_network, latent_dim, images, config, device)
+    train(
+        task,
+        steps=config.steps,
+        directory=directory,
+        config={**stored, **asdict(config)},
+        seed=config.seed,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
+    )
+    average = task.average.average
+    assert isinstance(average, Corrector)
+    return average
