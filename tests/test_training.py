@@ -2,14 +2,18 @@
 
 import itertools
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from npgd.data import to_pixels
 from npgd.networks import DCGANDiscriminator, DCGANGenerator, Encoder
@@ -22,6 +26,7 @@ from npgd.training import (
     train_generator,
     train_projector,
 )
+from npgd.training.augment import AUGMENTATIONS, augment, cutout, translation
 from npgd.training.gan import GeneratorTask, latent_moments
 from npgd.training.loop import Average, Batches, checkpoints, decayed, generator_for
 from npgd.training.projector import ProjectorTask
@@ -85,6 +90,21 @@ def test_latent_moments_vanish_for_whitened_latents():
     assert float(latent_moments(2 * white)) == pytest.approx(9.0)
 
 
+def test_moments_by_pairs_are_free_of_the_batch_s_error():
+    """The mean over batches is the value for the distribution, here N(0, s²I) with k > b."""
+    z = torch.randn(2000, 8, 12, generator=generator_for(2), dtype=torch.float64)
+    for scale in (1.0, 0.5):
+        values = torch.stack([latent_moments(scale * batch, unbiased=True) for batch in z])
+        error = float(values.std()) / len(z) ** 0.5
+        assert float(values.mean()) == pytest.approx((scale**2 - 1) ** 2, abs=4 * error)
+    assert float(torch.stack([latent_moments(batch) for batch in z]).mean()) > 1.5
+    shifted = torch.stack([latent_moments(batch + 0.5, unbiased=True) for batch in z])
+    # E z = ½·1 adds ¼ k to ‖E z‖², and E zzᵀ − I = ¼·11ᵀ, of squared norm k²/16.
+    expected = 0.25 + 12 / 16
+    error = float(shifted.std()) / len(z) ** 0.5
+    assert float(shifted.mean()) == pytest.approx(expected, abs=4 * error)
+
+
 def test_the_rate_falls_from_one_and_never_to_zero():
     rates = [decayed(i, 100) for i in range(100)]
     assert rates[0] == rates[50] == 1
@@ -130,26 +150,57 @@ torch.set_num_threads(1)
 from npgd.training import GeneratorConfig, train_generator
 from npgd.training.loop import generator_for
 images = torch.randint(0, 256, (64, 1, 28, 28), generator=generator_for(0), dtype=torch.uint8)
-config = GeneratorConfig(latent_dim=3, width=4, epochs=30, batch_size=16, coverage=1.0)
+config = GeneratorConfig(latent_dim=3, width=4, epochs=15, batch_size=16, coverage=1.0)
 train_generator(images, sys.argv[1], config, checkpoint_every=3)
 """
+COMMAND = [sys.executable, "-c", SCRIPT]
 
 
-def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path):
-    """SIGKILL somewhere in the middle: the files left behind suffice, bit for bit."""
-    command = [sys.executable, "-c", SCRIPT]
-    subprocess.run([*command, str(tmp_path / "alone")], check=True)
-    process = subprocess.Popen([*command, str(tmp_path / "killed")])
-    deadline = time.monotonic() + 60
-    while len(checkpoints(tmp_path / "killed")) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory):
+    """The end of a training of 60 steps that nothing happened to."""
+    directory = tmp_path_factory.mktemp("alone")
+    subprocess.run([*COMMAND, str(directory)], check=True)
+    return load_checkpoint(checkpoints(directory)[-1])
+
+
+def kill_at(directory, step, pause):
+    """Start the training, and SIGKILL it `pause` seconds after a checkpoint of `step` or later."""
+    process = subprocess.Popen([*COMMAND, str(directory)])
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        found = checkpoints(directory)
+        if found and int(found[-1].stem.split("-")[1]) >= step:
+            time.sleep(pause)
+            break
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert load_checkpoint(checkpoints(tmp_path / "killed")[-1])[0] < 120
-    subprocess.run([*command, str(tmp_path / "killed")], check=True)
-    ends = [load_checkpoint(checkpoints(tmp_path / run)[-1]) for run in ("alone", "killed")]
-    assert ends[0][0] == ends[1][0] == 120
-    assert all(torch.equal(ends[0][1][key], ends[1][1][key]) for key in ends[0][1])
+
+
+def assert_it_ends_as(directory, left_alone):
+    subprocess.run([*COMMAND, str(directory)], check=True)
+    step, tensors = load_checkpoint(checkpoints(directory)[-1])
+    assert step == left_alone[0] == 60
+    assert tensors.keys() == left_alone[1].keys()
+    assert all(torch.equal(tensors[key], left_alone[1][key]) for key in tensors)
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path, left_alone):
+    """SIGKILL somewhere in the middle, twice: the files left behind suffice, bit for bit."""
+    for step in (3, 30):
+        kill_at(tmp_path, step, 0.01)
+        assert step <= load_checkpoint(checkpoints(tmp_path)[-1])[0] < 60
+    assert_it_ends_as(tmp_path, left_alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", range(20))
+def test_twenty_random_moments(moment, tmp_path, left_alone):
+    """Where in a step, a checkpoint or a log line the signal falls is left to chance."""
+    draw = np.random.default_rng(moment)
+    kill_at(tmp_path, int(draw.integers(0, 58)), draw.uniform(0, 0.1))
+    assert_it_ends_as(tmp_path, left_alone)
 
 
 def test_a_tampered_checkpoint_is_refused_and_the_one_before_used(images, tmp_path):
@@ -225,8 +276,247 @@ def test_settings_that_make_no_sense_are_named(change, message):
 
 
 def test_images_of_another_kind_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"uint8 \(n, channels, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"uint8 \(n, channels, 28, 28\) or"):
         train_generator(torch.zeros(8, 1, 28, 28), tmp_path, GAN)
     with pytest.raises(ValueError, match="batch_size"):
         train_generator(torch.zeros(8, 1, 28, 28, dtype=torch.uint8), tmp_path, GAN)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- 64×64 ------------------------------------------------------------------------------------
+
+COLOUR = replace(GAN, epochs=2, batch_size=4, unbiased=True, flips=True)
+
+
+@pytest.fixture(scope="module")
+def colours():
+    shape = (8, 3, 64, 64)
+    return torch.randint(0, 256, shape, generator=generator_for(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"augment": "color,translation,cutout"},
+        {"architecture": "sagan", "loss": "wasserstein", "augment": "translation"},
+    ],
+    ids=["dcgan", "sagan"],
+)
+def test_colour_trainings_stop_and_go_on_to_the_same_bits(change, colours, tmp_path, monkeypatch):
+    config = replace(COLOUR, **change)
+    alone = train_generator(colours, tmp_path / "alone", config, checkpoint_every=1)
+    original = GeneratorTask.step
+
+    def step(self, i, *rest):
+        if i == 2:
+            raise KeyboardInterrupt
+        return original(self, i, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GeneratorTask, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train_generator(colours, tmp_path / "stopped", config, checkpoint_every=1)
+    resumed = train_generator(colours, tmp_path / "stopped", config, checkpoint_every=1)
+    for a, b in zip(alone.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    loaded, stored, _ = load_generator(tmp_path / "alone")
+    z = torch.randn(2, 3)
+    assert torch.equal(loaded(z), alone(z)) and loaded(z).shape == (2, 3, 64, 64)
+    assert stored["architecture"] == config.architecture
+    # what is saved needs no spectral normalisation
+    assert not any("parametrizations" in key for key in loaded.state_dict())
+
+
+def test_mixed_precision_is_close_and_keeps_weights_in_float32(colours):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        task = GeneratorTask(colours, replace(COLOUR, precision=precision))
+        losses[precision] = task.step(0, 4, generator_for(0))
+        for network in task.networks.values():
+            assert all(p.dtype == torch.float32 for p in network.parameters())
+    for name, value in losses["float32"].items():
+        mixed = losses["bfloat16"][name]
+        assert float(mixed) == pytest.approx(float(value), rel=0.05)
+        assert name == "moments" or not torch.equal(mixed, value)
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(images, tmp_path):
+    train_generator(images, tmp_path, GAN)
+    path = tmp_path / "config.json"
+    kept = {"kind", "channels", "steps", "latent_dim", "width", "coverage", "latent_weight"}
+    kept |= {"epochs", "batch_size", "learning_rate", "average", "seed"}
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({key: stored[key] for key in kept}))
+    train_generator(images, tmp_path, GAN)
+    with pytest.raises(ValueError, match="flips: False there, True now"):
+        train_generator(images, tmp_path, replace(GAN, flips=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"augment": "color,blur"}, "augment: 'blur'"),
+        ({"precision": "float16"}, "precision: 'float16'"),
+        ({"loss": "hinge"}, "loss: 'hinge'"),
+        ({"loss": "wasserstein"}, "expected 'sagan'"),
+        ({"architecture": "vae"}, "architecture: 'vae'"),
+    ],
+)
+def test_generator_settings_that_make_no_sense_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(GAN, **change)
+
+
+def test_sagan_refuses_other_sizes(images, tmp_path):
+    with pytest.raises(ValueError, match="64×64"):
+        train_generator(images, tmp_path, replace(GAN, architecture="sagan"))
+
+
+# --- augmentation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentations_are_differentiable_and_drawn_image_by_image(name):
+    x = torch.rand(3, 3, 8, 8, generator=generator_for(1), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: augment(x, name, generator_for(2)), x)
+    out = augment(x, name, generator_for(2))
+    assert torch.equal(out, augment(x, name, generator_for(2)))
+    same = augment(x[:1].expand(64, -1, -1, -1), name, generator_for(3))
+    assert len({tuple(row.tolist()) for row in same.detach().flatten(1)}) > 8
+    assert augment(x, "", generator_for(2)) is x
+
+
+def test_translation_moves_and_fills_with_zeros():
+    """Against slicing: every image is the original shifted by at most an eighth."""
+    x = torch.rand(40, 2, 16, 24, generator=generator_for(4)) + 1
+    moved = translation(x, generator_for(5))
+    shifts = set()
+    for image, out in zip(x, moved, strict=True):
+        padded = torch.nn.functional.pad(image, (3, 3, 2, 2))
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(7)
+            if torch.equal(padded[:, top : top + 16, left : left + 24], out)
+        ]
+        assert len(found) == 1
+        shifts |= set(found)
+    assert {top for top, _ in shifts} == set(range(5))
+    assert {left for _, left in shifts} == set(range(7))
+
+
+def test_cutout_hides_a_square():
+    x = torch.ones(200, 2, 16, 16)
+    hidden = cutout(x, generator_for(6)) == 0
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+    rows, columns = hidden[:, 0].any(dim=2).sum(1), hidden[:, 0].any(dim=1).sum(1)
+    assert torch.equal(hidden[:, 0].sum(dim=(1, 2)), rows * columns)  # a rectangle …
+    assert int(rows.max()) == int(columns.max()) == 8  # … of 8, less what is outside
+    assert int(rows.min()) == 4 or int(rows.min()) == 3
+
+
+def test_flips_mirror_half_of_the_real_images(colours):
+    """With the same draw of z, D and G see x mirrored or not: about half over many steps."""
+    task = GeneratorTask(colours, replace(COLOUR, coverage=0.0))
+    seen = []
+    task._through = lambda network, x: seen.append((network, x)) or network(x)
+    mirrored = []
+    for i in range(8):
+        seen.clear()
+        task.step(i, 100, generator_for(7, i))
+        shown = next(x for network, x in seen if network is task.d)
+        for image, original in zip(shown, task.batches(i), strict=True):
+            assert torch.equal(image, original) or torch.equal(image, original.flip(2))
+            mirrored.append(not torch.equal(image, original))
+    assert 8 <= sum(mirrored) <= 24  # of 32; outside with probability 0.4 %
+
+
+# --- several processes ------------------------------------------------------------------------
+
+TOGETHER = """
+import sys, torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from npgd.training import GeneratorConfig, train_generator
+from npgd.training import loop
+from npgd.training.gan import GeneratorTask
+from npgd.training.loop import generator_for
+rank, out = loop.processes().rank, sys.argv[1]
+seen = {}
+original = loop.Processes.average
+
+def average(self, tensors):
+    parts = list(tensors)
+    before = [part.clone() for part in parts]
+    original(self, parts)
+    for moment, values in (("before", before), ("after", parts)):
+        for i, value in enumerate(values):
+            seen.setdefault(f"{moment}/{calls[0]}/{i}", value.clone())
+    calls[0] += 1
+
+calls = [0]
+loop.Processes.average = average
+end = GeneratorTask.step
+
+def step(self, i, *rest):
+    seen.setdefault("batch", self.batches(0).clone())
+    GeneratorTask.last = self
+    return end(self, i, *rest)
+
+GeneratorTask.step = step
+images = torch.randint(0, 256, (128, 1, 28, 28), generator=generator_for(0), dtype=torch.uint8)
+config = GeneratorConfig(latent_dim=3, width=4, epochs=2, batch_size=32, coverage=1.0)
+train_generator(images, f"{out}/run", config, checkpoint_every=2)
+state = loop._state(GeneratorTask.last)
+save_file(state, f"{out}/state-{rank}.safetensors")
+seen = {key: value.contiguous() for key, value in seen.items()}
+save_file(seen, f"{out}/seen-{rank}.safetensors")
+"""
+
+
+def test_two_processes_train_one_network(tmp_path):
+    """Two processes of batch 32: shares of one order, averaged gradients, one and the same state.
+
+    What each sends is checked against the gradient that its share has by itself, computed here.
+    """
+    pytest.importorskip("accelerate", reason="the optional dependency accelerate is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = []
+    for rank in range(2):
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+        told |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
+        environment = os.environ | {key: str(value) for key, value in told.items()}
+        command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
+        running.append(subprocess.Popen(command, env=environment))
+    assert [process.wait(timeout=180) for process in running] == [0, 0]
+
+    ends = [load_file(tmp_path / f"state-{rank}.safetensors") for rank in range(2)]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    step, stored = load_checkpoint(checkpoints(tmp_path / "run")[-1])
+    assert step == 4 and all(torch.equal(stored[key], ends[0][key]) for key in stored)
+    assert json.loads((tmp_path / "run/config.json").read_text())["processes"] == 2
+
+    seen = [load_file(tmp_path / f"seen-{rank}.safetensors") for rank in range(2)]
+    for key in [key for key in seen[0] if key.startswith("before")]:
+        mean = (seen[0][key] + seen[1][key]) / 2
+        for rank in range(2):
+            assert torch.allclose(seen[rank][key.replace("before", "after")], mean, rtol=1e-6)
+
+    images = torch.randint(0, 256, (128, 1, 28, 28), generator=generator_for(0), dtype=torch.uint8)
+    whole = Batches(images, 64, seed=0)
+    assert torch.equal(torch.cat([part["batch"] for part in seen]), whole(0))
+    config = GeneratorConfig(latent_dim=3, width=4, batch_size=32, coverage=1.0)
+    for rank in range(2):
+        task = GeneratorTask(images, config)
+        x = seen[rank]["batch"]
+        z = torch.randn(32, 3, generator=generator_for(0, 0, 0, rank))
+        with torch.no_grad():
+            fake = task.g(z)
+        softplus = torch.nn.functional.softplus
+        loss = softplus(-task.d(x)).mean() + softplus(task.d(fake)).mean()
+        gradients = torch.autograd.grad(loss, list(task.d.parameters()))
+        for i, gradient in enumerate(gradients):
+            assert torch.allclose(seen[rank][f"before/0/{i}"], gradient, rtol=1e-3, atol=1e-6)
