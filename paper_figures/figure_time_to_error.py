@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ import table_methods
 from rich.console import Console
 
 # Okabe and Ito's colours, told apart by the colour-blind too; dashes tell them apart in grey.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def draw(cells: list[dict[str, Any]], out: Path) -> None:
@@ -34,7 +35,7 @@ def draw(cells: list[dict[str, Any]], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for cell, colour, dash in zip(cells, COLOURS, DASHES, strict=False):
+    for cell, colour, dash in zip(cells, cycle(COLOURS), cycle(DASHES), strict=False):
         # A logarithmic axis has no place for a start at rest: begin with the first step.
         points = [(t, e) for t, e in zip(cell["elapsed"], cell["error"], strict=True) if t > 0]
         points = [(t, e) for t, e in points if math.isfinite(e)]
