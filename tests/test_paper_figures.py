@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = sorted((Path(__file__).parent.parent / "paper_figures").glob("*.py"))
-NEED_MNIST = {"table_digits.py", "table_methods.py", "figure_time_to_error.py"}
+NEED_MNIST = {
+    "table_digits.py",
+    "table_methods.py",
+    "figure_time_to_error.py",
+    "table_design.py",
+    "figure_design.py",
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
