@@ -1,0 +1,360 @@
+"""Designed measurement matrices against Gaussian ones: κ, recovery error, measurements saved.
+
+    python paper_figures/table_design.py [--prior mnist] [--json FILE] [--quick] [--designs NAME …]
+
+For every design and m:
+
+- κ over all secants of held-out samples (another seed than the design's), over their tangents, and
+  where a search leads; each from below, and together the κ that is set against 2.
+- NPGD's mean squared error per pixel on the first MNIST test digits (NPGD_DATA), 30 iterations from
+  x_0 = Aᵀy, no noise, with the step chosen on the first training digits for each matrix.
+- How many Gaussian measurements one of its own replaces: the m at which the Gaussian curve,
+  linear in log m between the m measured, has the same error, over the design's m. The two numbers
+  in brackets are those of the error ± its standard error.
+
+Then, for `--span-prior` (mnist-k100, the generator of the paper's kind), the ratio of the largest
+to the least ‖A s‖² over held-out unit secants, beside the ratio that the paper's histograms show.
+
+With --json every cell is written as soon as it is known, and cells that are there are not computed
+again. All in float32; a Gaussian's seed is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+
+import analysis
+import npgd
+from analysis.secants import all_pairs, draw_latents, generate, tangents
+from npgd.data import mnist
+from npgd.training.loop import write_atomically
+
+MEASUREMENTS = (20, 50, 100, 200, 500)
+GAUSSIAN_CURVE = (20, 35, 50, 70, 100, 140, 200, 300, 400, 500, 784)
+HELD_OUT = 1  # seed of the samples that κ is measured on; designs use 0
+DESIGNS: dict[str, Callable[[npgd.GenerativePrior, int], npgd.LinearOperator]] = {
+    "Gaussian": lambda prior, m: npgd.Gaussian(prior.image_shape, m),
+    "Gaussian, whitened": lambda prior, m: npgd.whiten(npgd.Gaussian(prior.image_shape, m)),
+    "DCT, uniform": lambda prior, m: npgd.SubsampledDCT(prior.image_shape, m),
+    "DCT, adapted": lambda prior, m: analysis.design_dct(prior, m),
+    "secant PCA": lambda prior, m: analysis.design_secant_pca(prior, m),
+    "secant PCA, not unit": lambda prior, m: analysis.design_secant_pca(prior, m, unit=False),
+    "NuMax": lambda prior, m: analysis.design_numax(prior, m),
+    "minimax": lambda prior, m: analysis.design_minimax(prior, m),
+}
+# What the paper's histograms of ‖A s‖² on MNIST span (k = 100), largest over least; read off the
+# figure, whose rarest bins are too low to see, so that they are lower bounds.
+PAPER = {
+    "random": {20: 2.4, 50: 1.71, 100: 1.44, 200: 1.29, 500: 1.18},
+    "designed": {20: 1.50, 50: 1.20, 100: 1.07, 200: 1.03, 500: 1.01},
+    "super-resolution": {5: 2.6, 4: 2.0, 3: 1.54, 2: 1.20},
+    "inpainting": {14: 2.1, 10: 1.5, 6: 1.18, 3: 1.07},
+}
+
+
+# ----------------------------------------------------------------------------------------- cells
+
+
+class Cells:
+    """Results by name, kept in a JSON file if there is one; `settings` are part of the name."""
+
+    def __init__(self, path: Path | None, settings: str) -> None:
+        self.path, self.settings = path, settings
+        there = path is not None and path.exists()
+        self.known: dict[str, Any] = json.loads(path.read_text()) if there and path else {}
+
+    def __call__(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        key = f"{self.settings} | {name}"
+        if key not in self.known:
+            began = time.perf_counter(), time.process_time()
+            found = compute()
+            seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+            self.known[key] = {**found, "seconds": seconds[0], "processor_seconds": seconds[1]}
+            if self.path is not None:
+                write_atomically(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
+        return self.known[key]
+
+
+def constants(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) -> dict[str, Any]:
+    """κ by look on held-out samples, and the extremes that all looks found."""
+    rec = analysis.estimate_rec(
+        A,
+        prior,
+        points=200 if quick else 2000,
+        tangent_points=5 if quick else 200,
+        search_starts=2 if quick else 8,
+        search_steps=5 if quick else 60,
+        looks=("secants", "tangents", "search"),
+        seed=HELD_OUT,
+    )
+    looks = {name: look.kappa for name, look in rec.looks.items()}
+    return {**looks, "alpha": rec.alpha, "beta": rec.beta, "kappa": rec.kappa}
+
+
+def recovery(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) -> dict[str, float]:
+    """Mean error per pixel on test digits, with the step chosen on training digits."""
+    step = npgd.choose_step_size(A, prior, images=mnist("train", count=4 if quick else 16))
+    x = mnist("test", count=4 if quick else 200)
+    error = npgd.recover(A, A(x), npgd.NPGD(prior, step), x_true=x).error
+    assert error is not None
+    final = torch.nan_to_num(error[-1], nan=torch.inf)
+    return {
+        "error": float(final.mean()),
+        "se": float(final.std() / len(final) ** 0.5),
+        "step": step,
+    }
+
+
+def measure(
+    prior: npgd.GenerativePrior,
+    names: list[str],
+    measurements: tuple[int, ...],
+    curve: tuple[int, ...],
+    cells: Cells,
+    quick: bool,
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """All cells, by design and m; of a Gaussian also those of the curve, errors only."""
+    results: dict[str, dict[int, dict[str, Any]]] = {}
+    console = Console(stderr=True)
+    for name in names:
+        results[name] = {}
+        for m in measurements:
+
+            def compute(name: str = name, m: int = m) -> dict[str, Any]:
+                began = time.process_time()
+                A = DESIGNS[name](prior, m)
+                designed = time.process_time() - began
+                console.print(f"{name}, m = {m}: designed in {designed:.1f} s of processor")
+                found = {**constants(A, prior, quick), **recovery(A, prior, quick)}
+                return {**found, "m": A.m, "design_seconds": designed}
+
+            results[name][m] = cells(f"{name}, m = {m}", compute)
+    for m in curve:
+        if m not in results["Gaussian"]:
+            A = npgd.Gaussian(prior.image_shape, m)
+            results["Gaussian"][m] = cells(
+                f"Gaussian error, m = {m}", lambda A=A: {**recovery(A, prior, quick), "m": A.m}
+            )
+    return results
+
+
+# ------------------------------------------------------------------------- measurements replaced
+
+
+def gaussian_equivalent(curve: dict[int, dict[str, Any]], error: float) -> tuple[float, str]:
+    """The m at which the Gaussian curve reaches an error, and "", "<" or ">" beyond its ends.
+
+    The curve is made to fall first: at each m the least error up to there.
+    """
+    ms = sorted(curve)
+    errors = np.minimum.accumulate([curve[m]["error"] for m in ms])
+    if error >= errors[0]:
+        return ms[0], "<" if error > errors[0] else ""
+    if error < errors[-1]:
+        return ms[-1], ">"
+    return float(np.exp(np.interp(-error, -errors, np.log(ms)))), ""
+
+
+def replaced(curve: dict[int, dict[str, Any]], cell: dict[str, Any]) -> str:
+    """Gaussian measurements that one of the design's replaces, with the spread of ± one error."""
+    values = []
+    for error in (cell["error"], cell["error"] + cell["se"], cell["error"] - cell["se"]):
+        m, side = gaussian_equivalent(curve, error)
+        values.append(f"{side}{m / cell['m']:.2g}")
+    return f"{values[0]} ({values[1]}–{values[2]})"
+
+
+# ------------------------------------------------------------------------------------------ spans
+
+
+def boxes(image_shape: tuple[int, int, int], factor: int) -> npgd.LinearOperator:
+    """Super-resolution for a factor that does not divide the sides: black is added around."""
+    channels, height, width = image_shape
+    if height % factor == 0 and width % factor == 0:
+        return npgd.SuperResolution(image_shape, factor)
+    eye = torch.eye(channels * height * width).reshape(-1, *image_shape)
+    padded = functional.pad(eye, (0, -width % factor, 0, -height % factor))
+    return npgd.MatrixOperator(
+        functional.avg_pool2d(padded, factor).flatten(1).T.contiguous(), image_shape
+    )
+
+
+def span_operators(
+    prior: npgd.GenerativePrior, quick: bool
+) -> dict[str, dict[int, Callable[[], npgd.LinearOperator]]]:
+    """The operators of the paper's histograms."""
+    shape = prior.image_shape
+    makers: dict[str, Callable[[int], npgd.LinearOperator]] = {
+        "random": lambda m: npgd.Gaussian(shape, m),
+        "designed": lambda m: analysis.design_secant_pca(prior, m),
+        "super-resolution": lambda factor: boxes(shape, factor),
+        "inpainting": lambda hole: npgd.Inpainting(shape, hole=hole),
+    }
+    return {
+        kind: {
+            size: lambda make=make, size=size: make(size)
+            for size in (list(PAPER[kind])[:1] if quick else PAPER[kind])
+        }
+        for kind, make in makers.items()
+        if not quick or kind in ("random", "designed")
+    }
+
+
+def span(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) -> dict[str, Any]:
+    """‖A s‖² over held-out unit secants and tangents: its extremes and a histogram."""
+    z = draw_latents(prior.latent_dim, 200 if quick else 2000, HELD_OUT)
+    scan = all_pairs(A, generate(prior, z))
+    tangent = tangents(A, prior, z[: 3 if quick else 40])
+    return {
+        "m": A.m,
+        "secants": [scan.lowest[0][0], scan.highest[0][0]],
+        "middle": quantiles(scan.histogram, (0.0005, 0.9995)),
+        "tangents": [float(np.nanmin(tangent.low)), float(np.nanmax(tangent.high))],
+        "histogram": scan.histogram.to_dict(),
+    }
+
+
+def quantiles(histogram: Any, levels: tuple[float, ...]) -> list[float]:
+    """Quantiles of a histogram, linear within its bins."""
+    cumulated = np.concatenate([[0], np.cumsum(histogram.counts)]) + histogram.below
+    return [float(np.interp(q * histogram.total, cumulated, histogram.edges)) for q in levels]
+
+
+def spans(
+    prior: npgd.GenerativePrior, cells: Cells, quick: bool
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """By kind of operator and its size (m, factor or hole)."""
+    return {
+        kind: {
+            size: cells(f"span of {kind} {size}", lambda make=make: span(make(), prior, quick))
+            for size, make in operators.items()
+        }
+        for kind, operators in span_operators(prior, quick).items()
+    }
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+
+def number(value: float) -> str:
+    return f"{value:.3g}" if value < 1e12 else "∞"
+
+
+def cells_table(title: str, results: dict[str, dict[int, dict[str, Any]]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD)
+    heads = [
+        "design",
+        "m",
+        "κ secants",
+        "κ tangents",
+        "κ search",
+        "error",
+        "± se",
+        "Gaussian m / m",
+    ]
+    for head in heads:
+        table.add_column(head, justify="left" if head == "design" else "right")
+    curve = results["Gaussian"]
+    for name, by_m in results.items():
+        for m, cell in sorted(by_m.items()):
+            table.add_row(
+                name,
+                str(m) if cell["m"] == m else f"{cell['m']} (≤ {m})",
+                *(number(cell[k]) if k in cell else "" for k in ("secants", "tangents", "search")),
+                f"{cell['error']:.4f}",
+                f"{cell['se']:.4f}",
+                "" if name == "Gaussian" else replaced(curve, cell),
+            )
+        table.add_section()
+    return table
+
+
+def least_m(results: dict[str, dict[int, dict[str, Any]]]) -> Table:
+    """The smallest m measured at which κ < 2 is not contradicted, by what κ is taken over."""
+    table = Table(title="smallest m measured with held-out κ < 2", box=SIMPLE_HEAD)
+    for head in ("design", "secants", "tangents", "all three"):
+        table.add_column(head, justify="left" if head == "design" else "right")
+    for name, by_m in results.items():
+        row = []
+        for look in ("secants", "tangents", "kappa"):
+            good = [m for m, cell in sorted(by_m.items()) if cell.get(look, math.inf) < 2]
+            row.append(str(good[0]) if good else "none")
+        table.add_row(name, *row)
+    return table
+
+
+def spans_table(title: str, found: dict[str, dict[int, dict[str, Any]]]) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD)
+    for head in ("operator", "size", "m", "paper ≥", "99.9 % of secants", "secants", "tangents"):
+        table.add_column(head, justify="left" if head == "operator" else "right")
+    for kind, by_size in found.items():
+        for size, cell in by_size.items():
+            ratios = [
+                cell[k][1] / max(cell[k][0], 1e-300) for k in ("middle", "secants", "tangents")
+            ]
+            table.add_row(
+                kind, str(size), str(cell["m"]), f"{PAPER[kind][size]:g}", *map(number, ratios)
+            )
+        table.add_section()
+    return table
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What this script and figure_design.py have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--prior", default="mnist")
+    parser.add_argument("--span-prior", default="mnist-k100")
+    parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
+    parser.add_argument("--quick", action="store_true", help="two designs, one m, four digits")
+    parser.add_argument("--json", type=Path, help="keep every cell there")
+    return parser
+
+
+def run(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Cells of the comparison and of the spans, computed or read."""
+    quick = options.quick
+    names = [name for name in DESIGNS if name in options.designs or name == "Gaussian"]
+    if quick:
+        names = ["Gaussian", "secant PCA"]
+    prior = npgd.load_prior(options.prior)
+    cells = Cells(options.json, f"{options.prior}{' quick' * quick}")
+    results = measure(
+        prior,
+        names,
+        (20,) if quick else MEASUREMENTS,
+        (20, 50) if quick else GAUSSIAN_CURVE,
+        cells,
+        quick,
+    )
+    span_cells = Cells(options.json, f"{options.span_prior}{' quick' * quick}")
+    return results, spans(npgd.load_prior(options.span_prior), span_cells, quick)
+
+
+def main() -> None:
+    options = arguments(__doc__.split("\n\n")[0]).parse_args()
+    results, found = run(options)
+    console = Console()
+    console.print(cells_table(f"prior {options.prior}", results))
+    console.print(least_m(results))
+    title = f"prior {options.span_prior}: largest over least ‖A s‖², held-out unit secants"
+    console.print(spans_table(title, found))
+    total = sum(cell["processor_seconds"] for part in (*results.values(), *found.values())
+                for cell in part.values())  # fmt: skip
+    console.print(f"{total:.0f} s of processor in all, designs included")
+
+
+if __name__ == "__main__":
+    main()
