@@ -4,7 +4,8 @@
 
 From the file that `table_methods.py --timings --json FILE` wrote; without one the timings are
 measured here, or taken from that script's cache. Each curve is the mean error per pixel over the
-same digits, against the seconds that the whole batch of them had taken when that iterate stood.
+same digits, against the seconds that the whole batch of them had taken when that iterate stood,
+from the first iteration on: an error holds until the next iterate stands, hence the stairs.
 The level of NPGD's error at its end is drawn across, and the multiple of NPGD's time after which
 a rival first reaches it is marked.
 """
@@ -36,11 +37,10 @@ def draw(cells: list[dict[str, Any]], out: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for cell, colour, dash in zip(cells, cycle(COLOURS), cycle(DASHES), strict=False):
-        # A logarithmic axis has no place for a start at rest: begin with the first step.
-        points = [(t, e) for t, e in zip(cell["elapsed"], cell["error"], strict=True) if t > 0]
-        points = [(t, e) for t, e in points if math.isfinite(e)]
-        seconds, errors = zip(*points, strict=True)
-        axes.loglog(seconds, errors, color=colour, linestyle=dash, lw=1.8, label=cell["method"])
+        points = list(zip(cell["elapsed"], cell["error"], strict=True))[1:]
+        seconds, errors = zip(*((t, e) for t, e in points if math.isfinite(e)), strict=True)
+        style: dict[str, Any] = {"color": colour, "linestyle": dash, "drawstyle": "steps-post"}
+        axes.loglog(seconds, errors, lw=1.8, label=cell["method"], **style)
         axes.plot(seconds[-1], errors[-1], "o", color=colour, ms=4)
         reached = cell["time_to_npgd_error"]
         if reached is not None and cell["method"] != "NPGD":
@@ -48,9 +48,9 @@ def draw(cells: list[dict[str, Any]], out: Path) -> None:
             axes.annotate(
                 f"{cell['ratio']:.3g} times NPGD's",
                 (reached, cell["npgd_error"]),
-                xytext=(0, -14),
+                xytext=(-6, -12),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 fontsize=8,
                 color=colour,
             )
@@ -58,11 +58,10 @@ def draw(cells: list[dict[str, Any]], out: Path) -> None:
     axes.axhline(goal, color="0.5", lw=0.8, zorder=0)
     axes.annotate(
         "NPGD's error",
-        (1, goal),
+        (0, goal),
         xycoords=("axes fraction", "data"),
-        xytext=(-4, 3),
+        xytext=(4, 3),
         textcoords="offset points",
-        ha="right",
         fontsize=8,
         color="0.35",
     )
@@ -72,6 +71,7 @@ def draw(cells: list[dict[str, Any]], out: Path) -> None:
         ylabel="mean squared error per pixel, on [−1, 1]",
         title=f"MNIST test digits from m = {first['m']} Gaussian measurements, no noise",
     )
+    axes.set_ylim(bottom=0.7 * min(min(cell["error"]) for cell in cells))
     axes.grid(which="major", color="0.9", lw=0.6)
     axes.legend(frameon=False, fontsize=9)
     figure.savefig(out, dpi=160)

@@ -72,6 +72,7 @@ class Case:
 # A method is one line: its name, and how to build it.
 METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "NPGD": lambda case: npgd.NPGD(case.prior, case.step),
+    "NPGD, refined": lambda case: npgd.NPGD(case.prior, case.step, refine=3),
     "CSGM": lambda case: npgd.CSGM(case.prior),
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
