@@ -9,6 +9,7 @@ linear inverse problems", ICCV 2019. What the theory assumes and predicts is mea
 :mod:`analysis`, which this package never imports.
 """
 
+from .denoisers import WaveletShrinkage, load_denoiser, load_onenet
 from .operators import (
     Gaussian,
     Inpainting,
@@ -24,7 +25,17 @@ from .operators import (
 )
 from .priors import GenerativePrior, load_prior, prior_card, save_prior
 from .projectors import AffineSet, FiniteSet, LatentSearch
-from .solvers import CSGM, NPGD, PGDGAN, Lasso, Solution, choose_step_size, recover
+from .solvers import (
+    CSGM,
+    NPGD,
+    PGDGAN,
+    Lasso,
+    OneNet,
+    PnPADMM,
+    Solution,
+    choose_step_size,
+    recover,
+)
 
 __all__ = [
     "CSGM",
@@ -39,12 +50,17 @@ __all__ = [
     "LatentSearch",
     "LinearOperator",
     "MatrixOperator",
+    "OneNet",
+    "PnPADMM",
     "Solution",
     "SubsampledDCT",
     "SuperResolution",
+    "WaveletShrinkage",
     "Whitened",
     "as_operator",
     "choose_step_size",
+    "load_denoiser",
+    "load_onenet",
     "load_operator",
     "load_prior",
     "prior_card",

@@ -107,14 +107,15 @@ class Wavelet(nn.Module):
             block.copy_(self._matrix("rows", level).T @ block @ self._matrix("columns", level))
         return x
 
-    def details(self, c: Images) -> Iterator[Images]:
-        """Views of the three detail blocks of each level, finest first."""
+    def blocks(self, c: Images) -> Iterator[Images]:
+        """Views of each level's three detail blocks, finest first, and of the coarsest block."""
         _, height, width = self.image_shape
         for level in range(self.levels):
             h, w = height >> (level + 1), width >> (level + 1)
             yield c[..., :h, w : 2 * w]
             yield c[..., h : 2 * h, :w]
             yield c[..., h : 2 * h, w : 2 * w]
+        yield self._block(c, self.levels)
 
     def _matrix(self, name: str, level: int) -> torch.Tensor:
         return self.get_buffer(f"{name}{level}")

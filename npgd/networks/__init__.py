@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from .dcgan import DCGANDiscriminator, DCGANGenerator
+from .denoiser import DenoisingNetwork, ProximalNetwork
 from .encoder import Encoder
 from .sagan import SAGANDiscriminator, SAGANEncoder, SAGANGenerator
 
@@ -17,6 +18,8 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "DCGANGenerator": DCGANGenerator,
     "DCGANDiscriminator": DCGANDiscriminator,
     "Encoder": Encoder,
+    "DenoisingNetwork": DenoisingNetwork,
+    "ProximalNetwork": ProximalNetwork,
     "SAGANGenerator": SAGANGenerator,
     "SAGANDiscriminator": SAGANDiscriminator,
     "SAGANEncoder": SAGANEncoder,
@@ -38,7 +41,9 @@ __all__ = [
     "ARCHITECTURES",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DenoisingNetwork",
     "Encoder",
+    "ProximalNetwork",
     "SAGANDiscriminator",
     "SAGANEncoder",
     "SAGANGenerator",

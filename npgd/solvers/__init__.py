@@ -4,13 +4,17 @@ from npgd.solvers.base import Solution, Solver, State, recover
 from npgd.solvers.csgm import CSGM
 from npgd.solvers.lasso import Lasso
 from npgd.solvers.npgd import NPGD, choose_step_size
+from npgd.solvers.onenet import OneNet
 from npgd.solvers.pgdgan import PGDGAN
+from npgd.solvers.pnp_admm import PnPADMM
 
 __all__ = [
     "CSGM",
     "NPGD",
     "PGDGAN",
     "Lasso",
+    "OneNet",
+    "PnPADMM",
     "Solution",
     "Solver",
     "State",

@@ -32,8 +32,10 @@ from npgd.operators import LinearOperator
 from npgd.solvers.base import Images, Measurements, Solver
 from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
 
-# λ of "auto", relative to the least λ whose solution is the constant image o.
-RELATIVE_PENALTY = 1e-4
+# λ of "auto", relative to the least λ whose solution is the constant image o. Chosen on 16 training
+# digits under Gaussian A without noise: at m ≤ 200 a tenth of it, or ten times, changes the error
+# by less than 5 %; at m = 500 ten times doubles it or worse, and a tenth gains little.
+RELATIVE_PENALTY = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class Lasso(Solver[LassoState]):
     Args:
         transform: Ψ: "dct", "wavelet" (Daubechies' db4), "pixels", or an object of
             `npgd.transforms` made for A's image shape, for instance Wavelet(shape, "haar").
-        penalty: λ, a positive number; or "auto", that is 10⁻⁴ λ_max for each image, where
+        penalty: λ, a positive number; or "auto", that is 10⁻³ λ_max for each image, where
             λ_max = ‖2 Ψ Aᵀ(y − A o)‖_∞ is the least λ whose solution is x = o. "auto" is meant for
             measurements without noise; with noise of standard deviation s a measurement, λ of
             about s √(8 log n) times the norm of a column of A Ψᵀ is the usual order.
@@ -74,7 +76,7 @@ class Lasso(Solver[LassoState]):
     penalty: float | str = "auto"
     origin: float = -1.0
     continuation: int = 100
-    max_iter: int = 500
+    max_iter: int = 300
     tol: float = 1e-5
 
     def __post_init__(self) -> None:

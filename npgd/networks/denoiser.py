@@ -1,0 +1,128 @@
+"""Image-to-image networks: a denoiser that is told the noise level, and OneNet's proximal map.
+
+Both halve the image twice, through widths c, 2c, 4c, and double it again: two convolutions at each
+size, ReLU between them, nothing that normalises over the batch. Sides must be multiples of four.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+# Root mean square deviation that images on [-1, 1] are taken to have; it only sets scales.
+SPREAD = 0.5
+
+
+def _block(before: int, after: int, change: int = 0) -> nn.Sequential:
+    """Halve (change −1), keep (0) or double (1) the sides, then one convolution more."""
+    first: nn.Module
+    if change == 0:
+        first = nn.Conv2d(before, after, 3, 1, 1)
+    elif change < 0:
+        first = nn.Conv2d(before, after, 4, 2, 1)
+    else:
+        first = nn.ConvTranspose2d(before, after, 4, 2, 1)
+    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(after, after, 3, 1, 1), nn.ReLU())
+
+
+def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
+    """He's start for ReLU networks: weights N(0, 2/fan-in), biases 0, drawn from ``generator``."""
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                fan_in = part.weight[0].numel()
+                if isinstance(part, nn.ConvTranspose2d):  # (in, out, k, k), of stride s
+                    fan_in = part.weight[:, 0].numel() // (part.stride[0] * part.stride[1])
+                part.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
+                if part.bias is not None:
+                    part.bias.zero_()
+
+
+class DenoisingNetwork(nn.Module):
+    """D(w, σ): an estimate of the mean of x given w = x + σ·noise, by a small U-Net F.
+
+        D(w, σ) = a w + b F(c w, log σ),   c = 1/√(σ² + s²),   a = s² c²,   b = σ s c
+
+    with s = SPREAD: F sees inputs and is asked for outputs of size one at every noise level, and
+    D(w, σ) → w as σ → 0 (Karras, Aittala, Aila, Laine, NeurIPS 2022, table 1). log σ enters as a
+    constant channel. U-Net: Ronneberger, Fischer, Brox, MICCAI 2015; skips are added here.
+    """
+
+    def __init__(self, width: int = 12, channels: int = 1) -> None:
+        super().__init__()
+        c = width
+        self.channels = channels
+        self.down = nn.ModuleList(
+            [_block(channels + 1, c), _block(c, 2 * c, -1), _block(2 * c, 4 * c, -1)]
+        )
+        self.up = nn.ModuleList([_block(4 * c, 2 * c, 1), _block(2 * c, c, 1)])
+        self.last = nn.Conv2d(c, channels, 3, 1, 1)
+
+    def forward(
+        self, w: Float[torch.Tensor, "batch c h w"], sigma: float | Float[torch.Tensor, " batch"]
+    ) -> Float[torch.Tensor, "batch c h w"]:
+        if w.ndim != 4 or w.shape[1] != self.channels or w.shape[2] % 4 or w.shape[3] % 4:
+            raise ValueError(
+                f"w has shape {tuple(w.shape)}, expected (batch, {self.channels}, height, width)"
+                " with sides that are multiples of four"
+            )
+        level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device).clamp_min(1e-4)
+        level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
+        scale = (level.square() + SPREAD**2).rsqrt()
+        h = torch.cat([scale * w, level.log().expand(-1, 1, *w.shape[2:])], dim=1)
+        fine = self.down[0](h)
+        middle = self.down[1](fine)
+        h = self.up[0](self.down[2](middle)) + middle
+        h = self.up[1](h) + fine
+        return (SPREAD * scale).square() * w + level * SPREAD * scale * self.last(h)
+
+
+class ProximalNetwork(nn.Module):
+    """P = decoder∘encoder, OneNet's proximal map: no noise level, no skip past the latent.
+
+    Chang et al., ICCV 2017, section 3.3. ``encode`` gives the latent (4·width channels at a quarter
+    of the side) that the latent classifier looks at.
+    """
+
+    def __init__(self, width: int = 12, channels: int = 1) -> None:
+        super().__init__()
+        c = width
+        self.channels = channels
+        self.encoder = nn.Sequential(
+            _block(channels, c), _block(c, 2 * c, -1), _block(2 * c, 4 * c, -1)
+        )
+        self.decoder = nn.Sequential(
+            _block(4 * c, 2 * c, 1), _block(2 * c, c, 1), nn.Conv2d(c, channels, 3, 1, 1)
+        )
+
+    def encode(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch k p q"]:
+        if w.ndim != 4 or w.shape[1] != self.channels or w.shape[2] % 4 or w.shape[3] % 4:
+            raise ValueError(
+                f"w has shape {tuple(w.shape)}, expected (batch, {self.channels}, height, width)"
+                " with sides that are multiples of four"
+            )
+        return self.encoder(w)
+
+    def forward(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch c h w"]:
+        return self.decoder(self.encode(w))
+
+
+class NaturalnessClassifier(nn.Module):
+    """One logit an image (or latent image), positive for natural ones: OneNet's D and D_ℓ.
+
+    Three convolutions with LeakyReLU(0.2), the first two halving the sides, and a mean over places.
+    """
+
+    def __init__(self, channels: int = 1, width: int = 12) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 4, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, 1, 1),
+        )
+
+    def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, " batch"]:
+        return self.layers(x).mean(dim=(1, 2, 3))
