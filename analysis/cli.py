@@ -416,15 +416,15 @@ def design(
         # Only numax does without m.
         rows = m or 0
         operator: LinearOperator
+        count = points if source is p else None
         if method is Design.SECANT_PCA:
-            count = points if source is p else None
             operator = analysis.design_secant_pca(source, rows, points=count, seed=seed)
         elif method is Design.NUMAX:
-            operator = analysis.design_numax(source, m, delta=delta, seed=seed)
+            operator = analysis.design_numax(source, m, delta=delta, points=count, seed=seed)
         elif method is Design.MINIMAX:
             operator = analysis.design_minimax(source, rows, seed=seed)
         elif method is Design.DCT:
-            operator = analysis.design_dct(source, rows, seed=seed)
+            operator = analysis.design_dct(source, rows, points=count, seed=seed)
         elif method is Design.DCT_UNIFORM:
             operator = npgd.SubsampledDCT(p.image_shape, rows, seed=seed)
             operator.provenance = {"method": "dct-uniform", "m": rows, "seed": seed}

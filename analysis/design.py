@@ -207,10 +207,15 @@ def _centred(images: torch.Tensor, dtype: torch.dtype) -> Float[torch.Tensor, "N
     return flat
 
 
+def _squared_norms(flat: torch.Tensor) -> Float[torch.Tensor, " N"]:
+    # Not flat.square().sum(1), which would hold a second copy of the points.
+    return torch.linalg.vector_norm(flat, dim=1).square()
+
+
 def _covariance(flat: torch.Tensor) -> _Moment:
     """All pairs with weight 1: L = N I − 1 1ᵀ, and the mean is gone already."""
     count = len(flat)
-    trace = count * float(flat.square().sum(dtype=torch.float64))
+    trace = count * float(_squared_norms(flat).sum(dtype=torch.float64))
     return _Moment(lambda y: count * y, trace, count * (count - 1) // 2)
 
 
@@ -218,7 +223,7 @@ def _all_pairs(flat: torch.Tensor) -> _Moment:
     """All pairs with weight 1/‖x_i − x_j‖², equal points left out."""
     count = len(flat)
     panels = [slice(i, min(i + TILE, count)) for i in range(0, count, TILE)]
-    norms = flat.square().sum(1)
+    norms = _squared_norms(flat)
     tiles: list[tuple[slice, slice, torch.Tensor]] = []
     apart: list[_Pairs] = []
     degrees = flat.new_zeros(count, 1)
@@ -272,7 +277,7 @@ def _random_pairs(flat: torch.Tensor, pairs: int, unit: bool, seed: int) -> _Mom
     generator = torch.Generator().manual_seed(seed)
     i = torch.randint(count, (pairs,), generator=generator)
     j = (i + torch.randint(1, count, (pairs,), generator=generator)) % count
-    chosen = _unequal(flat, flat.square().sum(1), i, j, unit)
+    chosen = _unequal(flat, _squared_norms(flat), i, j, unit)
     used = len(chosen[0])
     if unit:
         trace = float(used)
