@@ -230,7 +230,7 @@ def run(
 ) -> tuple[Solution, float]:
     """One solution, and the median of the seconds of several; of fewer where one takes long."""
     y = A(x)
-    npgd.recover(A, y, dataclasses.replace(solver, max_iter=2), x_true=x)  # warm
+    npgd.recover(A, y, dataclasses.replace(solver, max_iter=4), x_true=x)  # warm
     solution = npgd.recover(A, y, solver, x_true=x)
     times = [float(solution.elapsed[-1])]
     while len(times) < repeats and sum(times) < 3:
