@@ -25,7 +25,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-train_app = typer.Typer(help="Train a generator or a projector.", no_args_is_help=True)
+train_app = typer.Typer(
+    help="Train a generator, a projector, a denoiser or a OneNet.", no_args_is_help=True
+)
 app.add_typer(train_app, name="train")
 console = Console()
 
@@ -68,6 +70,10 @@ Strict = Annotated[bool, typer.Option(help="Refuse pictures that cannot be read;
 Task = Annotated[TaskName, typer.Option(help="The inverse problem.")]
 M = Annotated[int, typer.Option(help="Measurements of --task cs.")]
 Hole = Annotated[int, typer.Option(help="Side of the missing square of --task inpainting.")]
+Boxes = Annotated[
+    int, typer.Option(help="Missing boxes of --task inpainting, scattered, in place of the hole.")
+]
+BoxSide = Annotated[int, typer.Option(help="Side of each of --boxes.")]
 Factor = Annotated[int, typer.Option(help="Factor of --task super-resolution.")]
 OperatorFile = Annotated[
     Path | None, typer.Option("--operator", help="A file of npgd design, in place of --task.")
@@ -124,6 +130,8 @@ def build_operator(
     seed: int,
     dtype: torch.dtype,
     file: Path | None = None,
+    boxes: int = 0,
+    box_side: int = 8,
 ) -> tuple[LinearOperator, str]:
     """The operator of a file, or of a task, and its name in words."""
     import npgd
@@ -134,6 +142,10 @@ def build_operator(
         return npgd.as_operator(operator, image_shape), f"{method} ({file.name}), m = {operator.m}"
     if task is TaskName.CS:
         return npgd.Gaussian(image_shape, m=m, seed=seed, dtype=dtype), f"Gaussian, m = {m}"
+    if task is TaskName.INPAINTING and boxes:
+        mask = npgd.scattered_boxes(image_shape, boxes, box_side, seed)
+        words = f"inpainting, {boxes} boxes {box_side}×{box_side}"
+        return npgd.Inpainting(image_shape, mask=mask), words
     if task is TaskName.INPAINTING:
         return npgd.Inpainting(image_shape, hole=hole), f"inpainting, hole {hole}×{hole}"
     return npgd.SuperResolution(image_shape, factor), f"super-resolution ×{factor}"
@@ -192,6 +204,8 @@ def recover(
     operator_file: OperatorFile = None,
     m: M = 100,
     hole: Hole = 10,
+    boxes: Boxes = 0,
+    box_side: BoxSide = 8,
     factor: Factor = 2,
     noise: Noise = 0.0,
     step_size: StepSize = "auto",
@@ -225,7 +239,16 @@ def recover(
         p = npgd.load_prior(prior, device=_device(device))
         x_true, source = load_images(p, dataset, images, data_dir, download, count, seed)
         operator, task_words = build_operator(
-            task, p.image_shape, m, hole, factor, seed, torch.float32, operator_file
+            task,
+            p.image_shape,
+            m,
+            hole,
+            factor,
+            seed,
+            torch.float32,
+            operator_file,
+            boxes,
+            box_side,
         )
         operator.to(device)
         x_true = x_true.to(device)
@@ -305,6 +328,8 @@ def verify(
     operator_file: OperatorFile = None,
     m: M = 100,
     hole: Hole = 10,
+    boxes: Boxes = 0,
+    box_side: BoxSide = 8,
     factor: Factor = 2,
     noise: Noise = 0.0,
     step_size: StepSize = "1/beta",
@@ -335,7 +360,16 @@ def verify(
             x_true, _ = load_images(p, dataset, images, data_dir, download, count, seed)
             x_true = x_true.to(device)
         operator, _ = build_operator(
-            task, p.image_shape, m, hole, factor, seed, torch.float32, operator_file
+            task,
+            p.image_shape,
+            m,
+            hole,
+            factor,
+            seed,
+            torch.float32,
+            operator_file,
+            boxes,
+            box_side,
         )
         report = analysis.verify(
             operator.to(device),
@@ -729,6 +763,74 @@ def train_corrector_command(
         card = {"name": corrected.name, "corrector_training": asdict(config)}
         save_prior(corrected, output / "prior.safetensors", architecture, card)
         console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
+
+
+@train_app.command("denoiser")
+def train_denoiser_command(
+    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
+    data_dir: DataDir = None,
+    download: Download = False,
+    width: Annotated[int, typer.Option(help="Channels at full size.")] = 12,
+    noise_low: Annotated[float, typer.Option(help="Least σ.")] = 0.02,
+    noise_high: Annotated[float, typer.Option(help="Largest σ.")] = 4.0,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 6000,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-3,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Train a denoiser of digits for plug-and-play ADMM, and write it as denoiser.safetensors."""
+    with plain_errors():
+        from npgd.data import mnist_uint8
+        from npgd.denoisers import save_network
+        from npgd.training import DenoiserConfig, train_denoiser
+
+        _threads(threads)
+        images, _ = mnist_uint8("train", data_dir, download)
+        config = DenoiserConfig(
+            width=width,
+            noise_low=noise_low,
+            noise_high=noise_high,
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+        )
+        network = train_denoiser(images, output, config, device=_device(device), progress=True)
+        path = output / "denoiser.safetensors"
+        settings = {"width": width, "channels": images.shape[1]}
+        save_network(network, path, settings, {"denoiser_training": asdict(config)})
+        console.print(f"written: {path}; npgd.load_denoiser({str(path)!r}) reads it")
+
+
+@train_app.command("onenet")
+def train_onenet_command(
+    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
+    data_dir: DataDir = None,
+    download: Download = False,
+    width: Annotated[int, typer.Option(help="Channels at full size.")] = 12,
+    noise: Annotated[float, typer.Option(help="Largest σ of the perturbation.")] = 1.5,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 2500,
+    learning_rate: Annotated[float, typer.Option(help="Of P's Adam.")] = 1e-3,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Train OneNet's proximal map against classifiers, and write it as onenet.safetensors."""
+    with plain_errors():
+        from npgd.data import mnist_uint8
+        from npgd.denoisers import save_network
+        from npgd.training import OneNetConfig, train_onenet
+
+        _threads(threads)
+        images, _ = mnist_uint8("train", data_dir, download)
+        config = OneNetConfig(
+            width=width, noise=noise, steps=steps, learning_rate=learning_rate, seed=seed
+        )
+        network = train_onenet(images, output, config, device=_device(device), progress=True)
+        path = output / "onenet.safetensors"
+        settings = {"width": width, "channels": images.shape[1]}
+        save_network(network, path, settings, {"onenet_training": asdict(config)})
+        console.print(f"written: {path}; npgd.OneNet({str(path)!r}) uses it")
 
 
 def _device(name: str) -> torch.device:

@@ -37,7 +37,8 @@ KEEP = 8  # extremes of each tile recomputed in float64
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
 IN_FLIGHT = 8  # tasks handed to an executor at a time, to bound memory
 LATENT_CHUNK = 256  # latents drawn from one stream
-TANGENT_CHUNK = 64  # latents whose Jacobians are computed together
+TANGENT_CHUNK = 64  # latents whose Jacobians are computed together, at most …
+JACOBIANS = 2**22  # … and entries of them: in float64, 32 MB, several times over in each thread
 
 Result = TypeVar("Result")
 Pair = tuple[float, int, int]  # ratio, first point, second point
@@ -581,7 +582,8 @@ def tangents(
         for name, part in prior.named_modules():
             if part.training and isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                 raise ValueError(f"prior: {name} is in training mode; call .eval() first")
-    chunks = z.split(TANGENT_CHUNK)
+    entries = z.shape[1] * generate(prior, z[:1]).numel()
+    chunks = z.split(max(1, min(TANGENT_CHUNK, JACOBIANS // entries)))
     operator = converted(operator, torch.float64)
     results = in_order(_tangent_task, ((operator, prior, part) for part in chunks), executor)
     parts = list(with_progress(results, len(chunks), "tangents", progress))

@@ -21,10 +21,11 @@ from .operators import (
     as_operator,
     load_operator,
     save_operator,
+    scattered_boxes,
     whiten,
 )
 from .priors import GenerativePrior, load_prior, prior_card, save_prior
-from .projectors import AffineSet, FiniteSet, LatentSearch
+from .projectors import AffineSet, FiniteSet, LatentRefinement, LatentSearch
 from .solvers import (
     CSGM,
     NPGD,
@@ -47,6 +48,7 @@ __all__ = [
     "GenerativePrior",
     "Inpainting",
     "Lasso",
+    "LatentRefinement",
     "LatentSearch",
     "LinearOperator",
     "MatrixOperator",
@@ -67,5 +69,6 @@ __all__ = [
     "recover",
     "save_operator",
     "save_prior",
+    "scattered_boxes",
     "whiten",
 ]

@@ -219,7 +219,8 @@ class Inpainting(LinearOperator):
         image_shape: (channels, height, width).
         hole: side in pixels of the centred square that is missing from every channel (Raj, Li
             and Bresler, ICCV 2019, Section 5.2); from 0 to the shorter side of the image.
-        mask: boolean, (height, width) or image_shape; True where a pixel is measured.
+        mask: boolean, (height, width) or image_shape; True where a pixel is measured
+            (:func:`scattered_boxes` makes one).
     """
 
     index: torch.Tensor
@@ -255,6 +256,35 @@ class Inpainting(LinearOperator):
 
     def norm(self) -> float:
         return 1.0
+
+
+def scattered_boxes(
+    image_shape: Sequence[int], boxes: int, side: int, seed: int = 0
+) -> Bool[torch.Tensor, "height width"]:
+    """A mask for :class:`Inpainting`: False in `boxes` squares of `side` pixels, True elsewhere.
+
+    Their places are independent and uniform among those inside the image, so that boxes may
+    overlap; the first boxes of a larger number with the same seed are the same.
+
+    Raises:
+        ValueError: a side that exceeds the image's, or boxes that leave no pixel.
+    """
+    _, height, width = checks.image_shape(image_shape)
+    checks.integer(boxes, "boxes")
+    side = checks.integer(side, "side")
+    if side > min(height, width):
+        raise ValueError(f"side must be at most {min(height, width)}, got {side}")
+    generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+    # One number after another: a large draw of torch.rand does not begin as a small one does.
+    places = [torch.rand(2, generator=generator, dtype=torch.float64) for _ in range(boxes)]
+    measured = torch.ones(height, width, dtype=torch.bool)
+    for down, across in places:
+        top = int(down * (height - side + 1))
+        left = int(across * (width - side + 1))
+        measured[top : top + side, left : left + side] = False
+    if not measured.any():
+        raise ValueError(f"boxes: {boxes} of side {side} leave no pixel of {height}×{width}")
+    return measured
 
 
 def _without_hole(shape: checks.ImageShape, hole: int | None) -> torch.Tensor:

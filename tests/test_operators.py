@@ -20,6 +20,7 @@ from npgd.operators import (
     as_operator,
     load_operator,
     save_operator,
+    scattered_boxes,
     whiten,
 )
 
@@ -212,6 +213,31 @@ def test_inpainting_hides_the_centred_square():
     assert torch.equal(seen, expected)
     assert torch.equal(Inpainting((3, 8, 10), mask=expected[0] == 1).index, A.index)
     assert torch.equal(Inpainting((3, 8, 10), mask=(expected == 1).numpy()).index, A.index)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
+def test_scattered_boxes(boxes, side, seed):
+    """Every missing pixel lies in a missing square; no more are missing than the boxes hold."""
+    mask = scattered_boxes((3, 9, 12), boxes, side, seed)
+    missing = ~mask
+    assert side**2 <= int(missing.sum()) <= boxes * side**2
+    squares = missing.unfold(0, side, 1).unfold(1, side, 1).all(dim=3).all(dim=2)
+    covered = torch.zeros_like(mask)
+    for top, left in squares.nonzero().tolist():
+        covered[top : top + side, left : left + side] = True
+    assert torch.equal(covered, missing)
+    # the first boxes of a larger number are the same
+    assert bool((scattered_boxes((3, 9, 12), boxes + 1, side, seed) <= mask).all())
+    assert Inpainting((3, 9, 12), mask=mask).m == 3 * int(mask.sum())
+
+
+def test_scattered_boxes_are_checked():
+    with pytest.raises(ValueError, match="side must be at most 9"):
+        scattered_boxes((1, 9, 12), 1, 10)
+    with pytest.raises(ValueError, match="leave no pixel"):
+        scattered_boxes((1, 4, 4), 1, 4)
+    with pytest.raises(ValueError, match="boxes must be at least 1"):
+        scattered_boxes((1, 4, 4), 0, 2)
 
 
 def test_super_resolution_averages_boxes():
