@@ -456,7 +456,9 @@ def design(
         elif method is Design.NUMAX:
             operator = analysis.design_numax(source, m, delta=delta, points=count, seed=seed)
         elif method is Design.MINIMAX:
-            operator = analysis.design_minimax(source, rows, seed=seed)
+            operator = analysis.design_minimax(
+                source, rows, points=count, orthonormal=white, seed=seed
+            )
         elif method is Design.DCT:
             operator = analysis.design_dct(source, rows, points=count, seed=seed)
         elif method is Design.DCT_UNIFORM:
@@ -465,7 +467,7 @@ def design(
         else:
             operator = npgd.Gaussian(p.image_shape, rows, seed=seed)
             operator.provenance = {"method": "gaussian", "m": rows, "seed": seed}
-        if white:
+        if white and not operator.row_orthonormal:
             operator = npgd.whiten(operator)
         output.parent.mkdir(parents=True, exist_ok=True)
         npgd.save_operator(operator, output)
