@@ -75,6 +75,8 @@ METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "NPGD, refined": lambda case: npgd.NPGD(case.prior, case.step, refine=3),
     "CSGM": lambda case: npgd.CSGM(case.prior),
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
+    "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),
+    "PnP-ADMM, wavelet": lambda case: npgd.PnPADMM(npgd.WaveletShrinkage()),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
     "Lasso, wavelet": lambda case: npgd.Lasso(transform="wavelet", penalty=case.sparsity_penalty),
 }
@@ -413,7 +415,7 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def quick(arguments: argparse.Namespace) -> None:
     """Cut the run down to a look at whether everything works."""
-    arguments.count, arguments.m, arguments.noise = 2, [50], [0.1]
+    arguments.count, arguments.m, arguments.noise, arguments.images = 2, [50], [0.1], ["digits"]
     arguments.quick = True
 
 
