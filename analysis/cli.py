@@ -574,6 +574,7 @@ def train_generator_command(
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-4,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
     strict: Strict = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
     seed: Seed = 0,
@@ -601,7 +602,14 @@ def train_generator_command(
             precision=_precision(precision, device),
             seed=seed,
         )
-        train_generator(images, output, config, device=_device(device), progress=True)
+        train_generator(
+            images,
+            output,
+            config,
+            device=_device(device),
+            progress=True,
+            checkpoint_every=checkpoint_every,
+        )
         console.print(
             f"written: {output}. Next: npgd train projector --generator {output} --output …"
         )

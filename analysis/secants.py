@@ -38,7 +38,7 @@ NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is
 IN_FLIGHT = 8  # tasks handed to an executor at a time, to bound memory
 LATENT_CHUNK = 256  # latents drawn from one stream
 TANGENT_CHUNK = 64  # latents whose Jacobians are computed together, at most …
-JACOBIANS = 2**22  # … and entries of them: in float64, 32 MB, several times over in each thread
+JACOBIANS = 2**21  # … and entries of them: in float64, 16 MB, several times over in each thread
 
 Result = TypeVar("Result")
 Pair = tuple[float, int, int]  # ratio, first point, second point

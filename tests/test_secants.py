@@ -248,6 +248,18 @@ def test_rank_deficient_jacobians_are_reported_and_harmless(flat):
     np.testing.assert_allclose(scan.high, expected.high, rtol=1e-9)
 
 
+def test_the_size_of_a_chunk_of_jacobians_changes_nothing(monkeypatch):
+    """One latent at a time, as at 64×64, against many: the same to rounding."""
+    prior, operator = Curve(3), Gaussian(SHAPE, m=8)
+    z = draw_latents(3, 7)
+    together = tangents(operator, prior, z)
+    monkeypatch.setattr(secants, "JACOBIANS", 1)
+    alone = tangents(operator, prior, z)
+    assert np.allclose(together.low, alone.low, rtol=1e-4, atol=1e-6)
+    assert np.allclose(together.high, alone.high, rtol=1e-4)
+    assert torch.equal(together.z, alone.z)
+
+
 def test_a_generator_without_influence_has_no_tangents():
     scan = tangents(Gaussian(SHAPE, m=8), Curve(3, flat=3), draw_latents(3, 2))
     assert np.isnan(scan.low).all() and (scan.rank == 0).all()
