@@ -28,12 +28,16 @@ class OneNet(ADMM):
             as for `load_onenet`.
         penalty: ρ.
         max_iter, tol: see `Solver`; an image is at rest when v is, and x equals v.
+
+    The defaults were chosen on 16 training digits under Gaussian A without noise. With ρ ≤ 0.1 the
+    error falls below its end and rises again, at ρ = 0.001 without bound. The shipped P moves clean
+    digits by a mean square of 0.04 per pixel; from many measurements the error ends close to that.
     """
 
     proximal: Callable[[Images], Images] | str = "mnist"
     _: KW_ONLY
-    penalty: float = 0.1
-    max_iter: int = 50
+    penalty: float = 0.3
+    max_iter: int = 30
 
     def __post_init__(self) -> None:
         super().__post_init__()

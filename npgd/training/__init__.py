@@ -1,18 +1,24 @@
 """Train a generator, a projector, a corrector; all resumable. See :mod:`npgd.training.loop`."""
 
 from .corrector import CorrectorConfig, train_corrector
+from .denoiser import DenoiserConfig, train_denoiser
 from .gan import GeneratorConfig, train_generator
 from .loop import load_checkpoint
+from .onenet import OneNetConfig, train_onenet
 from .projector import PAPER, ProjectorConfig, load_generator, train_projector
 
 __all__ = [
     "PAPER",
     "CorrectorConfig",
+    "DenoiserConfig",
     "GeneratorConfig",
+    "OneNetConfig",
     "ProjectorConfig",
     "load_checkpoint",
     "load_generator",
     "train_corrector",
+    "train_denoiser",
     "train_generator",
+    "train_onenet",
     "train_projector",
 ]
