@@ -77,6 +77,7 @@ METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
     "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),
     "PnP-ADMM, wavelet": lambda case: npgd.PnPADMM(npgd.WaveletShrinkage()),
+    "OneNet": lambda case: npgd.OneNet("mnist"),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
     "Lasso, wavelet": lambda case: npgd.Lasso(transform="wavelet", penalty=case.sparsity_penalty),
 }
