@@ -41,7 +41,16 @@ from ..networks import build
 from ..networks.dcgan import LAYERS, initialise
 from ..networks.sagan import add_spectral_norm
 from .augment import augment, parse
-from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
+from .loop import (
+    Average,
+    Batches,
+    channels_last,
+    decayed,
+    generator_for,
+    processes,
+    set_rate,
+    train,
+)
 
 CHOICES = {
     "precision": ("float32", "bfloat16"),
@@ -255,6 +264,8 @@ def train_generator(
         raise ValueError(f"images: {images.dtype} {tuple(images.shape)}; expected uint8 {expected}")
     if config.architecture == "sagan" and images.shape[2] != 64:
         raise ValueError(f"architecture: 'sagan' makes 64×64 images; images: {images.shape[2:]}")
+    if torch.device(device).type == "cuda":
+        device = processes().device or device  # each process has its own
     task = GeneratorTask(images, config, device)
     steps = config.epochs * task.batches.per_epoch
     stored = {

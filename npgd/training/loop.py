@@ -7,9 +7,10 @@ A run killed at any moment and started again goes on from its last checkpoint an
 weights bit for bit (CPU, float32, the same number of threads).
 
 Several processes, each with its own GPU or share of the cores, train one network together when
-``accelerate launch`` starts the command: each takes its own batches of the common order and draws
-its own randomness, and gradients and batch-norm statistics are averaged before they are used, so
-that all hold the same state after every step. The first process writes the files.
+``accelerate launch --multi_gpu`` starts the command, or ``torchrun`` on a CPU: each takes its own
+batches of the common order and draws its own randomness, and gradients and batch-norm statistics
+are averaged before they are used, so that all hold the same state after every step. The first
+process writes the files.
 
 In the run's directory:
 
@@ -98,7 +99,7 @@ class Processes:
 
 
 def processes() -> Processes:
-    """What ``accelerate launch`` (or ``torchrun``) started this process as; alone without them.
+    """What ``accelerate launch`` or ``torchrun`` started this process as; alone without them.
 
     Raises ``ImportError`` where several were started and accelerate is not installed.
     """
