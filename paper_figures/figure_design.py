@@ -39,7 +39,7 @@ def draw_curves(axes: Any, results: dict[str, dict[int, dict[str, Any]]], prior:
             fmt="-o", markersize=3, color=colour, label=name, capsize=2, linewidth=1,
         )  # fmt: skip
     constants.axhline(2, color="black", linewidth=0.8)
-    constants.text(0.99, 2, "κ = 2 ", va="bottom", ha="right",
+    constants.text(0.01, 2, "κ = 2", va="bottom", ha="left",
                    transform=constants.get_yaxis_transform(), fontsize=8)  # fmt: skip
     constants.set(xscale="log", yscale="log", ylim=(1, 300), xlabel="measurements m")
     constants.set_ylabel("κ, held out")
@@ -52,6 +52,9 @@ def draw_curves(axes: Any, results: dict[str, dict[int, dict[str, Any]]], prior:
         ticks = [m for m in (20, 50, 100, 200, 500) if m >= axis.get_xlim()[0]]
         axis.set_xticks(ticks, [str(m) for m in ticks], minor=False)
         axis.minorticks_off()
+    ticks = [e for e in (0.03, 0.04, 0.06, 0.1, 0.2, 0.4) if e >= errors.get_ylim()[0]]
+    errors.set_yticks(ticks, [f"{e:g}" for e in ticks], minor=False)
+    errors.minorticks_off()
 
 
 def draw_histograms(axes: Any, spans: dict[str, dict[int, dict[str, Any]]]) -> None:

@@ -266,7 +266,7 @@ def cells_table(title: str, results: dict[str, dict[int, dict[str, Any]]]) -> Ta
         "Gaussian m / m",
     ]
     for head in heads:
-        table.add_column(head, justify="left" if head == "design" else "right")
+        table.add_column(head, justify="left" if head == "design" else "right", no_wrap=True)
     curve = results["Gaussian"]
     for name, by_m in results.items():
         for m, cell in sorted(by_m.items()):
@@ -286,7 +286,7 @@ def least_m(results: dict[str, dict[int, dict[str, Any]]]) -> Table:
     """The smallest m measured at which κ < 2 is not contradicted, by what κ is taken over."""
     table = Table(title="smallest m measured with held-out κ < 2", box=SIMPLE_HEAD)
     for head in ("design", "secants", "tangents", "all three"):
-        table.add_column(head, justify="left" if head == "design" else "right")
+        table.add_column(head, justify="left" if head == "design" else "right", no_wrap=True)
     for name, by_m in results.items():
         row = []
         for look in ("secants", "tangents", "kappa"):
@@ -299,7 +299,7 @@ def least_m(results: dict[str, dict[int, dict[str, Any]]]) -> Table:
 def spans_table(title: str, found: dict[str, dict[int, dict[str, Any]]]) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD)
     for head in ("operator", "size", "m", "paper ≥", "99.9 % of secants", "secants", "tangents"):
-        table.add_column(head, justify="left" if head == "operator" else "right")
+        table.add_column(head, justify="left" if head == "operator" else "right", no_wrap=True)
     for kind, by_size in found.items():
         for size, cell in by_size.items():
             ratios = [
@@ -346,7 +346,7 @@ def run(options: argparse.Namespace) -> tuple[Any, Any]:
 def main() -> None:
     options = arguments(__doc__.split("\n\n")[0]).parse_args()
     results, found = run(options)
-    console = Console()
+    console = Console(width=120)
     console.print(cells_table(f"prior {options.prior}", results))
     console.print(least_m(results))
     title = f"prior {options.span_prior}: largest over least ‖A s‖², held-out unit secants"
