@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from .corrector import Corrector
 from .dcgan import DCGANDiscriminator, DCGANGenerator
 from .denoiser import DenoisingNetwork, ProximalNetwork
 from .encoder import Encoder
 from .sagan import SAGANDiscriminator, SAGANEncoder, SAGANGenerator
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "Corrector": Corrector,
     "DCGANGenerator": DCGANGenerator,
     "DCGANDiscriminator": DCGANDiscriminator,
     "Encoder": Encoder,
@@ -39,6 +41,7 @@ def build(architecture: str, settings: dict[str, Any]) -> nn.Module:
 
 __all__ = [
     "ARCHITECTURES",
+    "Corrector",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DenoisingNetwork",
