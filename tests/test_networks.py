@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import npgd
+from npgd.gauss_newton import jacobian
 from npgd.networks import (
     ARCHITECTURES,
     DCGANDiscriminator,
@@ -186,3 +187,24 @@ def test_every_name_is_built_by_its_name():
         settings = {} if "Discriminator" in name else {"latent_dim": 4}
         if kind.__module__.startswith(("npgd.networks.dcgan", "npgd.networks.sagan")):
             assert isinstance(build(name, {**settings, "width": 8}), kind)
+
+
+@pytest.mark.parametrize("name", ["DCGANGenerator", "SAGANGenerator"])
+def test_tangents_exist_at_64(name):
+    """Forward mode, as the analysis takes it, against central differences."""
+    size = {"channels": 3} | ({"image_size": 64} if name.startswith("DCGAN") else {})
+    g = randomise(build(name, {"latent_dim": 3, "width": 4, **size})).double()
+    for i in range(20):  # statistics that fit the weights, so that images are not all but zero
+        g(torch.randn(16, 3, generator=generator_for(7, i), dtype=torch.float64))
+    g.eval()
+    e = build("Encoder", {"latent_dim": 3, "width": 8, "channels": 3, "image_size": 64}).double()
+    prior = npgd.GenerativePrior(g, e, 3, (3, 64, 64)).requires_grad_(False)
+    z = torch.randn(1, 3, generator=generator_for(6), dtype=torch.float64)
+    columns = jacobian(prior, z)[0]
+    step = 1e-6
+    for j in range(3):
+        arm = step * torch.eye(3, dtype=torch.float64)[j]
+        slope = (prior.generate(z + arm) - prior.generate(z - arm))[0] / (2 * step)
+        assert (
+            float((columns[j] - slope).norm() / slope.norm()) < 1e-5
+        )  # a kink of ReLU may be crossed
