@@ -719,6 +719,9 @@ def train_corrector_command(
     download: Download = False,
     hidden: Annotated[int, typer.Option(help="Units of the hidden layers.")] = 384,
     corrections: Annotated[int, typer.Option(help="Steps in use.")] = 2,
+    reach: Annotated[
+        float, typer.Option(help="Residual (rms per pixel) beyond which a step in use fades out.")
+    ] = 0.6,
     real_fraction: Annotated[
         float, typer.Option(help="Fraction of real training images (MNIST).")
     ] = 0.5,
@@ -758,6 +761,7 @@ def train_corrector_command(
             device=_device(device),
             progress=True,
         )
+        corrector.reach = reach  # training is without
         corrected = GenerativePrior(
             p.generator.cpu(),
             p.encoder.cpu(),
@@ -768,9 +772,9 @@ def train_corrector_command(
             corrections=corrections,
         )
         assert p.architecture is not None
-        settings = {"latent_dim": p.latent_dim, "hidden": hidden}
+        settings = {"latent_dim": p.latent_dim, "hidden": hidden, "reach": reach}
         architecture = p.architecture | {"corrector": {"name": "Corrector", "settings": settings}}
-        card = {"name": corrected.name, "corrector_training": asdict(config)}
+        card = {"name": corrected.name, "corrector_training": {**asdict(config), "reach": reach}}
         save_prior(corrected, output / "prior.safetensors", architecture, card)
         console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
 

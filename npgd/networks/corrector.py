@@ -4,22 +4,27 @@ The encoder G† sees w alone and cannot know how far its answer G(G†(w)) is f
 the residual, through the only directions of it that matter: g = J(z)ᵀ(w − G(z)), J the Jacobian of
 G at z, one backward pass of G. With ρ the residual's root mean square and u = (w − G(z))/ρ,
 
-    z ← z + ρ/(1 + ρ) · ( C (h ⊙ B g) + b ),    g = J(z)ᵀ u/√n,    h, b = MLP(g, z, log ρ, ‖g‖).
+    z ← z + s(ρ) ( C (h ⊙ B g) + b ),    g = J(z)ᵀ u/√n,    h, b = MLP(g, z, log ρ, ‖g‖),
+    s(ρ) = ρ/(1 + ρ) · 1/(1 + (ρ/r)⁴).
 
 Gauss–Newton is the case C (h ⊙ B ·) = √n (JᵀJ)⁻¹. For small residuals the step is linear in the
-residual, with a preconditioner that depends on z; for large ones, where w is mostly noise, it is
-bounded, and the network has learnt how far to trust g. Learned gradient steps: Andrychowicz et al.,
+residual, with a preconditioner that depends on z. Beyond the reach r it vanishes: there w is mostly
+noise, the nearest point of S fits that noise, and the encoder, trained to look through it, is the
+better guess. Learned gradient steps: Andrychowicz et al.,
 NIPS 2016; Putzky and Welling, arXiv 1706.04008 (recurrent inference machines); Adler and Öktem,
 Inverse Problems 33, 2017.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import nn
+
+from npgd import checks
 
 Latents = Float[torch.Tensor, "batch k"]
 Images = Float[torch.Tensor, "batch channels height width"]
@@ -31,11 +36,13 @@ class Corrector(nn.Module):
     Args:
         latent_dim: k.
         hidden: units of the network's two hidden layers, and products h ⊙ B g.
+        reach: r, a root mean square per pixel; infinite, the default, for training.
     """
 
-    def __init__(self, latent_dim: int, hidden: int = 384) -> None:
+    def __init__(self, latent_dim: int, hidden: int = 384, reach: float = math.inf) -> None:
         super().__init__()
         self.latent_dim, self.hidden = latent_dim, hidden
+        self.reach = reach if reach == math.inf else checks.number(reach, "reach")
         self.trunk = nn.Sequential(
             nn.Linear(2 * latent_dim + 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
@@ -58,7 +65,7 @@ class Corrector(nn.Module):
         size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
         features = self.trunk(torch.cat([g, z.detach(), rho.log(), size], dim=1))
         step = self.gather(self.gate(features) * self.spread(g)) + self.shift(features)
-        return z.detach() + rho / (1 + rho) * step
+        return z.detach() + rho / (1 + rho) / (1 + (rho / self.reach) ** 4) * step
 
 
 def initialise_corrector(corrector: Corrector, generator: torch.Generator) -> None:
