@@ -210,6 +210,9 @@ def recover(
     noise: Noise = 0.0,
     step_size: StepSize = "auto",
     max_iter: MaxIter = 30,
+    refine: Annotated[
+        int, typer.Option(help="How many of them, the last, are Gauss–Newton steps on the latent.")
+    ] = 0,
     seed: Seed = 0,
     device: Device = "cpu",
     output: Annotated[Path, typer.Option(help="Directory to write.")] = Path("recovered"),
@@ -255,7 +258,9 @@ def recover(
         y = operator(x_true)
         noise_generator = torch.Generator().manual_seed(seed + 2)
         y = y + noise * torch.randn(y.shape, generator=noise_generator).to(y)
-        solver = npgd.NPGD(p, step_size=_step(step_size), max_iter=max_iter, seed=seed)
+        solver = npgd.NPGD(
+            p, step_size=_step(step_size), max_iter=max_iter, seed=seed, refine=refine
+        )
         solution = npgd.recover(operator, y, solver, x_true=x_true, progress=console.is_terminal)
         assert solution.error is not None and solution.psnr is not None
 
@@ -452,12 +457,21 @@ def design(
         operator: LinearOperator
         count = points if source is p else None
         if method is Design.SECANT_PCA:
-            operator = analysis.design_secant_pca(source, rows, points=count, seed=seed)
+            operator = analysis.design_secant_pca(
+                source, rows, points=count, seed=seed, progress=console.is_terminal
+            )
         elif method is Design.NUMAX:
-            operator = analysis.design_numax(source, m, delta=delta, points=count, seed=seed)
+            operator = analysis.design_numax(
+                source, m, delta=delta, points=count, seed=seed, progress=console.is_terminal
+            )
         elif method is Design.MINIMAX:
             operator = analysis.design_minimax(
-                source, rows, points=count, orthonormal=white, seed=seed
+                source,
+                rows,
+                points=count,
+                orthonormal=white,
+                seed=seed,
+                progress=console.is_terminal,
             )
         elif method is Design.DCT:
             operator = analysis.design_dct(source, rows, points=count, seed=seed)

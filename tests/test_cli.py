@@ -106,6 +106,39 @@ def test_train_then_recover_with_what_was_trained(tmp_path, monkeypatch):
     done = run("train", "projector", "--generator", g, "--output", p, "--width", 4, "--hidden", 8,
                "--steps", 2, "--paper")  # fmt: skip
     assert done.exit_code == 0, done.output
-    done = run("recover", "--prior", p / "prior.safetensors", "--count", 2, "--max-iter", 2,
+    c = tmp_path / "c"
+    done = run("train", "corrector", "--prior", p / "prior.safetensors", "--output", c,
+               "--hidden", 8, "--steps", 2, "--real-fraction", 0)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    for prior in (p, c):
+        done = run("recover", "--prior", prior / "prior.safetensors", "--count", 2, "--max-iter", 3,
+                   "--refine", 1, "--output", tmp_path / f"out-{prior.name}")  # fmt: skip
+        assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("what", ["denoiser", "onenet"])
+def test_train_what_admm_needs(what, tmp_path, monkeypatch):
+    import torch
+
+    import npgd
+    from npgd import data
+
+    images = torch.randint(0, 256, (80, 1, 28, 28), dtype=torch.uint8)
+    monkeypatch.setattr(data, "mnist_uint8", lambda *a: (images, torch.zeros(80)))
+    done = run("train", what, "--output", tmp_path, "--width", 4, "--steps", 2)
+    assert done.exit_code == 0, done.output
+    load = {"denoiser": npgd.load_denoiser, "onenet": npgd.load_onenet}[what]
+    denoise = load(tmp_path / f"{what}.safetensors")
+    assert denoise is not None
+
+
+@pytest.mark.parametrize("method", ["secant-pca", "dct"])
+def test_design_then_recover_with_it(method, tmp_path):
+    file = tmp_path / "A.safetensors"
+    done = run("design", "--method", method, "--m", 30, "--points", 60, "--output", file)
+    assert done.exit_code == 0, done.output
+    done = run("recover", "--operator", file, "--count", 2, "--max-iter", 2,
                "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
+    done = run("design", "--method", method, "--m", 30, "--output", file)
+    assert done.exit_code == 2 and "--force" in done.output

@@ -1,4 +1,7 @@
-"""Train a generator, a projector, a corrector; all resumable. See :mod:`npgd.training.loop`."""
+"""Train generators, projectors and their correctors, denoisers; resumable, in one loop.
+
+See :mod:`npgd.training.loop`.
+"""
 
 from .corrector import CorrectorConfig, train_corrector
 from .denoiser import DenoiserConfig, train_denoiser
