@@ -78,7 +78,7 @@ class LinearOperator(nn.Module, abc.ABC):
 
         In closed form where there is one. Otherwise by Lanczos iterations on A Aᵀ or Aᵀ A,
         whichever is smaller, to the rounding of the operator's dtype, from a fixed start: the
-        same operator gives the same number.
+        same operator gives the same number, up to the order in which BLAS sums.
         """
         version = tuple((b.dtype, b.data_ptr(), b._version) for b in self.buffers())
         if self._known_norm is None or self._known_norm[0] != version:

@@ -146,7 +146,8 @@ def test_norm_is_the_largest_singular_value(kind, shape, m, seed):
     A = KINDS[kind](shape, m, seed)
     expected = float(torch.linalg.matrix_norm(dense(A), 2))
     assert A.norm() == pytest.approx(expected, rel=1e-10, abs=1e-12)
-    assert KINDS[kind](shape, m, seed).norm() == A.norm()
+    # The same operator, up to the order in which BLAS sums, which follows where memory lies.
+    assert KINDS[kind](shape, m, seed).norm() == pytest.approx(A.norm(), rel=1e-14)
 
 
 @pytest.mark.parametrize("kind", KINDS)
