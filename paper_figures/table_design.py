@@ -1,6 +1,7 @@
 """Designed measurement matrices against Gaussian ones: κ, recovery error, measurements saved.
 
-    python paper_figures/table_design.py [--prior mnist] [--json FILE] [--quick] [--designs NAME …]
+    python paper_figures/table_design.py [--prior mnist] [--json FILE] [--quick]
+        [--designs NAME …] [--m M …]
 
 For every design and m:
 
@@ -344,6 +345,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--prior", default="mnist")
     parser.add_argument("--span-prior", default="mnist-k100")
     parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
+    parser.add_argument("--m", nargs="+", type=int, default=list(MEASUREMENTS))
     parser.add_argument("--quick", action="store_true", help="two designs, one m, four digits")
     parser.add_argument("--json", type=Path, help="keep every cell there")
     return parser
@@ -360,7 +362,7 @@ def run(options: argparse.Namespace) -> tuple[Any, Any]:
     results = measure(
         prior,
         names,
-        (20,) if quick else MEASUREMENTS,
+        (20,) if quick else tuple(options.m),
         (20, 50) if quick else GAUSSIAN_CURVE,
         cells,
         quick,
