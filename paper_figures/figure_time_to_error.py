@@ -6,8 +6,8 @@ From the file that `table_methods.py --timings --json FILE` wrote; without one t
 measured here, or taken from that script's cache. Each curve is the mean error per pixel over the
 same digits, against the seconds that the whole batch of them had taken when that iterate stood,
 from the first iteration on: an error holds until the next iterate stands, hence the stairs.
-The level of NPGD's error at its end is drawn across, and the multiple of NPGD's time after which
-a rival first reaches it is marked.
+The level of NPGD's error at its end is drawn across; a diamond marks where a method first reaches
+it, with the multiple of NPGD's time for the rivals in latent space.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def draw(cells: list[dict[str, Any]], out: Path) -> None:
         reached = cell["time_to_npgd_error"]
         if reached is not None and cell["method"] != "NPGD":
             axes.plot(reached, cell["npgd_error"], "D", color=colour, ms=6, mec="white")
+            if cell["method"] not in table_methods.LATENT_RIVALS:
+                continue
             axes.annotate(
                 f"{cell['ratio']:.3g} times NPGD's",
                 (reached, cell["npgd_error"]),
