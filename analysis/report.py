@@ -588,7 +588,9 @@ def _gap(report: Report) -> Finding:
     for name, check in (("uniform", report.uniform), ("own", report.pointwise)):
         shares = {key: float(value[-1]) for key, value in check.slack.shares().items()}
         if all(math.isfinite(value) for value in shares.values()):
-            words = ", ".join(f"{100 * value:.0f} % {GREEK[key]}" for key, value in shares.items())
+            words = ", ".join(
+                f"{round(100 * value)} % {GREEK[key]}" for key, value in shares.items()
+            )
             parts.append((name, shares, words))
     if not parts:
         return Finding("where the bound loses", "measured", "There is no finite gap to split.")
