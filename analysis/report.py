@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float
 
 from npgd import checks
+from npgd.files import write_atomically
 from npgd.operators import as_operator
 from npgd.solvers import NPGD, Solution, choose_step_size, recover
-from npgd.training.loop import write_atomically
 
 from .projection import (
     ProjectionError,

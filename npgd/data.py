@@ -444,7 +444,7 @@ def _to_cache(
 ) -> None:
     from safetensors.torch import save as serialise
 
-    from .training.loop import write_atomically
+    from .files import write_atomically
 
     metadata = {"state": state, "names": json.dumps(names), "skipped": json.dumps(skipped)}
     try:

@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
+from npgd.files import read_tensors, write_atomically
 from npgd.networks import build
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
-from npgd.training.loop import channels_last, write_atomically
+from npgd.training.loop import channels_last
 from npgd.transforms import Wavelet
 
 Images = Float[torch.Tensor, "batch channels height width"]
@@ -163,15 +163,8 @@ def _load(
 
 
 def _read(path: Path, kind: str, network: type[Network]) -> Network:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if kind not in metadata:
-        raise ValueError(f"{path}: holds weights, but not of a {kind} (no {kind!r} in its header)")
-    description = json.loads(metadata[kind])
+    header, tensors = read_tensors(path, kind)
+    description = json.loads(header)
     built = build(description["name"], description["settings"])
     assert isinstance(built, network)
     try:

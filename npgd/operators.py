@@ -21,13 +21,12 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 from torch.nn import functional
 
 from npgd import checks
-from npgd.training.loop import write_atomically
+from npgd.files import read_tensors, write_atomically
 
 Images = Float[torch.Tensor, "batch channels height width"]
 Measurements = Float[torch.Tensor, "batch m"]
@@ -771,16 +770,9 @@ def load_operator(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"path: no operator file at {path}")
+    header, tensors = read_tensors(path, "operator")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if "operator" not in metadata:
-        raise ValueError(f"{path}: holds tensors, but no operator (no 'operator' in its header)")
-    try:
-        description = json.loads(metadata["operator"])
+        description = json.loads(header)
         operator = _restored(description, tuple(description["image_shape"]), tensors)
         operator.provenance = description["provenance"]
     except (KeyError, TypeError, ValueError) as error:

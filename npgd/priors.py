@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import nn
 
 from . import checks
+from .files import read_tensors, write_atomically
 from .networks import build
-from .training.loop import channels_last, write_atomically
+from .training.loop import channels_last
 
 SHIPPED = ("mnist", "mnist-k100")
 
@@ -241,15 +241,8 @@ def load_prior(
 
 
 def _read_prior(path: Path, dtype: torch.dtype, device: str | torch.device) -> GenerativePrior:
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if "prior" not in metadata:
-        raise ValueError(f"{path}: holds weights, but not of a prior (no 'prior' in its header)")
-    description = json.loads(metadata["prior"])
+    header, tensors = read_tensors(path, "prior")
+    description = json.loads(header)
     networks = {
         part: build(spec["name"], spec["settings"])
         for part, spec in description["architecture"].items()

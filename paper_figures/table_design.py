@@ -44,7 +44,7 @@ import analysis
 import npgd
 from analysis.secants import all_pairs, draw_latents, generate, tangents
 from npgd.data import mnist
-from npgd.training.loop import write_atomically
+from npgd.files import write_atomically
 
 MEASUREMENTS = (20, 50, 100, 200, 500)
 GAUSSIAN_CURVE = (20, 35, 50, 70, 100, 140, 200, 300, 400, 500, 784)

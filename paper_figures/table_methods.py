@@ -51,8 +51,8 @@ from rich.table import Table
 
 import npgd
 from npgd.data import mnist
+from npgd.files import write_atomically
 from npgd.solvers import Solution, Solver
-from npgd.training.loop import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

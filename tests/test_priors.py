@@ -136,7 +136,7 @@ def test_files_that_are_no_prior_are_refused(tmp_path):
         npgd.load_prior("celebb")
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(2)}, other)
-    with pytest.raises(ValueError, match="not of a prior"):
+    with pytest.raises(ValueError, match="no prior"):
         npgd.load_prior(other)
     other.write_bytes(b"not a safetensors file")
     with pytest.raises(ValueError, match="not a readable"):

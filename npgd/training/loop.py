@@ -40,6 +40,7 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from ..data import to_pixels, to_uint8
+from ..files import write_atomically
 from ..networks.sagan import folded_state
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -212,19 +213,6 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(key.encode())
         digest.update(tensors[key].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: into a temporary file beside it, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(directory: Path, step: int, task: Task) -> Path:
