@@ -278,7 +278,7 @@ def test_networks_are_saved_and_loaded_by_name_and_kind(tmp_path):
     torch.testing.assert_close(loaded(w, 0.5), network.double()(w, 0.5), rtol=1e-2, atol=1e-2)
     assert (tmp_path / "d.json").read_text().startswith("{")
     save_network(ProximalNetwork(4), tmp_path / "p.safetensors", {"width": 4})
-    with pytest.raises(ValueError, match="not of a denoiser"):
+    with pytest.raises(ValueError, match="no denoiser"):
         load_denoiser(tmp_path / "p.safetensors")
     with pytest.raises(ValueError, match="neither a shipped denoiser"):
         load_denoiser("fourier")
