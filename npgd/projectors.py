@@ -156,7 +156,34 @@ class FiniteSet(nn.Module):
         return order
 
 
-class LatentRefinement(nn.Module):
+class _InRange(nn.Module):
+    """What a better projection onto the range of a prior's generator takes from the prior."""
+
+    def __init__(self, prior: Any) -> None:
+        super().__init__()
+        self.image_shape = latent.check_prior(prior)
+        self.prior = prior
+        self.latent_dim: int = prior.latent_dim
+
+    def generate(self, z: Latents) -> Images:
+        """G(z), the prior's own."""
+        return self.prior.generate(z)
+
+    def project(self, w: Images) -> Images:
+        """A point of range(G) near w."""
+        raise NotImplementedError
+
+    def forward(self, w: Images) -> Images:
+        return self.project(w)
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
+    ) -> Images:
+        """n points of range(G), the prior's own draws."""
+        return self.prior.sample(n, generator=generator, seed=seed)
+
+
+class LatentRefinement(_InRange):
     """A prior whose projection is refined: damped Gauss–Newton steps on ‖w − G(z)‖² from G†(w).
 
     No step raises the distance, so that the result is never farther from w than G(G†(w)). A step
@@ -169,18 +196,11 @@ class LatentRefinement(nn.Module):
     """
 
     def __init__(self, prior: Any, steps: int = 2, penalty: float = 0.0) -> None:
-        super().__init__()
-        self.image_shape = latent.check_prior(prior)
+        super().__init__(prior)
         if not hasattr(prior, "encode"):
             raise TypeError(f"prior must have `encode`, {type(prior).__name__} has not")
-        self.prior = prior
-        self.latent_dim: int = prior.latent_dim
         self.steps = checks.integer(steps, "steps")
         self.penalty = checks.number(penalty, "penalty", zero=True)
-
-    def generate(self, z: Latents) -> Images:
-        """G(z), the prior's own."""
-        return self.prior.generate(z)
 
     def encode(self, w: Images) -> Latents:
         """The latent after the last step."""
@@ -189,15 +209,6 @@ class LatentRefinement(nn.Module):
     def project(self, w: Images) -> Images:
         """Its image."""
         return self._refined(w)[1]
-
-    def forward(self, w: Images) -> Images:
-        return self.project(w)
-
-    def sample(
-        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
-    ) -> Images:
-        """n points of range(G), the prior's own draws."""
-        return self.prior.sample(n, generator=generator, seed=seed)
 
     @torch.no_grad()
     def _refined(self, w: Images) -> tuple[Latents, Images]:
@@ -208,7 +219,7 @@ class LatentRefinement(nn.Module):
         return z, x
 
 
-class LatentSearch(nn.Module):
+class LatentSearch(_InRange):
     """Projection onto range(G) by search: min_z ‖w − G(z)‖², Adam from several starts at once.
 
     The first start is the prior's own encoder G†(w), where it has one; the others are draws of
@@ -237,20 +248,13 @@ class LatentSearch(nn.Module):
         rows: int = 1024,
         progress: bool = False,
     ) -> None:
-        super().__init__()
-        self.image_shape = latent.check_prior(prior)
-        self.prior = prior
-        self.latent_dim: int = prior.latent_dim
+        super().__init__(prior)
         self.starts = checks.integer(starts, "starts")
         self.steps = checks.integer(steps, "steps", minimum=0)
         self.learning_rate = checks.number(learning_rate, "learning_rate")
         self.seed = checks.integer(seed, "seed", minimum=0)
         self.rows = checks.integer(rows, "rows")
         self.progress = progress
-
-    def generate(self, z: Latents) -> Images:
-        """G(z), the prior's own."""
-        return self.prior.generate(z)
 
     def encode(self, w: Images) -> Latents:
         """The best latent found."""
@@ -260,15 +264,6 @@ class LatentSearch(nn.Module):
         """G of the best latent found."""
         with torch.no_grad():
             return self.prior.generate(self.search(w)[0])
-
-    def forward(self, w: Images) -> Images:
-        return self.project(w)
-
-    def sample(
-        self, n: int, generator: torch.Generator | None = None, seed: int | None = None
-    ) -> Images:
-        """n points of range(G), the prior's own draws."""
-        return self.prior.sample(n, generator=generator, seed=seed)
 
     @torch.no_grad()
     def search(
