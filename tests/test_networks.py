@@ -79,20 +79,27 @@ def test_attention_sees_pixels_as_a_set():
     assert torch.allclose(attention(permuted).flatten(2), out.flatten(2)[:, :, order], atol=1e-12)
 
 
-def test_attention_is_its_formula():
-    """Pixel j of W_v h softmax(fᵀg), by loops."""
-    attention = randomise(SelfAttention(8)).double()
-    x = torch.randn(1, 8, 2, 3, generator=generator_for(3), dtype=torch.float64)
+@pytest.mark.parametrize("pool", [1, 2])
+def test_attention_is_its_formula(pool):
+    """Pixel j of W_v h softmax(fᵀg), by loops; f and h the largest of every pool×pool pixels."""
+    attention = randomise(SelfAttention(8, pool)).double()
+    x = torch.randn(1, 8, 4, 6, generator=generator_for(3), dtype=torch.float64)
     flat = x[0].flatten(1)
+
+    def pooled(values):
+        blocks = values.view(-1, 4 // pool, pool, 6 // pool, pool)
+        return blocks.amax(dim=(2, 4)).flatten(1)
+
     f, g, h, back = (
         part.weight[:, :, 0, 0]
         for part in (attention.key, attention.query, attention.value, attention.back)
     )
     expected = torch.empty_like(flat)
-    for j in range(6):
-        scores = torch.stack([(f @ flat[:, i]) @ (g @ flat[:, j]) for i in range(6)])
+    keys, values = pooled(f @ flat), pooled(h @ flat)
+    for j in range(24):
+        scores = torch.stack([keys[:, i] @ (g @ flat[:, j]) for i in range(24 // pool**2)])
         shares = scores.exp() / scores.exp().sum()
-        mixed = sum(shares[i] * (h @ flat[:, i]) for i in range(6))
+        mixed = sum(shares[i] * values[:, i] for i in range(24 // pool**2))
         expected[:, j] = flat[:, j] + attention.gain * (back @ mixed)
     assert torch.allclose(attention(x)[0].flatten(1), expected, rtol=1e-12, atol=1e-12)
 
@@ -208,3 +215,23 @@ def test_tangents_exist_at_64(name):
         assert (
             float((columns[j] - slope).norm() / slope.norm()) < 1e-5
         )  # a kink of ReLU may be crossed
+
+
+@pytest.mark.parametrize("image_size, channels", [(28, 1), (64, 3)])
+def test_a_principal_encoder_starts_at_the_whitened_principal_components(image_size, channels):
+    """Its first codes have mean 0 and covariance I, and their span is the best linear code."""
+    k, n = 5, 60
+    shape = (n, channels, image_size // 2, image_size // 2)
+    coarse = torch.randn(shape, generator=generator_for(5), dtype=torch.float64)
+    coarse = coarse + 3 * torch.randn(n, 1, 1, 1, generator=generator_for(6), dtype=torch.float64)
+    images = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    e = Encoder(k, 8, 16, channels, image_size, principal=True).double()
+    e.start_from(images)
+    z = e(images).detach()
+    assert torch.allclose(z.mean(dim=0), torch.zeros(k, dtype=z.dtype), atol=1e-9)
+    assert torch.allclose(torch.cov(z.T, correction=0), torch.eye(k, dtype=z.dtype), atol=1e-9)
+    # The least-squares fit of the images from the codes leaves the tail of the singular values.
+    centred = (coarse - coarse.mean(dim=0)).flatten(1)
+    fitted = z @ torch.linalg.lstsq(z, centred).solution
+    tail = torch.linalg.svdvals(centred)[k:].square().sum()
+    assert torch.allclose((centred - fitted).square().sum(), tail, rtol=1e-9)

@@ -13,18 +13,83 @@ output. What differs here, and why:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import nn
 
 from .dcgan import layers_for
 
 
-class Encoder(nn.Module):
+class PrincipalEncoder(nn.Module):
+    """What encoders share: the scaled input, and a path through principal components.
+
+    With r the root mean square of w and φ the convolutional ``features`` of (w/r, log r), the
+    latent is a linear ``head`` of φ. With ``principal`` it is
+
+        z = (1 + a(φ)) ⊙ L w̄ + b(φ),    (a, b) = head(φ),
+
+    where w̄ is w averaged over 2×2 pixels and L an affine map to k numbers, which
+    :meth:`start_from` sets to the whitened principal components of a set of images: the best
+    linear code of k numbers, with mean 0 and covariance I. Training leaves L as it is, and starts
+    a and b at 0.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        features: Sequence[nn.Module],
+        hidden: int,
+        pixels: int,
+        principal: bool,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.layers = nn.Sequential(
+            *features, nn.Flatten(), nn.Linear(hidden, latent_dim * (2 if principal else 1))
+        )
+        self.principal = nn.Linear(pixels // 4, latent_dim) if principal else None
+        if self.principal is not None:
+            self.principal.requires_grad_(False)
+
+    def forward(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch k"]:
+        rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
+        level = rms.log().expand(-1, 1, *w.shape[2:])
+        z = self.layers(torch.cat([w / rms, level], dim=1))
+        if self.principal is None:
+            return z
+        a, b = z.chunk(2, dim=1)
+        return (1 + a) * self.principal(F.avg_pool2d(w, 2).flatten(1)) + b
+
+    @torch.no_grad()
+    def start_from(self, images: Float[torch.Tensor, "n c h w"]) -> None:
+        """Set L to the whitened principal components of ``images``, and a and b to 0."""
+        assert self.principal is not None
+        pooled = F.avg_pool2d(images, 2).flatten(1)
+        mean = pooled.mean(dim=0)
+        covariance = torch.cov((pooled - mean).T.double(), correction=0)
+        values, vectors = torch.linalg.eigh(covariance)
+        k = self.latent_dim
+        scales = values[-k:].clamp_min(1e-12 * values[-1]).sqrt()
+        weight = (vectors[:, -k:] / scales).T.flip(0).to(pooled)
+        # An eigenvector's sign is the library's choice; its largest entry is made positive.
+        largest = weight.gather(1, weight.abs().argmax(dim=1, keepdim=True))
+        weight = weight * largest.sign()
+        self.principal.weight.copy_(weight)
+        self.principal.bias.copy_(-weight @ mean)
+        head = self.layers[-1]
+        assert isinstance(head, nn.Linear)
+        head.weight.zero_()
+        head.bias.zero_()
+
+
+class Encoder(PrincipalEncoder):
     """G†: images (batch, channels, image_size, image_size) to latents (batch, latent_dim).
 
     Convolutions (width, 2·width, 4·width, hidden at 28×28; 8·width before hidden at 64×64) and a
-    linear layer; LeakyReLU(0.2).
+    linear layer; LeakyReLU(0.2). ``principal``: see :class:`PrincipalEncoder`.
     """
 
     def __init__(
@@ -34,9 +99,8 @@ class Encoder(nn.Module):
         hidden: int = 256,
         channels: int = 1,
         image_size: int = 28,
+        principal: bool = False,
     ) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
         shapes = layers_for(image_size)
         sizes = (channels + 1, *(width * 2**i for i in range(len(shapes) - 1)), hidden)
         layers: list[nn.Module] = []
@@ -45,9 +109,4 @@ class Encoder(nn.Module):
             if 0 < i < len(shapes) - 1:
                 layers.append(nn.GroupNorm(8, sizes[i + 1]))
             layers.append(nn.LeakyReLU(0.2))
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(hidden, latent_dim))
-
-    def forward(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch k"]:
-        rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
-        level = rms.log().expand(-1, 1, *w.shape[2:])
-        return self.layers(torch.cat([w / rms, level], dim=1))
+        super().__init__(latent_dim, layers, hidden, channels * image_size**2, principal)

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from .encoder import PrincipalEncoder
+
 LAYERED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -24,11 +26,13 @@ class SelfAttention(nn.Module):
     """x + γ·W_v h(x) softmax(f(x)ᵀ g(x)) over all pairs of pixels; γ starts at 0.
 
     f, g and h are 1×1 convolutions to an eighth of the channels, W_v one back (Zhang et al.,
-    section 3).
+    section 3). With ``pool`` p > 1, f and h pass through max-pooling over p×p pixels, as in the
+    code that Zhang et al. released: a quarter of the pairs at p = 2.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, pool: int = 1) -> None:
         super().__init__()
+        self.pool = nn.MaxPool2d(pool) if pool > 1 else nn.Identity()
         inner = max(channels // 8, 1)
         self.query = nn.Conv2d(channels, inner, 1, bias=False)
         self.key = nn.Conv2d(channels, inner, 1, bias=False)
@@ -37,7 +41,8 @@ class SelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch c h w"]:
-        q, k, v = (part(x).flatten(2).mT for part in (self.query, self.key, self.value))
+        q = self.query(x).flatten(2).mT
+        k, v = (self.pool(part(x)).flatten(2).mT for part in (self.key, self.value))
         # Written out, because the fused kernels have no forward-mode derivative for tangents.
         attended = (q @ k.mT).softmax(dim=-1) @ v
         return x + self.gain * self.back(attended.mT.unflatten(2, x.shape[2:]))
@@ -64,7 +69,7 @@ class SAGANGenerator(nn.Module):
             layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], 4, 2, 1, bias=last))
             layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), nn.ReLU()]
             if i in (1, 2):
-                layers.append(SelfAttention(sizes[i + 1]))
+                layers.append(SelfAttention(sizes[i + 1], pool=2))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch c 64 64"]:
@@ -81,7 +86,7 @@ def _convolutions(channels: int, width: int, norm: bool) -> list[nn.Module]:
             layers.append(nn.GroupNorm(8, sizes[i + 1]))
         layers.append(nn.LeakyReLU(0.1))
         if i in (2, 3):
-            layers.append(SelfAttention(sizes[i + 1]))
+            layers.append(SelfAttention(sizes[i + 1], pool=2))
     return layers
 
 
@@ -102,7 +107,7 @@ class SAGANDiscriminator(nn.Module):
         return self.layers(x).flatten()
 
 
-class SAGANEncoder(nn.Module):
+class SAGANEncoder(PrincipalEncoder):
     """G†: images (batch, channels, 64, 64) to latents (batch, latent_dim).
 
     D's convolutions with a latent output, changed as :class:`npgd.networks.Encoder` is and for its
@@ -111,22 +116,19 @@ class SAGANEncoder(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, width: int = 64, hidden: int = 512, channels: int = 3
+        self,
+        latent_dim: int,
+        width: int = 64,
+        hidden: int = 512,
+        channels: int = 3,
+        principal: bool = False,
     ) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
-        self.layers = nn.Sequential(
+        layers = [
             *_convolutions(channels + 1, width, norm=True),
             nn.Conv2d(8 * width, hidden, 4),
             nn.LeakyReLU(0.1),
-            nn.Flatten(),
-            nn.Linear(hidden, latent_dim),
-        )
-
-    def forward(self, w: Float[torch.Tensor, "batch c 64 64"]) -> Float[torch.Tensor, "batch k"]:
-        rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
-        level = rms.log().expand(-1, 1, *w.shape[2:])
-        return self.layers(torch.cat([w / rms, level], dim=1))
+        ]
+        super().__init__(latent_dim, layers, hidden, channels * 64 * 64, principal)
 
 
 # --- spectral normalisation --------------------------------------------------------------------

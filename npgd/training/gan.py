@@ -18,6 +18,10 @@ are N(0, I) is about (k+1)/(b−1) rather than 0, and smallest where their varia
 1/(1 + (k+1)/(b−1)): 0.86 at k = 20, b = 128, but 0.38 at k = 100, b = 64. ``unbiased`` estimates M
 without that error, by sums over pairs.
 
+``principal`` starts G† from the whitened principal components of the images
+(:class:`npgd.networks.encoder.PrincipalEncoder`), so that its latents tell images apart, with the
+moments of N(0, I), from the first step on.
+
 ``precision`` "bfloat16" is mixed precision: weights, moments, losses and augmentation stay in
 float32, the networks' products are taken in bfloat16.
 
@@ -37,8 +41,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import nn
 
+from ..data import to_pixels
 from ..networks import build
 from ..networks.dcgan import LAYERS, initialise
+from ..networks.encoder import PrincipalEncoder
 from ..networks.sagan import add_spectral_norm
 from .augment import augment, parse
 from .loop import (
@@ -78,6 +84,7 @@ class GeneratorConfig:
     precision: str = "float32"
     architecture: str = "dcgan"
     loss: str = "vanilla"
+    principal: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,6 +94,8 @@ class GeneratorConfig:
                 raise ValueError(
                     f"{name}: {getattr(self, name)!r}; expected one of {', '.join(known)}"
                 )
+        if self.principal and self.coverage == 0:
+            raise ValueError("principal: asked for without coverage > 0, whose encoder it starts")
         if self.loss == "wasserstein" and self.architecture != "sagan":
             raise ValueError(
                 f"loss: 'wasserstein' with architecture {self.architecture!r}; expected 'sagan', "
@@ -141,7 +150,10 @@ class GeneratorTask:
         self.networks: dict[str, nn.Module] = {"generator": self.g, "discriminator": self.d}
         if config.coverage > 0:
             self.e = build(**network_spec("encoder", settings))
+            assert isinstance(self.e, PrincipalEncoder)
             initialise_encoder(self.e, start)
+            if config.principal:
+                self.e.start_from(to_pixels(images))
             self.networks["encoder"] = self.e
         for part in [*self.networks.values(), mean]:
             channels_last(part.to(self.device))
@@ -231,6 +243,8 @@ def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         chosen["latent_dim"] = settings["latent_dim"]
     if part == "encoder":
         chosen["hidden"] = 8 * settings["width"]
+        if settings.get("principal", False):
+            chosen["principal"] = True
     return {"architecture": name, "settings": chosen}
 
 
