@@ -579,6 +579,10 @@ def train_generator_command(
     coverage: Annotated[
         float, typer.Option(help="Weight of the coverage term; 0 is the paper's GAN.")
     ] = 0.0,
+    principal: Annotated[
+        bool,
+        typer.Option(help="Start the coverage term's encoder from principal components."),
+    ] = False,
     unbiased: Annotated[
         bool, typer.Option(help="Moments of latents by pairs; for k near or above the batch size.")
     ] = False,
@@ -611,6 +615,7 @@ def train_generator_command(
             flips=flips,
             augment=augment,
             unbiased=unbiased,
+            principal=principal,
             architecture=architecture,
             loss=loss,
             precision=_precision(precision, device),
