@@ -1,110 +1,131 @@
-"""Draw error against seconds, every method on one pair of axes.
+"""Error against seconds, every method on one pair of axes.
 
-    python paper_figures/figure_time_to_error.py [--json FILE] [--m 100] [--out FILE] [--quick]
+    python paper_figures/figure_time_to_error.py [--m 100 200] [--json FILE | --cache DIR]
 
 From the file that `table_methods.py --timings --json FILE` wrote; without one the timings are
 measured here, or taken from that script's cache. Each curve is the mean error per pixel over the
 same digits, against the seconds that the whole batch of them had taken when that iterate stood,
 from the first iteration on: an error holds until the next iterate stands, hence the stairs.
 The level of NPGD's error at its end is drawn across; a diamond marks where a method first reaches
-it, with the multiple of NPGD's time for the rivals in latent space.
+it, with the multiple of NPGD's time for CSGM.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import tempfile
-from itertools import cycle
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import table_methods
-from rich.console import Console
+from paper_figures.figure import dataset, run, weights
+from paper_figures.style import look, new_figure
 
-# Okabe and Ito's colours, told apart by the colour-blind too; dashes tell them apart in grey.
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NETWORKS = ("mnist", "mnist-denoiser", "mnist-onenet")
+DRAWN = ("method", "m", "batch", "elapsed", "error", "npgd_error", "npgd_seconds")
+DRAWN += ("time_to_npgd_error", "ratio")
 
 
-def draw(cells: list[dict[str, Any]], out: Path) -> None:
-    """One curve a method."""
-    import matplotlib
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The timing cells of table_methods.py at every m asked for."""
+    if options.json is not None:
+        timings = json.loads(options.json.read_text(encoding="utf-8"))
+    else:
+        from rich.console import Console
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+        from paper_figures import table_methods
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for cell, colour, dash in zip(cells, cycle(COLOURS), cycle(DASHES), strict=False):
-        points = list(zip(cell["elapsed"], cell["error"], strict=True))[1:]
-        seconds, errors = zip(*((t, e) for t, e in points if math.isfinite(e)), strict=True)
-        style: dict[str, Any] = {"color": colour, "linestyle": dash, "drawstyle": "steps-post"}
-        axes.loglog(seconds, errors, lw=1.8, label=cell["method"], **style)
-        axes.plot(seconds[-1], errors[-1], "o", color=colour, ms=4)
+        wanted = table_methods.parser().parse_args(["--timings"])
+        if options.quick:
+            table_methods.quick(wanted)
+        wanted.m, wanted.cache = options.m, cells(options)
+        timings = table_methods.measure(wanted, Console())
+    there = [cell for cell in timings["timings"] if cell["m"] in options.m]
+    for m in options.m:
+        if m not in {cell["m"] for cell in there}:
+            raise ValueError(f"--m: {options.json} holds no timings at m = {m}")
+    drawn = [{name: cell[name] for name in DRAWN} for cell in there]
+    return {"threads": timings["threads"], "cells": drawn}
+
+
+def draw(results: dict[str, Any]) -> Figure:
+    """One panel for each m, one curve a method."""
+    by_m: dict[int, list[dict[str, Any]]] = {}
+    for cell in results["cells"]:
+        by_m.setdefault(cell["m"], []).append(cell)
+    figure = new_figure(columns=2, height=3.2)
+    panels = figure.subplots(1, len(by_m), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (m, cells) in zip(panels, by_m.items(), strict=True):
+        draw_panel(axis, cells)
+        axis.set_title(f"m = {m} Gaussian measurements")
+        axis.set_xlabel(f"seconds for {cells[0]['batch']} digits")
+    panels[0].set_ylabel("error per pixel on [−1, 1]")
+    least = min(error for cell in results["cells"] for error in cell["error"][1:])
+    panels[0].set_ylim(0.6 * least, 1.2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def draw_panel(axis: Axes, cells: list[dict[str, Any]]) -> None:
+    goal = cells[0]["npgd_error"]
+    axis.axhline(goal, color="0.5", linewidth=0.7, zorder=0)
+    for cell in cells:
+        style = look(cell["method"])
+        seconds, errors = cell["elapsed"][1:], cell["error"][1:]
+        end = len(seconds) - 1  # the marker stands at the last iterate
+        axis.loglog(
+            seconds, errors, drawstyle="steps-post", markevery=[end], label=cell["method"],
+            **style.curve(),
+        )  # fmt: skip
         reached = cell["time_to_npgd_error"]
         if reached is not None and cell["method"] != "NPGD":
-            axes.plot(reached, cell["npgd_error"], "D", color=colour, ms=6, mec="white")
-            if cell["method"] not in table_methods.LATENT_RIVALS:
-                continue
-            axes.annotate(
-                f"{cell['ratio']:.3g} times NPGD's",
-                (reached, cell["npgd_error"]),
-                xytext=(-6, -12),
+            axis.plot(reached, goal, "D", color=style.color, markersize=4, markeredgecolor="white")
+        if cell["method"] == "CSGM":  # the one whose time the paper compares
+            times = cell["ratio"] or cell["elapsed"][-1] / cell["npgd_seconds"]
+            axis.annotate(
+                f"{'' if reached else 'above it after '}{times:.0f} times\nNPGD's time",
+                (reached or seconds[-1], goal),
+                xytext=(-3 if reached else 4, -4),
                 textcoords="offset points",
                 ha="right",
-                fontsize=8,
-                color=colour,
+                va="top",
+                fontsize=6.5,
+                color=style.color,
             )
-    goal = cells[0]["npgd_error"]
-    axes.axhline(goal, color="0.5", lw=0.8, zorder=0)
-    axes.annotate(
+    axis.annotate(
         "NPGD's error",
         (0, goal),
         xycoords=("axes fraction", "data"),
-        xytext=(4, 3),
+        xytext=(3, 2),
         textcoords="offset points",
-        fontsize=8,
+        fontsize=6.5,
         color="0.35",
     )
-    first = cells[0]
-    axes.set(
-        xlabel=f"seconds for {first['batch']} digits",
-        ylabel="mean squared error per pixel, on [−1, 1]",
-        title=f"MNIST test digits from m = {first['m']} Gaussian measurements, no noise",
-    )
-    axes.set_ylim(bottom=0.7 * min(min(cell["error"]) for cell in cells))
-    axes.grid(which="major", color="0.9", lw=0.6)
-    axes.legend(frameon=False, fontsize=9)
-    figure.savefig(out, dpi=160)
-    plt.close(figure)
+    axis.grid(which="major")
 
 
-def main() -> None:
-    """Read or measure, then draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="what table_methods.py wrote")
-    parser.add_argument("--m", type=int, default=100)
-    parser.add_argument("--cache", type=Path, default=Path("methods_cache"))
-    parser.add_argument("--out", type=Path, default=Path("time_to_error.png"))
-    parser.add_argument("--quick", action="store_true", help="2 images, 5 iterations")
-    arguments, console = parser.parse_args(), Console()
-    if arguments.json:
-        result = json.loads(arguments.json.read_text(encoding="utf-8"))
-    else:
-        wanted = table_methods.parser().parse_args(
-            ["--timings", "--m", str(arguments.m), "--cache", str(arguments.cache)]
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            if arguments.quick:
-                table_methods.quick(wanted)
-                wanted.m, wanted.cache = [arguments.m], Path(folder)
-            result = table_methods.measure(wanted, console)
-    cells = [cell for cell in result["timings"] if cell["m"] == arguments.m]
-    if not cells:
-        parser.error(f"--m: {arguments.json} holds no timings at m = {arguments.m}")
-    draw(cells, arguments.out)
-    console.print(f"wrote {arguments.out}")
+def cells(options: argparse.Namespace) -> Path:
+    return options.cache or options.output / "methods_cache"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--m", nargs="+", type=int, default=[100, 200], help="one panel each")
+    parser.add_argument("--json", type=Path, help="what table_methods.py --timings --json wrote")
+    parser.add_argument("--cache", type=Path, help="of table_methods.py; default: in --output")
+
+
+def inputs(options: argparse.Namespace) -> Iterable[Path]:
+    if options.json is not None:
+        return [options.json]
+    return [cells(options), dataset("mnist"), *map(weights, NETWORKS)]
+
+
+def main(argv: list[str] | None = None) -> str:
+    return run("time_to_error", __doc__, measure, draw, argv, options=options, inputs=inputs)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from table_methods import fingerprint
 from torch.nn import functional
 
 import analysis
@@ -45,6 +44,7 @@ import npgd
 from analysis.secants import all_pairs, draw_latents, generate, tangents
 from npgd.data import mnist
 from npgd.files import write_atomically
+from paper_figures.table_methods import fingerprint
 
 MEASUREMENTS = (20, 50, 100, 200, 500)
 GAUSSIAN_CURVE = (20, 35, 50, 70, 100, 140, 200, 300, 400, 500, 784)

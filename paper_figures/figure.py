@@ -1,0 +1,281 @@
+"""What every figure script shares: measure once, keep the numbers, draw.
+
+A script says what it measures and how it is drawn, and :func:`run` does the rest::
+
+    def measure(options: argparse.Namespace) -> dict[str, Any]: ...   # plain numbers
+    def draw(results: dict[str, Any]) -> Figure: ...                  # from nothing else
+
+    def main(argv: list[str] | None = None) -> str:
+        return run("convergence", __doc__, measure, draw, argv, inputs=lambda o: weights(o.prior))
+
+It writes NAME.json (the numbers, all that is drawn), NAME.pdf and NAME.png into ``--output``, each
+whole or not at all; with ``--quick`` into its folder ``quick``, so that a quick look never takes
+the place of an hour's results.
+
+*When it is measured again.* NAME.json also holds what the numbers came from, and they are measured
+again when any of it has changed:
+
+- the options of the script, and ``--quick``. Options that are paths count by what lies there;
+- the ``inputs``: files by content (weights, data sets, the cells that the tables keep). They are
+  digested after measuring, which may add cells to them;
+- the code: the script without its functions named ``draw…``, the scripts it imports, and all of
+  ``npgd`` and ``analysis`` but for training (whose effect is in the weights) and the command line.
+  Code counts as compiled without docstrings, so that a comment, a docstring or another layout
+  changes nothing. That is more code than a figure runs, on purpose: what is too narrow gives stale
+  pictures. Measurements that take long keep their parts in cells, as the tables do, and only gather
+  them here; ``--keep`` draws what there is, whatever has changed.
+
+The picture is drawn again when the numbers, the drawing code or matplotlib have changed; else
+nothing is done, and neither torch nor matplotlib is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["DRAWN", "MEASURED", "UP_TO_DATE", "dataset", "run", "weights"]
+
+ROOT = Path(__file__).parent.parent
+MEASURED, DRAWN, UP_TO_DATE = "measured", "drawn", "up to date"
+"""What a run has done."""
+
+# Neither makes the numbers: training is seen through the weights, the others only show.
+NOT_MEASURING = ("npgd/training", "analysis/cli.py", "analysis/page.py", "analysis/pictures.py")
+DRAWING = ("style.py", "figure.py", "__init__.py")
+
+
+def run(
+    name: str,
+    doc: str | None,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    draw: Callable[[dict[str, Any]], Figure],
+    argv: list[str] | None = None,
+    *,
+    options: Callable[[argparse.ArgumentParser], Any] = lambda parser: None,
+    inputs: Callable[[argparse.Namespace], Iterable[Path]] = lambda options: (),
+) -> str:
+    """Run a figure script: see the module's docstring.
+
+    Args:
+        name: of the files written.
+        doc: the script's docstring; its first line describes ``--help``.
+        measure: from the parsed options to a dict that JSON can hold, without NaN or infinity.
+            ``options.output`` and ``options.quick`` are always there.
+        draw: from that dict, as read back from JSON, to a figure.
+        argv: the command line; default: the process's.
+        options: adds the script's own options to the parser.
+        inputs: the files and folders that the numbers depend on.
+
+    Returns:
+        What was done: MEASURED (and drawn), DRAWN or UP_TO_DATE; one line is printed, too.
+
+    Raises:
+        ValueError: if the numbers are not plain.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write into")
+    parser.add_argument("--quick", action="store_true", help="at reduced size, into quick/")
+    parser.add_argument("--fresh", action="store_true", help="measure again in any case")
+    parser.add_argument("--keep", action="store_true", help="draw what there is, whatever changed")
+    options(parser)
+    asked = parser.parse_args(argv)
+    if asked.quick:
+        asked.output = asked.output / "quick"
+    script = Path(measure.__code__.co_filename)
+    path = asked.output / f"{name}.json"
+    stored = _read(path)
+
+    code = _digest_of_code(script)
+    key = _key(asked, code, inputs(asked))
+    reason = _reason(stored, key, asked)
+    began = time.perf_counter()
+    if reason:
+        print(f"{name}: measuring ({reason})", flush=True)
+        results = measure(asked)
+        stored = {"figure": name, "key": _key(asked, code, inputs(asked)), "results": results}
+        asked.output.mkdir(parents=True, exist_ok=True)
+        _write_json(path, stored)
+    stored = _read(path)  # what is drawn is what can be drawn again
+    pictures = [path.with_suffix(suffix) for suffix in (".pdf", ".png")]
+    drawing = _digest_of_drawing(script, stored["results"])
+    if not reason and stored.get("drawing") == drawing and all(p.exists() for p in pictures):
+        print(f"{name}: up to date, {path.with_suffix('.png')}")
+        return UP_TO_DATE
+    _write_pictures(draw(stored["results"]), pictures)
+    _write_json(path, stored | {"drawing": drawing})
+    done = MEASURED if reason else DRAWN
+    seconds = time.perf_counter() - began
+    print(f"{name}: {done} in {seconds:.1f} s, written: {path.with_suffix('.png')}, .pdf, .json")
+    return done
+
+
+def weights(prior: str) -> Path:
+    """The file of a network's weights: a shipped name (mnist, mnist-denoiser, …), or a path."""
+    return Path(prior) if "." in prior else ROOT / "npgd" / "weights" / f"{prior}.safetensors"
+
+
+def dataset(name: str) -> Path:
+    """The folder (mnist) or zip (celeba64.zip, …) of a data set, where npgd.data looks for it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npgd"
+    return Path(os.environ.get("NPGD_DATA") or cache) / name
+
+
+# ------------------------------------------------------------------------------ what it came from
+
+
+def _key(asked: argparse.Namespace, code: str, inputs: Iterable[Path]) -> dict[str, Any]:
+    framework = ("output", "fresh", "keep")
+    return {
+        "options": {
+            name: value
+            for name, value in sorted(vars(asked).items())
+            if name not in framework and not isinstance(value, Path)
+        },
+        "inputs": {path.name: _digest_of_files(path) for path in inputs},
+        "code": code,
+    }
+
+
+def _reason(stored: dict[str, Any], key: dict[str, Any], asked: argparse.Namespace) -> str:
+    """Why to measure, in words; empty where what is stored holds."""
+    if not stored:
+        return "no results yet"
+    if asked.fresh:
+        return "--fresh"
+    if asked.keep:
+        return ""
+    before = stored["key"]
+    changed = [
+        f"--{part.replace('_', '-')}" if kind == "options" else part
+        for kind in ("options", "inputs")
+        for part in sorted({*before[kind], *key[kind]})
+        if before[kind].get(part) != json.loads(json.dumps(key[kind].get(part)))
+    ]
+    if before["code"] != key["code"]:
+        changed.append("code")
+    return f"changed: {', '.join(changed)}" if changed else ""
+
+
+def _digest_of_files(path: Path) -> str:
+    """Of a file's content, or of a folder's files; "absent" where there is nothing."""
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        parts = [f"{p.relative_to(path).as_posix()} {_digest_of_files(p)}" for p in files]
+        return _digest("\n".join(parts).encode())
+    if not path.exists():
+        return "absent"
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _digest_of_code(script: Path) -> str:
+    """Of the code that measures: the script's, that of the scripts it imports, the packages'."""
+    packages = [
+        path
+        for package in ("npgd", "analysis")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if not path.relative_to(ROOT).as_posix().startswith(NOT_MEASURING)
+    ]
+    scripts = sorted(_imported_scripts(script), key=lambda path: path.name)
+    digests = [_digest_of_module(path) for path in packages]
+    digests += [_digest_of_module(path, without="draw") for path in scripts]
+    return _digest("".join(digests).encode())
+
+
+def _imported_scripts(script: Path) -> set[Path]:
+    """The script, and those of its folder that it imports, themselves or through others."""
+    found, new = set(), {script}
+    while new:
+        path = new.pop()
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            above = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for package, *names in ((above + alias.name).split(".") for alias in node.names):
+                if package == "paper_figures":
+                    there = {path.with_name(f"{name}.py") for name in names}
+                    new |= {p for p in there if p.exists() and p.name not in DRAWING} - found
+    return found
+
+
+@functools.cache
+def _digest_of_module(path: Path, without: str = "") -> str:
+    """Of a module's instructions, but those of its functions whose names begin with ``without``."""
+    code = compile(path.read_bytes(), "", "exec", dont_inherit=True, optimize=2)
+    return _digest(repr(_instructions(code, without)).encode())
+
+
+def _instructions(code: CodeType, without: str = "") -> Any:
+    """What a code object does, without line numbers."""
+
+    def plain(constant: Any) -> Any:
+        if isinstance(constant, CodeType):
+            left_out = without and constant.co_name.startswith(without)
+            return None if left_out else _instructions(constant)
+        if isinstance(constant, frozenset):  # of no particular order
+            return sorted(map(repr, constant))
+        if isinstance(constant, tuple):
+            return [plain(part) for part in constant]
+        return repr(constant)
+
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    return code.co_name, code.co_code, names, [plain(part) for part in code.co_consts]
+
+
+def _digest_of_drawing(script: Path, results: dict[str, Any]) -> str:
+    sources = [path.read_bytes() for path in (script, Path(__file__).with_name("style.py"))]
+    parts = [*sources, version("matplotlib").encode(), json.dumps(results).encode()]
+    return _digest(b"\0".join(parts))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What an earlier run has left, or nothing if it is no file of this framework."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return stored if {"key", "results"} <= stored.keys() else {}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    from npgd.files import write_atomically
+
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def _write_pictures(figure: Figure, paths: list[Path]) -> None:
+    import io
+
+    from matplotlib import pyplot as plt
+
+    from npgd.files import write_atomically
+
+    for path in paths:
+        buffer = io.BytesIO()
+        undated = {"CreationDate": None} if path.suffix == ".pdf" else None
+        figure.savefig(buffer, format=path.suffix[1:], metadata=undated)
+        write_atomically(path, buffer.getvalue())
+    plt.close(figure)
