@@ -7,13 +7,38 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from .cli_train import train_app
+from .options import (
+    Boxes,
+    BoxSide,
+    DataDir,
+    Dataset,
+    DatasetOption,
+    Design,
+    Device,
+    Download,
+    Factor,
+    Force,
+    Hole,
+    Images,
+    M,
+    MaxIter,
+    Noise,
+    OperatorFile,
+    Prior,
+    Seed,
+    StepSize,
+    Task,
+    TaskName,
+    console,
+    plain_errors,
+    torch_device,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,75 +50,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-train_app = typer.Typer(
-    help="Train a generator, a projector, a denoiser or a OneNet.", no_args_is_help=True
-)
 app.add_typer(train_app, name="train")
-console = Console()
-
-
-class TaskName(StrEnum):
-    """The inverse problems of the paper."""
-
-    CS = "cs"
-    INPAINTING = "inpainting"
-    SUPER_RESOLUTION = "super-resolution"
-
-
-class Design(StrEnum):
-    """The ways to design an operator."""
-
-    SECANT_PCA = "secant-pca"
-    NUMAX = "numax"
-    MINIMAX = "minimax"
-    DCT = "dct"
-    DCT_UNIFORM = "dct-uniform"
-    GAUSSIAN = "gaussian"
-
-
-class Dataset(StrEnum):
-    """Data sets that are read from a data directory."""
-
-    MNIST = "mnist"
-    CELEBA = "celeba"
-    CHURCH = "church"
-
-
-Prior = Annotated[str, typer.Option(help="mnist, mnist-k100, or a prior's .safetensors file.")]
-DatasetOption = Annotated[Dataset | None, typer.Option(help="Recover images of this data set.")]
-Images = Annotated[Path | None, typer.Option(help="A folder of pictures to recover.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets are; default: $NPGD_DATA, else a cache folder.")
-]
-Download = Annotated[bool, typer.Option(help="Download the data set where it is absent.")]
-Strict = Annotated[bool, typer.Option(help="Refuse pictures that cannot be read; else skip them.")]
-Task = Annotated[TaskName, typer.Option(help="The inverse problem.")]
-M = Annotated[int, typer.Option(help="Measurements of --task cs.")]
-Hole = Annotated[int, typer.Option(help="Side of the missing square of --task inpainting.")]
-Boxes = Annotated[
-    int, typer.Option(help="Missing boxes of --task inpainting, scattered, in place of the hole.")
-]
-BoxSide = Annotated[int, typer.Option(help="Side of each of --boxes.")]
-Factor = Annotated[int, typer.Option(help="Factor of --task super-resolution.")]
-OperatorFile = Annotated[
-    Path | None, typer.Option("--operator", help="A file of npgd design, in place of --task.")
-]
-Noise = Annotated[float, typer.Option(help="Standard deviation of the noise on each measurement.")]
-Seed = Annotated[int, typer.Option(help="Seed of the operator, the noise and the samples.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
-StepSize = Annotated[str, typer.Option(help='A number, "auto" or "1/beta".')]
-MaxIter = Annotated[int, typer.Option(help="Iterations at most.")]
-Force = Annotated[bool, typer.Option(help="Replace what the output directory holds.")]
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on standard error and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 @contextlib.contextmanager
@@ -239,7 +196,7 @@ def recover(
             )
         if noise < 0:
             raise ValueError(f"--noise: {noise}; expected a standard deviation, at least 0")
-        p = npgd.load_prior(prior, device=_device(device))
+        p = npgd.load_prior(prior, device=torch_device(device))
         x_true, source = load_images(p, dataset, images, data_dir, download, count, seed)
         operator, task_words = build_operator(
             task,
@@ -359,7 +316,7 @@ def verify(
             raise FileExistsError(
                 f"output: {output} exists; name another directory, or give --force"
             )
-        p = npgd.load_prior(prior, device=_device(device))
+        p = npgd.load_prior(prior, device=torch_device(device))
         x_true: torch.Tensor | None = None
         if dataset is not None or images is not None:
             x_true, _ = load_images(p, dataset, images, data_dir, download, count, seed)
@@ -558,332 +515,6 @@ def derive(
     typer.echo(derivation.latex() if latex else str(derivation))
 
 
-@train_app.command("generator")
-def train_generator_command(
-    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
-    dataset: Annotated[Dataset, typer.Option(help="Training images.")] = Dataset.MNIST,
-    data_dir: DataDir = None,
-    download: Download = False,
-    latent_dim: Annotated[int, typer.Option(help="Dimension k of z.")] = 20,
-    width: Annotated[int, typer.Option(help="Channels at half the image's side.")] = 32,
-    flips: Annotated[bool, typer.Option(help="Mirror half of the real images.")] = False,
-    augment: Annotated[
-        str,
-        typer.Option(
-            help="What D sees images through, for small data sets: a choice of "
-            "color,translation,cutout."
-        ),
-    ] = "",
-    architecture: Annotated[str, typer.Option(help="dcgan, or sagan for 64×64.")] = "dcgan",
-    loss: Annotated[str, typer.Option(help="vanilla, or wasserstein for sagan.")] = "vanilla",
-    coverage: Annotated[
-        float, typer.Option(help="Weight of the coverage term; 0 is the paper's GAN.")
-    ] = 0.0,
-    principal: Annotated[
-        bool,
-        typer.Option(help="Start the coverage term's encoder from principal components."),
-    ] = False,
-    unbiased: Annotated[
-        bool, typer.Option(help="Moments of latents by pairs; for k near or above the batch size.")
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="float32 or bfloat16 (mixed); auto: mixed on CUDA alone.")
-    ] = "auto",
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-4,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    strict: Strict = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-) -> None:
-    """Train G as a GAN; killed at any moment, the same command goes on to the same weights."""
-    with plain_errors():
-        from npgd.data import dataset_uint8
-        from npgd.training import GeneratorConfig, train_generator
-
-        _threads(threads)
-        images = dataset_uint8(dataset.value, "train", data_dir, download, strict)
-        config = GeneratorConfig(
-            latent_dim=latent_dim,
-            width=width,
-            coverage=coverage,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            flips=flips,
-            augment=augment,
-            unbiased=unbiased,
-            principal=principal,
-            architecture=architecture,
-            loss=loss,
-            precision=_precision(precision, device),
-            seed=seed,
-        )
-        train_generator(
-            images,
-            output,
-            config,
-            device=_device(device),
-            progress=True,
-            checkpoint_every=checkpoint_every,
-        )
-        console.print(
-            f"written: {output}. Next: npgd train projector --generator {output} --output …"
-        )
-
-
-@train_app.command("projector")
-def train_projector_command(
-    generator: Annotated[Path, typer.Option(help="Directory of a finished generator's run.")],
-    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
-    paper: Annotated[
-        bool, typer.Option(help="The paper's setting: σ = 1 on samples of G, nothing else.")
-    ] = False,
-    dataset: Annotated[Dataset, typer.Option(help="Real training images.")] = Dataset.MNIST,
-    data_dir: DataDir = None,
-    download: Download = False,
-    width: Annotated[int, typer.Option(help="Channels at half the image's side.")] = 64,
-    hidden: Annotated[int, typer.Option(help="Units of the hidden layer.")] = 384,
-    noise_low: Annotated[float | None, typer.Option(help="Least σ; default 0.02.")] = None,
-    noise_high: Annotated[float | None, typer.Option(help="Largest σ; default 5.")] = None,
-    real_fraction: Annotated[
-        float | None, typer.Option(help="Fraction of real training images; default 0.5.")
-    ] = None,
-    visits: Annotated[
-        int | None, typer.Option(help="Points of the iteration trained on; default 3.")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
-    strict: Strict = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    name: Annotated[str, typer.Option(help="Name the prior carries.")] = "custom",
-) -> None:
-    """Train G† for a frozen G, and write the prior that results as prior.safetensors."""
-    with plain_errors():
-        from dataclasses import replace
-
-        from npgd import GenerativePrior, save_prior
-        from npgd.data import dataset_uint8
-        from npgd.training import PAPER, ProjectorConfig, load_generator, train_projector
-        from npgd.training.gan import network_spec
-
-        _threads(threads)
-        base = PAPER if paper else ProjectorConfig()
-        given: dict[str, Any] = {
-            "noise_low": noise_low,
-            "noise_high": noise_high,
-            "real_fraction": real_fraction,
-            "visits": visits,
-        }
-        config = replace(
-            base,
-            width=width,
-            hidden=hidden,
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            **{key: value for key, value in given.items() if value is not None},
-        )
-        g, g_config, digest = load_generator(generator)
-        latent_dim = g_config["latent_dim"]
-        images = (
-            dataset_uint8(dataset.value, "train", data_dir, download, strict)
-            if config.real_fraction > 0
-            else None
-        )
-        e = train_projector(
-            g,
-            latent_dim,
-            images,
-            output,
-            config,
-            device=_device(device),
-            progress=True,
-            generator_digest=digest,
-        )
-        size = g_config.get("image_size", 28)
-        shape = (g_config["channels"], size, size)
-        prior = GenerativePrior(g.cpu(), e.cpu(), latent_dim, shape, name=name)
-        generator_spec = network_spec("generator", g_config)
-        architecture = {
-            "generator": {
-                "name": generator_spec["architecture"],
-                "settings": generator_spec["settings"],
-            },
-            "encoder": {
-                "name": "Encoder",
-                "settings": {
-                    "latent_dim": latent_dim,
-                    "width": width,
-                    "hidden": hidden,
-                    "channels": shape[0],
-                    "image_size": size,
-                },
-            },
-        }
-        card = {"name": name, "generator_training": g_config, "projector_training": asdict(config)}
-        save_prior(prior, output / "prior.safetensors", architecture, card)
-        console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
-
-
-@train_app.command("corrector")
-def train_corrector_command(
-    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
-    prior: Prior = "mnist",
-    data_dir: DataDir = None,
-    download: Download = False,
-    hidden: Annotated[int, typer.Option(help="Units of the hidden layers.")] = 384,
-    corrections: Annotated[int, typer.Option(help="Steps in use.")] = 2,
-    reach: Annotated[
-        float, typer.Option(help="Residual (rms per pixel) beyond which a step in use fades out.")
-    ] = 0.6,
-    real_fraction: Annotated[
-        float, typer.Option(help="Fraction of real training images (MNIST).")
-    ] = 0.5,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 10_000,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    name: Annotated[str | None, typer.Option(help="Name the prior carries.")] = None,
-) -> None:
-    """Train learned gradient steps that follow a prior's encoder; writes prior.safetensors."""
-    with plain_errors():
-        from dataclasses import asdict
-
-        from npgd import GenerativePrior, load_prior, save_prior
-        from npgd.data import mnist_uint8
-        from npgd.training import CorrectorConfig, train_corrector
-
-        _threads(threads)
-        config = CorrectorConfig(
-            hidden=hidden,
-            corrections=corrections,
-            real_fraction=real_fraction,
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-        )
-        p = load_prior(prior)
-        images = mnist_uint8("train", data_dir, download)[0] if real_fraction > 0 else None
-        corrector = train_corrector(
-            p.generator,
-            p.encoder,
-            p.latent_dim,
-            images,
-            output,
-            config,
-            device=_device(device),
-            progress=True,
-        )
-        corrector.reach = reach  # training is without
-        corrected = GenerativePrior(
-            p.generator.cpu(),
-            p.encoder.cpu(),
-            p.latent_dim,
-            p.image_shape,
-            name=name or p.name,
-            corrector=corrector.cpu(),
-            corrections=corrections,
-        )
-        assert p.architecture is not None
-        settings = {"latent_dim": p.latent_dim, "hidden": hidden, "reach": reach}
-        architecture = p.architecture | {"corrector": {"name": "Corrector", "settings": settings}}
-        card = {"name": corrected.name, "corrector_training": {**asdict(config), "reach": reach}}
-        save_prior(corrected, output / "prior.safetensors", architecture, card)
-        console.print(f"written: {output / 'prior.safetensors'}; use it as --prior")
-
-
-@train_app.command("denoiser")
-def train_denoiser_command(
-    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
-    data_dir: DataDir = None,
-    download: Download = False,
-    width: Annotated[int, typer.Option(help="Channels at full size.")] = 12,
-    noise_low: Annotated[float, typer.Option(help="Least σ.")] = 0.02,
-    noise_high: Annotated[float, typer.Option(help="Largest σ.")] = 4.0,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 6000,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 2e-3,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-) -> None:
-    """Train a denoiser of digits for plug-and-play ADMM, and write it as denoiser.safetensors."""
-    with plain_errors():
-        from npgd.data import mnist_uint8
-        from npgd.denoisers import save_network
-        from npgd.training import DenoiserConfig, train_denoiser
-
-        _threads(threads)
-        images, _ = mnist_uint8("train", data_dir, download)
-        config = DenoiserConfig(
-            width=width,
-            noise_low=noise_low,
-            noise_high=noise_high,
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-        )
-        network = train_denoiser(images, output, config, device=_device(device), progress=True)
-        path = output / "denoiser.safetensors"
-        settings = {"width": width, "channels": images.shape[1]}
-        save_network(network, path, settings, {"denoiser_training": asdict(config)})
-        console.print(f"written: {path}; npgd.load_denoiser({str(path)!r}) reads it")
-
-
-@train_app.command("onenet")
-def train_onenet_command(
-    output: Annotated[Path, typer.Option(help="Directory of the run; goes on where it stopped.")],
-    data_dir: DataDir = None,
-    download: Download = False,
-    width: Annotated[int, typer.Option(help="Channels at full size.")] = 12,
-    noise: Annotated[float, typer.Option(help="Largest σ of the perturbation.")] = 1.5,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 2500,
-    learning_rate: Annotated[float, typer.Option(help="Of P's Adam.")] = 1e-3,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: torch's.")] = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-) -> None:
-    """Train OneNet's proximal map against classifiers, and write it as onenet.safetensors."""
-    with plain_errors():
-        from npgd.data import mnist_uint8
-        from npgd.denoisers import save_network
-        from npgd.training import OneNetConfig, train_onenet
-
-        _threads(threads)
-        images, _ = mnist_uint8("train", data_dir, download)
-        config = OneNetConfig(
-            width=width, noise=noise, steps=steps, learning_rate=learning_rate, seed=seed
-        )
-        network = train_onenet(images, output, config, device=_device(device), progress=True)
-        path = output / "onenet.safetensors"
-        settings = {"width": width, "channels": images.shape[1]}
-        save_network(network, path, settings, {"onenet_training": asdict(config)})
-        console.print(f"written: {path}; npgd.OneNet({str(path)!r}) uses it")
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device: {name!r} is no device of torch") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device: {name!r}, but torch sees no CUDA device")
-    return device
-
-
-def _precision(precision: str, device: str) -> str:
-    if precision != "auto":
-        return precision
-    return "bfloat16" if device.startswith("cuda") else "float32"
-
-
 def _step(text: str) -> float | str:
     if text in ("auto", "1/beta"):
         return text
@@ -891,15 +522,6 @@ def _step(text: str) -> float | str:
         return float(text)
     except ValueError:
         raise ValueError(f'--step-size: {text!r}; expected a number, "auto" or "1/beta"') from None
-
-
-def _threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise ValueError(f"--threads: {threads}; expected at least 1")
-        torch.set_num_threads(threads)
 
 
 def _version() -> str:

@@ -116,6 +116,33 @@ def test_train_then_recover_with_what_was_trained(tmp_path, monkeypatch):
         assert done.exit_code == 0, done.output
 
 
+def test_train_a_colour_prior(tmp_path, monkeypatch):
+    """The options for 64×64: a self-attention GAN, its encoder gone on with, every operator."""
+    import torch
+
+    import npgd
+    from npgd import data
+
+    images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
+    monkeypatch.setattr(data, "church_uint8", lambda *a: images)
+    g, p, c = (tmp_path / name for name in "gpc")
+    chosen = ["--dataset", "church", "--precision", "bfloat16"]
+    done = run("train", "generator", "--output", g, *chosen, "--architecture", "sagan",
+               "--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8, "--flips",
+               "--augment", "color", "--coverage", 2, "--principal", "--unbiased")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    points = ["--operators", "gaussian,inpainting,super-resolution", "--m-low", 5, "--m-high", 9]
+    done = run("train", "projector", "--generator", g, "--output", p, *chosen, *points,
+               "--from-coverage", "--batch-size", 4, "--steps", 2)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    done = run("train", "corrector", "--prior", p / "prior.safetensors", "--output", c, *chosen,
+               *points, "--hidden", 8, "--steps", 1, "--real-fraction", 0.1)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    prior = npgd.load_prior(c / "prior.safetensors")
+    assert prior.image_shape == (3, 64, 64) and prior.corrections == 2
+    assert torch.isfinite(prior.project(prior.sample(2, seed=0))).all()
+
+
 @pytest.mark.parametrize("what", ["denoiser", "onenet"])
 def test_train_what_admm_needs(what, tmp_path, monkeypatch):
     import torch

@@ -17,19 +17,28 @@ from safetensors.torch import load_file
 
 from npgd.data import to_pixels
 from npgd.networks import DCGANDiscriminator, DCGANGenerator, Encoder
+from npgd.networks.dcgan import initialise
 from npgd.training import (
     PAPER,
     GeneratorConfig,
     ProjectorConfig,
     load_checkpoint,
+    load_coverage_encoder,
     load_generator,
     train_generator,
     train_projector,
 )
 from npgd.training.augment import AUGMENTATIONS, augment, cutout, translation
 from npgd.training.gan import GeneratorTask, latent_moments
-from npgd.training.loop import Average, Batches, checkpoints, decayed, generator_for
-from npgd.training.projector import ProjectorTask
+from npgd.training.loop import (
+    Average,
+    Batches,
+    checkpoints,
+    decayed,
+    generator_for,
+    newest_checkpoint,
+)
+from npgd.training.projector import OPERATORS, ProjectorTask
 
 GAN = GeneratorConfig(latent_dim=3, width=4, epochs=3, batch_size=16, coverage=1.0)
 PROJECTOR = ProjectorConfig(width=4, hidden=8, steps=12, batch_size=8, m_low=5, m_high=50)
@@ -261,9 +270,80 @@ def test_the_papers_setting_is_white_noise_on_samples_only():
     assert float(losses["latent"]) == pytest.approx(float((code - z).square().mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_the_iteration_takes_steps_of_a_least_squares_objective(kind):
+    """AᵀA is symmetric and η‖A‖² within the configuration's range (‖A s‖ ≈ ‖s‖ if Gaussian)."""
+    config = replace(PROJECTOR, operators=kind, step_low=0.5, step_high=1.4, m_low=200, m_high=300)
+    task = ProjectorTask(DCGANGenerator(3, 4), 3, None, replace(config, real_fraction=0.0))
+    normal, eta = OPERATORS[kind](task, generator_for(7))
+    x, other = torch.randn(2, 1, *task.shape, generator=generator_for(8))
+    assert float((normal(x) * other).sum()) == pytest.approx(
+        float((x * normal(other)).sum()), rel=1e-3, abs=1e-2
+    )
+    if kind == "gaussian":
+        assert 0.5 <= eta <= 1.4
+        return
+    for _ in range(30):  # power iteration: the largest eigenvalue of AᵀA
+        x = normal(x)
+        norm = float(x.norm())
+        x = x / norm
+    assert 0.5 - 1e-4 <= eta * norm <= 1.4 + 1e-4
+
+
+def test_one_projector_is_trained_on_every_kind_of_operator(monkeypatch):
+    drawn = []
+    for kind, draw in OPERATORS.items():
+
+        def note(task, generator, kind=kind, draw=draw):
+            drawn.append(kind)
+            return draw(task, generator)
+
+        monkeypatch.setitem(OPERATORS, kind, note)
+    config = replace(PROJECTOR, operators=",".join(OPERATORS), real_fraction=0.0)
+    task = ProjectorTask(DCGANGenerator(3, 4), 3, None, config)
+    generator = generator_for(1)
+    for i in range(12):
+        losses = task.step(i, 12, generator)
+        assert all(torch.isfinite(v) for v in losses.values())
+    assert set(drawn) == set(OPERATORS)
+
+
+def test_a_projector_goes_on_from_the_encoder_of_the_coverage_term(images, tmp_path):
+    train_generator(images, tmp_path / "g", GAN)
+    e = load_coverage_encoder(tmp_path / "g")
+    _, tensors = load_checkpoint(newest_checkpoint(tmp_path / "g"))
+    for key, value in e.state_dict().items():
+        assert torch.equal(value, tensors[f"network/encoder/{key}"])
+    g, _, _ = load_generator(tmp_path / "g")
+    config = replace(PROJECTOR, steps=1, learning_rate=1e-12)
+    trained = train_projector(g, 3, images, tmp_path / "p", config, encoder=e)
+    for key, value in load_coverage_encoder(tmp_path / "g").state_dict().items():
+        assert torch.allclose(trained.state_dict()[key], value, atol=1e-9)
+    plain = replace(GAN, coverage=0.0)
+    train_generator(images, tmp_path / "plain", replace(plain, epochs=1))
+    with pytest.raises(ValueError, match="without coverage"):
+        load_coverage_encoder(tmp_path / "plain")
+
+
+def test_a_projector_in_mixed_precision_is_close_and_keeps_its_weights_in_float32():
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        config = replace(PROJECTOR, precision=precision, real_fraction=0.0)
+        task = ProjectorTask(DCGANGenerator(3, 4), 3, None, config)
+        initialise(task.g, generator_for(3))
+        losses[precision] = task.step(0, 4, generator_for(0))
+        assert all(p.dtype == torch.float32 for p in task.e.parameters())
+    for name, value in losses["float32"].items():
+        assert float(value) == pytest.approx(float(losses["bfloat16"][name]), rel=0.05)
+        assert not torch.equal(value, losses["bfloat16"][name])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"operators": "gaussian,fourier"}, "operators: 'fourier'"),
+        ({"operators": ""}, "operators"),
+        ({"precision": "float16"}, "precision"),
         ({"noise_low": 2.0, "noise_high": 1.0}, "noise_low"),
         ({"real_fraction": 1.5}, "real_fraction"),
         ({"visits": 0}, "visits"),

@@ -8,7 +8,13 @@ from .denoiser import DenoiserConfig, train_denoiser
 from .gan import GeneratorConfig, train_generator
 from .loop import load_checkpoint
 from .onenet import OneNetConfig, train_onenet
-from .projector import PAPER, ProjectorConfig, load_generator, train_projector
+from .projector import (
+    PAPER,
+    ProjectorConfig,
+    load_coverage_encoder,
+    load_generator,
+    train_projector,
+)
 
 __all__ = [
     "PAPER",
@@ -18,6 +24,7 @@ __all__ = [
     "OneNetConfig",
     "ProjectorConfig",
     "load_checkpoint",
+    "load_coverage_encoder",
     "load_generator",
     "train_corrector",
     "train_denoiser",

@@ -8,7 +8,7 @@ The three transformations and their ranges are the paper's; images are in [-1, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from jaxtyping import Float
@@ -71,11 +71,16 @@ AUGMENTATIONS: dict[str, Callable[[Images, torch.Generator], Images]] = {
 
 def parse(policy: str) -> tuple[str, ...]:
     """The names in a comma-separated policy ("" is none); ``ValueError`` names an unknown one."""
+    return named(policy, "augment", AUGMENTATIONS)
+
+
+def named(policy: str, argument: str, known: Collection[str]) -> tuple[str, ...]:
+    """The names in a comma-separated choice; ``ValueError`` for one that is not ``known``."""
     names = tuple(name.strip() for name in policy.split(",") if name.strip())
     for name in names:
-        if name not in AUGMENTATIONS:
-            known = ", ".join(AUGMENTATIONS)
-            raise ValueError(f"augment: {name!r}; expected a comma-separated choice of {known}")
+        if name not in known:
+            expected = f"expected a comma-separated choice of {', '.join(known)}"
+            raise ValueError(f"{argument}: {name!r}; {expected}")
     return names
 
 

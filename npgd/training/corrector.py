@@ -70,7 +70,7 @@ class CorrectorTask(PointsTask):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         steps = self.config.corrections
         with torch.no_grad():
-            code = self.e(w)
+            code = self.through(self.e, w)
         for _ in range(steps):
             code = self.c(w, code, self.g)
             share = 1 / (steps * self.config.visits)
@@ -110,6 +110,7 @@ def train_corrector(
         steps=config.steps,
         directory=directory,
         config={**stored, **asdict(config)},
+        defaults=asdict(CorrectorConfig()),
         seed=config.seed,
         checkpoint_every=checkpoint_every,
         progress=progress,

@@ -32,7 +32,7 @@ sees every image through the random transformations of ``augment`` (:mod:`npgd.t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,8 +58,9 @@ from .loop import (
     train,
 )
 
+PRECISIONS = ("float32", "bfloat16")
 CHOICES = {
-    "precision": ("float32", "bfloat16"),
+    "precision": PRECISIONS,
     "architecture": ("dcgan", "sagan"),
     "loss": ("vanilla", "wasserstein"),
 }
@@ -90,10 +91,7 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         parse(self.augment)
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: {getattr(self, name)!r}; expected one of {', '.join(known)}"
-                )
+            choice(getattr(self, name), name, known)
         if self.principal and self.coverage == 0:
             raise ValueError("principal: asked for without coverage > 0, whose encoder it starts")
         if self.loss == "wasserstein" and self.architecture != "sagan":
@@ -170,10 +168,7 @@ class GeneratorTask:
         self.fixed = torch.randn(64, config.latent_dim, generator=generator_for(config.seed, 3))
 
     def _through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        """A network's output in float32; in mixed precision its products are in bfloat16."""
-        mixed = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            return network(x).float()
+        return mixed(network, x, self.config.precision)
 
     def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         config = self.config
@@ -223,6 +218,18 @@ class GeneratorTask:
     @torch.no_grad()
     def pictures(self) -> Float[torch.Tensor, "64 c h w"]:
         return self.average.average(self.fixed.to(self.device))
+
+
+def mixed(network: nn.Module, x: torch.Tensor, precision: str) -> torch.Tensor:
+    """A network's output in float32; with "bfloat16" its products are in bfloat16."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return network(x).float()
+
+
+def choice(value: str, name: str, known: Sequence[str]) -> None:
+    """``ValueError`` for a value that is not one of ``known``."""
+    if value not in known:
+        raise ValueError(f"{name}: {value!r}; expected one of {', '.join(known)}")
 
 
 def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:

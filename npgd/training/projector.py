@@ -13,23 +13,30 @@ deviation from x* is close to white noise of standard deviation ‖x*‖/√m pe
 
 *Real images.* A fraction of the x* are training images; they have no z, so only the first term.
 
-*The points that recovery visits.* Each step draws a Gaussian A with m rows, m log-uniform, and a
-step size η, and follows P's own iteration
+*The points that recovery visits.* Each step draws an A of one of the kinds ``operators`` and a step
+size η, and follows P's own iteration
 
     x_{j+1} = P(w_j),    w_{j+1} = x_{j+1} − η AᵀA(x_{j+1} − x*)
 
 for ``visits`` steps, P trained on every w_j (without a gradient through the iteration). The first
-w is x* + ν, or AᵀA x* for ``adjoint_fraction`` of the images.
+w is x* + ν, or AᵀA x* for ``adjoint_fraction`` of the images. "gaussian" is a Gaussian A with m
+rows, m log-uniform; "inpainting" a hole with a side of a quarter to five eighths of the image's;
+"super-resolution" the means over 2×2 or 4×4 pixels, η then in units of 1/‖A‖². One P serves all.
 
 ``balanced`` divides each image's loss by 1 + ‖w − x*‖²/n, its deviation's mean square, so that
 clean inputs and inputs under heavy noise count alike.
+
+``precision`` "bfloat16" is mixed precision, as for the generator. G† starts at random, or from the
+encoder that the coverage term trained beside G (:func:`load_coverage_encoder`).
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +46,9 @@ from jaxtyping import Float, UInt8
 from torch import nn
 
 from ..networks import Encoder, build
-from .gan import initialise_encoder, network_spec
+from ..operators import Inpainting, SuperResolution
+from .augment import named
+from .gan import PRECISIONS, choice, initialise_encoder, mixed, network_spec
 from .loop import (
     Average,
     Batches,
@@ -54,6 +63,48 @@ from .loop import (
 )
 
 
+def _log_uniform(low: float, high: float, n: int, generator: torch.Generator) -> torch.Tensor:
+    span = math.log(high / low)
+    return torch.rand(n, generator=generator).mul_(span).add_(math.log(low)).exp_()
+
+
+# --- the operators of the iteration: AᵀA as a function, and η ----------------------------------
+
+Normal = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _step(config: PointsConfig, generator: torch.Generator) -> float:
+    share = float(torch.rand((), generator=generator))
+    return config.step_low + (config.step_high - config.step_low) * share
+
+
+def _gaussian(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+    config, n = task.config, math.prod(task.shape)
+    m = int(_log_uniform(config.m_low, config.m_high + 1, 1, generator))
+    eta = _step(config, generator)
+    a = (torch.randn(m, n, generator=generator) / m**0.5).to(task.device)
+    return lambda x: ((x.flatten(1) @ a.T) @ a).view_as(x), eta
+
+
+def _inpainting(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+    side = task.shape[1]
+    hole = int(torch.randint(side // 4, 5 * side // 8 + 1, (), generator=generator))
+    a = Inpainting(task.shape, hole).to(task.device)
+    return lambda x: a.adjoint(a(x)), _step(task.config, generator)
+
+
+def _super_resolution(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+    a = SuperResolution(task.shape, 2 + 2 * int(torch.randint(2, (), generator=generator)))
+    return lambda x: a.adjoint(a(x)), _step(task.config, generator) / a.norm() ** 2
+
+
+OPERATORS = {
+    "gaussian": _gaussian,
+    "inpainting": _inpainting,
+    "super-resolution": _super_resolution,
+}
+
+
 @dataclass(frozen=True)
 class PointsConfig:
     """The points w a projector is trained on, and how long."""
@@ -65,6 +116,7 @@ class PointsConfig:
     adjoint_fraction: float = 0.25
     m_low: int = 20
     m_high: int = 500
+    operators: str = "gaussian"
     step_low: float = 0.5
     step_high: float = 1.4
     balanced: bool = True
@@ -73,9 +125,14 @@ class PointsConfig:
     batch_size: int = 64
     learning_rate: float = 5e-4
     average: float = 0.999
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        choice(self.precision, "precision", PRECISIONS)
+        named(self.operators, "operators", OPERATORS)
+        if not self.operators:
+            raise ValueError(f"operators: none; expected some of {', '.join(OPERATORS)}")
         if not 0 < self.noise_low <= self.noise_high:
             raise ValueError(
                 f"noise_low, noise_high: {self.noise_low}, {self.noise_high}; "
@@ -112,11 +169,6 @@ PAPER = ProjectorConfig(
 )
 
 
-def _log_uniform(low: float, high: float, n: int, generator: torch.Generator) -> torch.Tensor:
-    span = math.log(high / low)
-    return torch.rand(n, generator=generator).mul_(span).add_(math.log(low)).exp_()
-
-
 class PointsTask:
     """One step: points around x* (white noise, Aᵀy, the iteration's own), targets x*.
 
@@ -151,6 +203,10 @@ class PointsTask:
         with torch.no_grad():
             self.shape = tuple(self.g(self.fixed[:1].to(self.device)).shape[1:])
 
+    def through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """A network's output in float32; in mixed precision its products are in bfloat16."""
+        return mixed(network, x, self.config.precision)
+
     def train_on(
         self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -168,7 +224,7 @@ class PointsTask:
         """x* (samples of G first, then real images) and the z of the samples."""
         z = torch.randn(self.n_samples, self.latent_dim, generator=generator).to(self.device)
         with torch.no_grad():
-            x = self.g(z)
+            x = self.through(self.g, z)
         if self.batches is not None:
             x = torch.cat([x, self.batches(i).to(self.device)])
         return x, z
@@ -178,20 +234,17 @@ class PointsTask:
         (optimiser,) = self.optimisers.values()
         set_rate(optimiser, config.learning_rate * decayed(i, total))
         x_true, z = self._targets(i, generator)
-        b, n = len(x_true), x_true[0].numel()
+        b = len(x_true)
 
         sigma = _log_uniform(config.noise_low, config.noise_high, b, generator)
         noise = torch.randn(x_true.shape, generator=generator)
         w = x_true + (sigma[:, None, None, None] * noise).to(self.device)
         if config.visits > 1 or config.adjoint_fraction > 0:
-            m = int(_log_uniform(config.m_low, config.m_high + 1, 1, generator))
-            eta = config.step_low + (config.step_high - config.step_low) * float(
-                torch.rand((), generator=generator)
-            )
-            a = (torch.randn(m, n, generator=generator) / m**0.5).to(self.device)
+            kinds = named(config.operators, "operators", OPERATORS)
+            pick = 0 if len(kinds) == 1 else int(torch.randint(len(kinds), (), generator=generator))
+            normal, eta = OPERATORS[kinds[pick]](self, generator)
             from_adjoint = torch.rand(b, generator=generator) < config.adjoint_fraction
-            flat = x_true.flatten(1)
-            back = ((flat @ a.T) @ a).view_as(x_true)
+            back = normal(x_true)
             w = torch.where(from_adjoint.to(self.device)[:, None, None, None], back, w)
 
         optimiser.zero_grad(set_to_none=True)
@@ -203,8 +256,7 @@ class PointsTask:
             image = image + image_loss / config.visits
             latent = latent + latent_loss / config.visits
             if visit + 1 < config.visits:
-                residual = x.flatten(1) - flat
-                w = x - eta * ((residual @ a.T) @ a).view_as(x_true)
+                w = x - eta * normal(x - x_true)
         optimiser.step()
         self.average.update(i)
         return {"image": image, "latent": latent}
@@ -227,7 +279,7 @@ class PointsTask:
         share: float,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Backward from `share` of the losses of the latents `code`; G(code) and the losses."""
-        x = self.g(code)
+        x = self.through(self.g, code)
         image = (weight * (x - x_true).square().mean(dim=(1, 2, 3))).mean()
         latent = torch.zeros((), device=self.device)
         if self.n_samples > 0:
@@ -238,7 +290,7 @@ class PointsTask:
 
 
 class ProjectorTask(PointsTask):
-    """The encoder G†, from scratch."""
+    """The encoder G†: ``encoder`` as it comes, or one of the configuration's size from scratch."""
 
     def __init__(
         self,
@@ -247,13 +299,13 @@ class ProjectorTask(PointsTask):
         images: UInt8[torch.Tensor, "n c h w"] | None,
         config: ProjectorConfig,
         device: str | torch.device = "cpu",
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__(generator_network, latent_dim, images, config, device)
-        channels = self.shape[0]
-        size = (channels, self.shape[1])
-        self.e = Encoder(latent_dim, config.width, config.hidden, *size)
-        initialise_encoder(self.e, generator_for(config.seed, 2))
-        mean = Encoder(latent_dim, config.width, config.hidden, *size)
+        if encoder is None:
+            encoder = Encoder(latent_dim, config.width, config.hidden, *self.shape[:2])
+            initialise_encoder(encoder, generator_for(config.seed, 2))
+        self.e, mean = encoder, copy.deepcopy(encoder)
         for network in (self.e, mean):
             channels_last(network.to(self.device))
         self.average = Average(self.e, mean, config.average)
@@ -265,7 +317,7 @@ class ProjectorTask(PointsTask):
     def train_on(
         self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.backward(self.e(w), x_true, z, weight, 1 / self.config.visits)
+        return self.backward(self.through(self.e, w), x_true, z, weight, 1 / self.config.visits)
 
     def projected(self, w: torch.Tensor) -> torch.Tensor:
         return self.g(self.average.average(w))
@@ -278,6 +330,21 @@ def load_generator(
 
     Raises ``ValueError`` where the directory holds no generator's run, or one not finished.
     """
+    g, config, weights = _trained(directory, "generator", "average")
+    return g, config, tensors_digest(weights)
+
+
+def load_coverage_encoder(directory: str | os.PathLike[str]) -> nn.Module:
+    """The encoder that the coverage term trained beside G, as it stood at the end.
+
+    Raises as :func:`load_generator`, and ``ValueError`` for a run without that term.
+    """
+    return _trained(directory, "encoder", "encoder")[0]
+
+
+def _trained(
+    directory: str | os.PathLike[str], part: str, stored_as: str
+) -> tuple[nn.Module, dict[str, Any], dict[str, torch.Tensor]]:
     directory = Path(directory)
     path = directory / "config.json"
     if not path.is_file():
@@ -285,6 +352,8 @@ def load_generator(
     config = json.loads(path.read_text())
     if config.get("kind") != "generator":
         raise ValueError(f"generator: {directory} holds a {config.get('kind')}'s run")
+    if part == "encoder" and not config["coverage"] > 0:
+        raise ValueError(f"generator: {directory} was trained without coverage, so has no encoder")
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
         raise ValueError(f"generator: {directory} has no checkpoint yet")
@@ -294,11 +363,11 @@ def load_generator(
             f"generator: {directory} stands at step {step} of {config['steps']}; "
             "give the training command again to finish it"
         )
-    prefix = "network/average/"
+    prefix = f"network/{stored_as}/"
     weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    g = build(**network_spec("generator", config))
-    g.load_state_dict(weights)
-    return g.eval(), config, tensors_digest(weights)
+    network = build(**network_spec(part, config))
+    network.load_state_dict(weights)
+    return network.eval(), config, weights
 
 
 def train_projector(
@@ -311,24 +380,27 @@ def train_projector(
     progress: bool = False,
     checkpoint_every: int = 500,
     generator_digest: str = "",
-) -> Encoder:
+    encoder: nn.Module | None = None,
+) -> nn.Module:
     """Train (or go on training) the encoder for a frozen generator; returns the averaged encoder.
 
+    ``encoder`` is where it starts, in place of a new one of the configuration's width.
     ``generator_digest`` names the generator in the stored configuration, so that a run is not
     resumed with another one. Raises ``ValueError`` for settings that do not fit together.
     """
     config = config or ProjectorConfig()
-    task = ProjectorTask(generator_network, latent_dim, images, config, device)
     stored = {"kind": "projector", "latent_dim": latent_dim, "generator": generator_digest}
+    if encoder is not None:
+        stored["encoder"] = tensors_digest(encoder.state_dict())
+    task = ProjectorTask(generator_network, latent_dim, images, config, device, encoder)
     train(
         task,
         steps=config.steps,
         directory=directory,
         config={**stored, **asdict(config)},
+        defaults=asdict(ProjectorConfig()),
         seed=config.seed,
         checkpoint_every=checkpoint_every,
         progress=progress,
     )
-    average = task.average.average
-    assert isinstance(average, Encoder)
-    return average
+    return task.average.average
