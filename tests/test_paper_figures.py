@@ -10,7 +10,7 @@ import pytest
 SCRIPTS = sorted((Path(__file__).parent.parent / "paper_figures").glob("*.py"))
 NEED_MNIST = {
     "table_denoisers.py",
-    "table_digits.py",
+    "table_prior.py",
     "table_methods.py",
     "figure_time_to_error.py",
     "table_design.py",
