@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from .cli_train import train_app
 from .options import (
@@ -33,6 +35,7 @@ from .options import (
     Prior,
     Seed,
     StepSize,
+    Strict,
     Task,
     TaskName,
     console,
@@ -116,6 +119,7 @@ def load_images(
     download: bool,
     count: int,
     seed: int,
+    strict: bool = False,
 ) -> tuple[torch.Tensor, str]:
     """The images to recover, and where they come from in words."""
     from npgd import data
@@ -125,7 +129,7 @@ def load_images(
     if count < 1:
         raise ValueError(f"--count: {count}; expected at least 1")
     if images is not None:
-        pictures, names = data.image_folder(images, prior.image_shape)
+        pictures, names = pictures_in(images, prior.image_shape, strict)
         return pictures[:count], f"{min(count, len(names))} pictures in {images}"
     if dataset is not None:
         if prior.image_shape != data.IMAGE_SHAPES[dataset.value]:
@@ -137,6 +141,23 @@ def load_images(
         return x, f"first {count} {words.get(dataset.value, 'held-out churches')}"
     x = prior.sample(count, seed=seed + 1).float()
     return x, f"{count} samples of G (give --dataset or --images for real images)"
+
+
+def pictures_in(
+    path: Path, image_shape: tuple[int, int, int], strict: bool
+) -> tuple[torch.Tensor, list[str]]:
+    """The pictures of a folder, zip or LMDB with pixels in [-1, 1], and their names.
+
+    Those that are skipped are told on standard error.
+    """
+    from npgd import data
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found, names = data.image_archive(path, image_shape, strict=strict, cache=False)
+    for warning in told:
+        Console(stderr=True).print(f"[yellow]warning:[/] {warning.message}", highlight=False)
+    return data.to_pixels(found), names
 
 
 def measured_picture(
@@ -156,6 +177,7 @@ def recover(
     images: Images = None,
     data_dir: DataDir = None,
     download: Download = False,
+    strict: Strict = False,
     count: Annotated[int, typer.Option(help="Images at most.")] = 12,
     task: Task = TaskName.CS,
     operator_file: OperatorFile = None,
@@ -197,7 +219,7 @@ def recover(
         if noise < 0:
             raise ValueError(f"--noise: {noise}; expected a standard deviation, at least 0")
         p = npgd.load_prior(prior, device=torch_device(device))
-        x_true, source = load_images(p, dataset, images, data_dir, download, count, seed)
+        x_true, source = load_images(p, dataset, images, data_dir, download, count, seed, strict)
         operator, task_words = build_operator(
             task,
             p.image_shape,
@@ -285,6 +307,7 @@ def verify(
     images: Images = None,
     data_dir: DataDir = None,
     download: Download = False,
+    strict: Strict = False,
     count: Annotated[int, typer.Option(help="Images to recover.")] = 12,
     task: Task = TaskName.CS,
     operator_file: OperatorFile = None,
@@ -319,7 +342,7 @@ def verify(
         p = npgd.load_prior(prior, device=torch_device(device))
         x_true: torch.Tensor | None = None
         if dataset is not None or images is not None:
-            x_true, _ = load_images(p, dataset, images, data_dir, download, count, seed)
+            x_true, _ = load_images(p, dataset, images, data_dir, download, count, seed, strict)
             x_true = x_true.to(device)
         operator, _ = build_operator(
             task,
@@ -363,6 +386,7 @@ def design(
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
+    strict: Strict = False,
     m: Annotated[
         int | None, typer.Option(help="Measurements; of numax a budget, else its own choice.")
     ] = None,
@@ -397,7 +421,7 @@ def design(
         p = npgd.load_prior(prior)
         source: Any = p
         if images is not None:
-            source = data.image_folder(images, p.image_shape)[0]
+            source = pictures_in(images, p.image_shape, strict)[0]
         elif dataset is not None:
             source = data.dataset(dataset.value, "train", data_dir, None, download)
         if source is not p:

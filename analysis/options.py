@@ -46,7 +46,7 @@ class Dataset(StrEnum):
 
 Prior = Annotated[str, typer.Option(help="mnist, mnist-k100, or a prior's .safetensors file.")]
 DatasetOption = Annotated[Dataset | None, typer.Option(help="Recover images of this data set.")]
-Images = Annotated[Path | None, typer.Option(help="A folder of pictures to recover.")]
+Images = Annotated[Path | None, typer.Option(help="A folder, zip or LMDB of pictures to recover.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets are; default: $NPGD_DATA, else a cache folder.")
 ]

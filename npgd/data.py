@@ -211,33 +211,6 @@ def _channels(image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def image_folder(
-    folder: str | os.PathLike[str], image_shape: tuple[int, int, int]
-) -> tuple[Float[torch.Tensor, "n c h w"], list[str]]:
-    """A folder of pictures (sorted by name) as images of one shape, and their file names.
-
-    Each picture is converted to grey (1 channel) or RGB (3), cropped to the centred rectangle of
-    the target's aspect ratio and resized with an antialiased (Lanczos) filter where its size
-    differs. Pictures are taken as they are: a prior of white digits on black expects such.
-
-    Raises ``ValueError`` where the folder does not exist, holds no picture, or one cannot be read.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"images: {folder} is not a folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise ValueError(f"images: no picture in {folder} ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    _channels(image_shape)
-    pictures = []
-    for path in paths:
-        try:
-            pictures.append(torch.from_numpy(_picture(path, image_shape).copy()))
-        except BROKEN as error:
-            raise ValueError(f"images: {path} cannot be read as a picture ({error})") from error
-    return to_pixels(torch.stack(pictures)), [path.name for path in paths]
-
-
 class _Folder:
     """Pictures in a folder and its subfolders, by their path in it."""
 
@@ -366,7 +339,9 @@ def image_archive(
     ``crop``: side in pixels of the centred square cut out before resizing (108 for the 178×218
     pictures of CelebA's ``img_align_celeba``); pictures that have ``image_shape``'s size already
     are taken as they are, and resizing antialiases (Lanczos). ``split``: only what lies in a folder
-    of that name. An LMDB's names are its keys in hexadecimal.
+    of that name. An LMDB's names are its keys in hexadecimal. Pictures become grey (1 channel) or
+    RGB (3), cut to the centred rectangle of the target's aspect ratio, and are otherwise taken as
+    they are: a prior of white digits on black expects such.
 
     Pictures that cannot be read, or are smaller than the crop, are skipped with one warning that
     counts and names them; ``strict`` refuses them. With ``cache`` the bytes are kept in

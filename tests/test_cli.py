@@ -1,6 +1,7 @@
 """The command `npgd`: what it writes, and what it refuses to overwrite."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -68,6 +69,20 @@ def test_a_users_folder(tmp_path):
     assert done.exit_code == 0 and "1 pictures in" in done.output.replace("\n", " ")
 
 
+def test_a_users_zip_with_a_broken_picture(tmp_path):
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "black.png")
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.write(tmp_path / "black.png", "in/black.png")
+        archive.writestr("in/broken.png", b"broken")
+    given = ["recover", "--images", tmp_path / "pictures.zip", "--max-iter", 2]
+    done = run(*given, "--output", tmp_path / "out")
+    told = " ".join(done.output.split())
+    assert done.exit_code == 0 and "1 of 2 pictures" in told and "in/broken.png" in told
+    done = run(*given, "--output", tmp_path / "strict", "--strict")
+    assert done.exit_code == 2 and "in/broken.png" in " ".join(done.output.split())
+    assert not (tmp_path / "strict").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,7 +94,7 @@ def test_a_users_folder(tmp_path):
         (["--noise", "-1"], "--noise"),
         (["--count", "0"], "--count"),
         (["--device", "abacus"], "--device"),
-        (["--images", "/nowhere/at/all"], "not a folder"),
+        (["--images", "/nowhere/at/all"], "no folder, zip or LMDB"),
         (["--dataset", "mnist", "--images", "x"], "give one of the two"),
     ],
 )
