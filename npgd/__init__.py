@@ -34,6 +34,7 @@ from .solvers import (
     OneNet,
     PnPADMM,
     Solution,
+    TotalVariation,
     choose_step_size,
     recover,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Solution",
     "SubsampledDCT",
     "SuperResolution",
+    "TotalVariation",
     "WaveletShrinkage",
     "Whitened",
     "as_operator",

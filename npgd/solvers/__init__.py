@@ -7,6 +7,7 @@ from npgd.solvers.npgd import NPGD, choose_step_size
 from npgd.solvers.onenet import OneNet
 from npgd.solvers.pgdgan import PGDGAN
 from npgd.solvers.pnp_admm import PnPADMM
+from npgd.solvers.total_variation import TotalVariation
 
 __all__ = [
     "CSGM",
@@ -18,6 +19,7 @@ __all__ = [
     "Solution",
     "Solver",
     "State",
+    "TotalVariation",
     "choose_step_size",
     "recover",
 ]
