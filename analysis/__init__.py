@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import testing as testing  # not in __all__: a star import must do without hypothesis
     from . import theorem
     from .design import design_dct, design_secant_pca, whiten
     from .minimax import design_minimax
@@ -78,8 +79,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "theorem":
-        return importlib.import_module(".theorem", __name__)
+    if name in ("testing", "theorem"):
+        return importlib.import_module(f".{name}", __name__)
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f".{home}", __name__), name)
@@ -87,4 +88,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "testing"})
