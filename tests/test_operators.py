@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import testing
 from npgd.operators import (
     Gaussian,
     Inpainting,
@@ -63,74 +64,23 @@ def rand(*size, seed=0, dtype=DOUBLE):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def sparse(shape, m, seed):
-    rng = np.random.default_rng(seed)
-    return scipy.sparse.random(m, math.prod(shape), density=0.3, random_state=rng, format="csr")
-
-
-KINDS = {
-    "gaussian": lambda shape, m, seed: Gaussian(shape, m, seed, DOUBLE),
-    "matrix": lambda shape, m, seed: MatrixOperator(rand(m, math.prod(shape), seed=seed), shape),
-    "hole": lambda shape, m, seed: Inpainting(shape, hole=min(shape[1:]) - 1),
-    "mask": lambda shape, m, seed: Inpainting(shape, mask=one_pixel(rand(*shape, seed=seed) > 0)),
-    "mask of a plane": lambda shape, m, seed: Inpainting(
-        shape, mask=one_pixel(rand(*shape[1:], seed=seed) > 0)
-    ),
-    "super-resolution": lambda shape, m, seed: SuperResolution(shape, factor=2),
+KINDS = testing.KINDS | {
     "torch": lambda shape, m, seed: as_operator(rand(m, math.prod(shape), seed=seed), shape),
     "numpy": lambda shape, m, seed: as_operator(
         rand(m, math.prod(shape), seed=seed).numpy(), shape
     ),
-    "scipy sparse": lambda shape, m, seed: as_operator(sparse(shape, m, seed), shape),
-    "scipy operator": lambda shape, m, seed: as_operator(
-        scipy.sparse.linalg.aslinearoperator(sparse(shape, m, seed)), shape
-    ),
     "pylops-like": lambda shape, m, seed: as_operator(Pylops(math.prod(shape)), shape),
     "deepinv-like": lambda shape, m, seed: as_operator(Physics(), shape),
-    "dct": lambda shape, m, seed: SubsampledDCT(shape, fewer(shape, m), seed, dtype=DOUBLE),
-    "whitened matrix": lambda shape, m, seed: whiten(
-        Gaussian(shape, fewer(shape, m), seed, DOUBLE)
-    ),
-    "whitened boxes": lambda shape, m, seed: whiten(SuperResolution(shape, factor=2)),
-    "whitened scipy operator": lambda shape, m, seed: whiten(
-        as_operator(
-            scipy.sparse.linalg.aslinearoperator(
-                rand(fewer(shape, m), math.prod(shape), seed=seed).numpy()
-            ),
-            shape,
-        )
-    ),
 }
 
 
-def fewer(shape, m):
-    """At most half as many measurements as pixels: full rank, and not nearly without it."""
-    return min(m, math.prod(shape) // 2)
-
-
-def one_pixel(mask):
-    mask.view(-1)[0] = True
-    return mask
-
-
-# Even sides, so that factor 2 divides them.
-shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)).map(
-    lambda s: (s[0], 2 * s[1], 2 * s[2])
-)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=25)
-@given(shape=shapes, m=st.integers(1, 40), batch=st.integers(1, 4), seed=st.integers(0, 2**31))
-def test_dot_product(kind, shape, m, batch, seed):
-    A = KINDS[kind](shape, m, seed)
-    x, y = rand(batch, *shape, seed=seed), rand(batch, A.m, seed=seed + 1)
-    measured, back = A(x), A.adjoint(y)
-    assert measured.shape == (batch, A.m) and measured.dtype == DOUBLE
-    assert back.shape == x.shape and back.dtype == DOUBLE
-    forward, backward = (measured * y).sum(1), (back * x).flatten(1).sum(1)
-    scale = measured.norm(dim=1) * y.norm(dim=1) + back.flatten(1).norm(dim=1) * x.norm()
-    assert bool(((forward - backward).abs() <= 1e-12 * scale).all())
+@settings(max_examples=25)
+@given(data=st.data(), batch=st.integers(1, 4), seed=testing.seeds)
+def test_linear_with_its_adjoint(kind, data, batch, seed):
+    A = data.draw(testing.operators(kinds={kind: KINDS[kind]}))
+    testing.check_adjoint(A, batch=batch, seed=seed)
+    testing.check_linear(A, batch=batch, seed=seed)
 
 
 def dense(A):
@@ -140,22 +90,13 @@ def dense(A):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=10)
-@given(shape=shapes, m=st.integers(1, 40), seed=st.integers(0, 2**31))
+@settings(max_examples=10)
+@given(shape=testing.image_shapes(), m=st.integers(1, 40), seed=testing.seeds)
 def test_norm_is_the_largest_singular_value(kind, shape, m, seed):
     A = KINDS[kind](shape, m, seed)
-    expected = float(torch.linalg.matrix_norm(dense(A), 2))
-    assert A.norm() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    testing.check_norm(A)
     # The same operator, up to the order in which BLAS sums, which follows where memory lies.
     assert KINDS[kind](shape, m, seed).norm() == pytest.approx(A.norm(), rel=1e-14)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_batch_is_image_by_image_and_linear(kind):
-    A = KINDS[kind]((2, 6, 4), 9, 5)
-    x, z = rand(3, 2, 6, 4), rand(3, 2, 6, 4, seed=1)
-    torch.testing.assert_close(A(x), torch.cat([A(x[i : i + 1]) for i in range(3)]))
-    torch.testing.assert_close(A(2 * x - 3 * z), 2 * A(x) - 3 * A(z))
 
 
 @pytest.mark.parametrize("kind", KINDS)

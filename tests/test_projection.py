@@ -7,17 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from analysis import projection
+from analysis import projection, testing
 from npgd.operators import MatrixOperator
 from npgd.priors import GenerativePrior
-from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+from npgd.projectors import FiniteSet, LatentSearch
 
 SHAPE = (1, 4, 5)
 SIZE = math.prod(SHAPE)
 K = 3
-seeds = st.integers(0, 2**32 - 1)
 few = settings(deadline=None, max_examples=30)
 
 
@@ -25,59 +23,48 @@ def normal(generator: torch.Generator, *size: int) -> torch.Tensor:
     return torch.randn(*size, generator=generator, dtype=torch.float64)
 
 
-def affine(generator: torch.Generator) -> AffineSet:
-    return AffineSet(normal(generator, SIZE, K), normal(generator, SIZE), SHAPE)
-
-
 def network(seed: int) -> GenerativePrior:
     """A smooth nonlinear generator, and an encoder that knows nothing of it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        G = nn.Sequential(
-            nn.Linear(K, 16), nn.Tanh(), nn.Linear(16, SIZE), nn.Tanh(), nn.Unflatten(1, SHAPE)
-        )
-        E = nn.Sequential(nn.Flatten(), nn.Linear(SIZE, K))
-    return GenerativePrior(G, E, K, SHAPE).requires_grad_(False).double()
+    return testing.random_prior(SHAPE, K, seed)
 
 
 @few
-@given(seed=seeds, delta=st.floats(0, 10))
-def test_known_error_of_a_displaced_projection(seed, delta):
+@given(
+    points=testing.images(SHAPE, scale=3.0),
+    prior=testing.affine_sets(SHAPE),
+    delta=st.floats(0, 10),
+)
+def test_known_error_of_a_displaced_projection(points, prior, delta):
     """P moved inside the set by √δ: by Pythagoras δ_x = δ at every point."""
-    generator = torch.Generator().manual_seed(seed)
-    prior = affine(generator)
-    points = 3 * normal(generator, 6, *SHAPE)
     direction = math.sqrt(delta) * prior.orthonormal[:, 0].reshape(SHAPE)
     error = projection.projection_error(
         prior, points, projector=lambda w: prior.project(w) + direction
     )
     assert error.exact
     torch.testing.assert_close(
-        error.deltas, torch.full((6,), delta, dtype=torch.float64), rtol=1e-9, atol=1e-12
+        error.deltas, torch.full_like(error.deltas, delta), rtol=1e-9, atol=1e-12
     )
     assert projection.projection_error(prior, points).delta <= 1e-12
 
 
 @few
-@given(seed=seeds, tie_tol=st.floats(0, 5))
-def test_error_of_a_finite_set_stays_within_its_ties(seed, tie_tol):
-    generator = torch.Generator().manual_seed(seed)
-    loose = FiniteSet(normal(generator, 9, *SHAPE), tie_tol=tie_tol)
-    points = normal(generator, 12, *SHAPE)
+@given(
+    points=testing.images(SHAPE, batch=12, scale=1.0),
+    loose=testing.finite_sets(SHAPE, count=9, tie_tol=st.floats(0, 5)),
+)
+def test_error_of_a_finite_set_stays_within_its_ties(points, loose):
     error = projection.projection_error(
         FiniteSet(loose.points), {"anywhere": points, "in the set": loose.points}, projector=loose
     )
     assert error.exact
-    assert (error.deltas >= 0).all() and error.delta <= tie_tol + 1e-12
+    assert (error.deltas >= 0).all() and error.delta <= loose.tie_tol + 1e-12
     assert set(error.families) == {"anywhere", "in the set"}
 
 
 @few
-@given(seed=seeds)
-def test_delta_is_one_sided(seed):
+@given(prior=testing.priors(SHAPE, latent_dim=K), points=testing.images(SHAPE, batch=4, scale=1.0))
+def test_delta_is_one_sided(prior, points):
     """A better search never lowers δ_x, and none exceeds ‖x − P(x)‖²."""
-    prior = network(seed)
-    points = normal(torch.Generator().manual_seed(seed), 4, *SHAPE)
     short, longer = (
         projection.projection_error(prior, points, starts=starts, steps=steps)
         for starts, steps in ((1, 0), (4, 60))
@@ -91,8 +78,7 @@ def test_delta_is_one_sided(seed):
 
 def test_search_finds_the_exact_distance_to_an_affine_range():
     """The same set, once known to be affine and once only as a generator."""
-    generator = torch.Generator().manual_seed(0)
-    exact = affine(generator)
+    exact = testing.random_affine_set(SHAPE, K)
 
     class Hidden:
         latent_dim, image_shape = K, SHAPE
@@ -100,7 +86,7 @@ def test_search_finds_the_exact_distance_to_an_affine_range():
 
     hidden = Hidden()
     hidden.encode = lambda w: w.new_zeros(len(w), K)
-    points = normal(generator, 5, *SHAPE)
+    points = testing.random_images(SHAPE, 5)
     searched = projection.nearest_in_range(hidden, points, starts=4, steps=600)
     known = projection.nearest_in_range(exact, points)
     assert known.exact.all() and not searched.exact.any()

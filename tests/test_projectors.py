@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from analysis import testing
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
 
 DOUBLE = torch.float64
@@ -16,8 +17,8 @@ def rand(*size, seed=0):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
 
 
-def affine(k=3, seed=0):
-    return AffineSet(rand(12, k, seed=seed), rand(12, seed=seed + 1), SHAPE)
+def affine():
+    return testing.random_affine_set(SHAPE, latent_dim=3)
 
 
 def squared(x):
@@ -44,19 +45,18 @@ class Curved(nn.Module):
         return self.generate(torch.randn(n, 2, generator=generator, dtype=DOUBLE))
 
 
-seeds = st.integers(0, 2**31)
-
-
-@settings(deadline=None, max_examples=30)
-@given(k=st.integers(1, 12), seed=seeds)
-def test_affine_projection_is_the_nearest_point(k, seed):
-    """P is idempotent, the error w − P(w) is orthogonal to the set, and P = G∘G†."""
-    S = affine(k, seed)
-    w = 3 * rand(5, *SHAPE, seed=seed + 2)
+@settings(max_examples=30)
+@given(
+    w=testing.images(SHAPE),
+    S=testing.affine_sets(SHAPE, latent_dim=st.integers(1, 12)),
+    seed=testing.seeds,
+)
+def test_affine_projection_is_the_nearest_point(w, S, seed):
+    """A projector, whose error w − P(w) is orthogonal to the set, and P = G∘G†."""
+    testing.check_projector(S, w, members=S.sample(9, seed=seed))
     p = S.project(w)
-    torch.testing.assert_close(S(p), p, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(S.generate(S.encode(w)), p, rtol=1e-6, atol=1e-6)
-    along = S.generate(rand(5, k, seed=seed + 3)) - p
+    along = S.sample(len(w), seed=seed) - p
     inner = ((w - p) * along).flatten(1).sum(1)
     assert bool((inner.abs() <= 1e-10 * (squared(w).sqrt() + 1) * (squared(along).sqrt())).all())
 
@@ -75,15 +75,13 @@ def test_samples_follow_their_seed_and_lie_in_the_set():
         assert not torch.equal(x, S.sample(20, seed=5))
 
 
-@settings(deadline=None, max_examples=30)
-@given(count=st.integers(1, 40), batch=st.integers(1, 6), seed=seeds)
-def test_finite_projection_is_the_nearest_point(count, batch, seed):
-    points, w = rand(count, *SHAPE, seed=seed), rand(batch, *SHAPE, seed=seed + 1)
-    S = FiniteSet(points)
+@settings(max_examples=30)
+@given(w=testing.images(SHAPE), S=testing.finite_sets(SHAPE, count=st.integers(1, 40)))
+def test_finite_projection_is_the_nearest_point(w, S):
+    testing.check_projector(S, w, members=S.points)
     for i, p in enumerate(S(w)):
-        distances = squared(points - w[i])
-        assert torch.equal(p, points[int(distances.argmin())])
-    assert torch.equal(S(points), points)
+        assert torch.equal(p, S.points[int(squared(S.points - w[i]).argmin())])
+    assert torch.equal(S(S.points), S.points)
 
 
 def test_ties_go_to_the_last_in_the_order():
@@ -97,15 +95,18 @@ def test_ties_go_to_the_last_in_the_order():
     assert torch.equal(S.project(w, torch.tensor([1, 2, 3, 0]))[0], points[0])
 
 
-@settings(deadline=None, max_examples=30)
-@given(seed=seeds, delta=st.floats(0, 20))
-def test_tie_tolerance_is_delta(seed, delta):
+@settings(max_examples=30)
+@given(
+    w=testing.images(SHAPE, scale=1.0),
+    S=testing.finite_sets(SHAPE, count=30, tie_tol=st.floats(0, 20)),
+    order=st.permutations(range(30)),
+)
+def test_tie_tolerance_is_delta(w, S, order):
     """Whatever the order, the point chosen is within δ of the least squared distance."""
-    points, w = rand(30, *SHAPE, seed=seed), rand(3, *SHAPE, seed=seed + 1)
-    order = torch.randperm(30, generator=torch.Generator().manual_seed(seed))
-    p = FiniteSet(points, tie_tol=delta).project(w, order)
-    least = squared(w - FiniteSet(points)(w))
-    assert bool((squared(w - p) <= least + delta + 1e-12).all())
+    order = torch.tensor(order)
+    testing.check_projector(
+        lambda w: S.project(w, order), w, delta=S.tie_tol, members=FiniteSet(S.points)
+    )
 
 
 def test_search_reaches_the_projection_onto_an_affine_set():
@@ -120,11 +121,16 @@ def test_search_reaches_the_projection_onto_an_affine_set():
     torch.testing.assert_close(z, S.encode(w), rtol=1e-3, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=15)
-@given(seed=seeds, starts=st.integers(1, 5), steps=st.integers(0, 20), rate=st.floats(1e-3, 1e3))
-def test_search_is_never_worse_than_its_best_start(seed, starts, steps, rate):
+@settings(max_examples=15)
+@given(
+    prior=testing.priors(SHAPE, latent_dim=2),
+    seed=testing.seeds,
+    starts=st.integers(1, 5),
+    steps=st.integers(0, 20),
+    rate=st.floats(1e-3, 1e3),
+)
+def test_search_is_never_worse_than_its_best_start(prior, seed, starts, steps, rate):
     """Even where the learning rate is absurd; and it reports the distance of what it returns."""
-    prior = Curved(seed)
     w, given_z = 2 * rand(3, *SHAPE, seed=seed), rand(2, 3, 2, seed=seed + 1)
     search = LatentSearch(prior, starts, steps, rate, seed=seed % 1000)
     z, distance = search.search(w, given_z)
