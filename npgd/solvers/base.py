@@ -277,7 +277,9 @@ def _status(
         f"max_iter reached: {after} {int(moving.sum())} of {batch} images have not come to rest"
         f" ({solver.rest()}); the last step changed them by up to {float(change):.2g}"
     )
-    rising = int((moving & (objective[-1] > 2 * objective.min(dim=0).values).cpu()).sum())
+    # From x_1 on: x_0 = Aᵀ y is no point of the set, and fits y exactly where A Aᵀ = I.
+    least = objective[1:].min(dim=0).values
+    rising = int((moving & (objective[-1] > 2 * least).cpu()).sum())
     if rising:
         status += f"; the objective of {rising} is above twice its least: {solver.advice(state)}"
     return status
