@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NETWORKS = ("mnist", "mnist-denoiser", "mnist-onenet")
-DRAWN = ("method", "m", "batch", "elapsed", "error", "npgd_error", "npgd_seconds")
-DRAWN += ("time_to_npgd_error", "ratio")
+DRAWN = (
+    "method", "m", "batch", "elapsed", "error", "npgd_error", "npgd_seconds", "time_to_npgd_error",
+    "ratio",
+)  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,11 +8,12 @@ looks the same in every figure, and methods of one family share a colour.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -25,7 +26,7 @@ COLUMN, PAGE = 3.3, 6.9
 
 DOTTED, DASHED, DASH_DOT = (0, (1, 1.4)), (0, (4, 1.6)), (0, (5, 1.5, 1, 1.5))
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "axes.titlesize": 8,
@@ -124,11 +125,9 @@ def new_figure(columns: int = 2, height: float = 2.6) -> Figure:
     return plt.figure(figsize=({1: COLUMN, 2: PAGE}[columns], height), layout="constrained")
 
 
-def count_axis(axis: Axes, counts: Any, direction: str = "x") -> None:
-    """A logarithmic axis whose ticks are the numbers given, written out."""
-    low, high = getattr(axis, f"get_{direction}lim")()
-    inside = [c for c in counts if low <= c <= high]
-    getattr(axis, f"set_{direction}scale")("log")
-    getattr(axis, f"set_{direction}lim")(low, high)
-    getattr(axis, f"set_{direction}ticks")(inside, [f"{c:g}" for c in inside])
-    getattr(axis, f"set_{direction}ticks")([], minor=True)
+def written_out(axis: Axis, numbers: Iterable[float]) -> None:
+    """Ticks at these numbers, as far as they are in sight, in digits: for logarithmic axes."""
+    low, high = sorted(axis.get_view_interval())
+    inside = [number for number in numbers if low <= number <= high]
+    axis.set_ticks(inside, [f"{number:,g}" for number in inside])
+    axis.set_ticks([], minor=True)

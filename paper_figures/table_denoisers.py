@@ -59,7 +59,8 @@ def measure(count: int, recovered: int, sizes: tuple[int, ...]) -> dict[str, Any
             "network": psnr(network(w, sigma), digits),
             "OneNet's map": psnr(onenet(w), digits),
         }
-    x, errors = digits[:recovered], {}
+    x = digits[:recovered]
+    errors: dict[str, Any] = {}
     for name, solver in methods().items():
         errors[name] = {}
         for m in sizes:

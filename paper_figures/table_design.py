@@ -94,8 +94,13 @@ class Cells:
         return self.known[key]
 
 
-def constants(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) -> dict[str, Any]:
+Design = Callable[[], npgd.LinearOperator]
+"""Designs only when it is called, for cells that are there need no matrix."""
+
+
+def constants(design: Design, prior: npgd.GenerativePrior, quick: bool) -> dict[str, Any]:
     """κ by look on held-out samples, and the extremes that all looks found."""
+    A = design()
     rec = analysis.estimate_rec(
         A,
         prior,
@@ -107,11 +112,12 @@ def constants(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) 
         seed=HELD_OUT,
     )
     looks = {name: look.kappa for name, look in rec.looks.items()}
-    return {**looks, "alpha": rec.alpha, "beta": rec.beta, "kappa": rec.kappa}
+    return {**looks, "alpha": rec.alpha, "beta": rec.beta, "kappa": rec.kappa, "m": A.m}
 
 
-def recovery(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) -> dict[str, float]:
+def recovery(design: Design, prior: npgd.GenerativePrior, quick: bool) -> dict[str, float]:
     """Mean error per pixel on test digits, with the step chosen on training digits."""
+    A = design()
     step = npgd.choose_step_size(A, prior, images=mnist("train", count=4 if quick else 16))
     x = mnist("test", count=4 if quick else 200)
     error = npgd.recover(A, A(x), npgd.NPGD(prior, step), x_true=x).error
@@ -150,20 +156,20 @@ def measure(
             results[name][m] = {
                 **cells(
                     f"κ of {name}, m = {m}, generator {fingerprint(prior.generator)}",
-                    lambda design=design: {**constants(design(), prior, quick), "m": design().m},
+                    functools.partial(constants, design, prior, quick),
                 ),
                 **cells(
                     f"error of {name}, m = {m}, {described(prior)}",
-                    lambda design=design: recovery(design(), prior, quick),
+                    functools.partial(recovery, design, prior, quick),
                 ),
             }
     for m in curve:
         if m not in results["Gaussian"]:
-            A = npgd.Gaussian(prior.image_shape, m)
+            gaussian = functools.partial(npgd.Gaussian, prior.image_shape, m)
             results["Gaussian"][m] = {
                 **cells(
                     f"error of Gaussian, m = {m}, {described(prior)}",
-                    lambda A=A: recovery(A, prior, quick),
+                    functools.partial(recovery, gaussian, prior, quick),
                 ),
                 "m": m,
             }
@@ -216,9 +222,7 @@ def boxes(image_shape: tuple[int, int, int], factor: int) -> npgd.LinearOperator
     )
 
 
-def span_operators(
-    prior: npgd.GenerativePrior, quick: bool
-) -> dict[str, dict[int, Callable[[], npgd.LinearOperator]]]:
+def span_operators(prior: npgd.GenerativePrior, quick: bool) -> dict[str, dict[int, Design]]:
     """The operators of the paper's histograms."""
     shape = prior.image_shape
     makers: dict[str, Callable[[int], npgd.LinearOperator]] = {
@@ -229,7 +233,7 @@ def span_operators(
     }
     return {
         kind: {
-            size: lambda make=make, size=size: make(size)
+            size: functools.partial(make, size)
             for size in (list(PAPER[kind])[:1] if quick else PAPER[kind])
         }
         for kind, make in makers.items()
@@ -237,8 +241,9 @@ def span_operators(
     }
 
 
-def span(A: npgd.LinearOperator, prior: npgd.GenerativePrior, quick: bool) -> dict[str, Any]:
+def span(design: Design, prior: npgd.GenerativePrior, quick: bool) -> dict[str, Any]:
     """‖A s‖² over held-out unit secants and tangents: its extremes and a histogram."""
+    A = design()
     z = draw_latents(prior.latent_dim, 200 if quick else 2000, HELD_OUT)
     scan = all_pairs(A, generate(prior, z))
     tangent = tangents(A, prior, z[: 3 if quick else 40])
@@ -258,16 +263,17 @@ def quantiles(histogram: Any, levels: tuple[float, ...]) -> list[float]:
 
 
 def spans(
-    prior: npgd.GenerativePrior, cells: Cells, quick: bool
+    prior: npgd.GenerativePrior, path: Path | None, quick: bool
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """By kind of operator and its size (m, factor or hole)."""
+    """By kind of operator and its size (m, factor or hole), computed or read."""
+    cells = Cells(path, quick)
     return {
         kind: {
             size: cells(
                 f"span of {kind} {size}, generator {fingerprint(prior.generator)}",
-                lambda make=make: span(make(), prior, quick),
+                functools.partial(span, design, prior, quick),
             )
-            for size, make in operators.items()
+            for size, design in operators.items()
         }
         for kind, operators in span_operators(prior, quick).items()
     }
@@ -339,40 +345,39 @@ def spans_table(title: str, found: dict[str, dict[int, dict[str, Any]]]) -> Tabl
     return table
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
-    """What this script and figure_design.py have in common."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--prior", default="mnist")
-    parser.add_argument("--span-prior", default="mnist-k100")
-    parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
-    parser.add_argument("--m", nargs="+", type=int, default=list(MEASUREMENTS))
-    parser.add_argument("--quick", action="store_true", help="two designs, one m, four digits")
-    parser.add_argument("--json", type=Path, help="keep every cell there")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    result.add_argument("--prior", default="mnist")
+    result.add_argument("--span-prior", default="mnist-k100")
+    result.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
+    result.add_argument("--m", nargs="+", type=int, default=list(MEASUREMENTS))
+    result.add_argument("--quick", action="store_true", help="two designs, one m, four digits")
+    result.add_argument("--json", type=Path, help="keep every cell there")
+    return result
 
 
-def run(options: argparse.Namespace) -> tuple[Any, Any]:
-    """Cells of the comparison and of the spans, computed or read."""
-    quick = options.quick
-    names = [name for name in DESIGNS if name in options.designs or name == "Gaussian"]
+def compare(
+    prior: str, designs: list[str], measurements: list[int], path: Path | None, quick: bool
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """The comparison's cells by design and m, computed or read; Gaussian is always among them."""
+    names = [name for name in DESIGNS if name in designs or name == "Gaussian"]
     if quick:
         names = ["Gaussian", "secant PCA"]
-    prior = npgd.load_prior(options.prior)
-    cells = Cells(options.json, quick)
-    results = measure(
-        prior,
+    return measure(
+        npgd.load_prior(prior),
         names,
-        (20,) if quick else tuple(options.m),
+        (20,) if quick else tuple(measurements),
         (20, 50) if quick else GAUSSIAN_CURVE,
-        cells,
+        Cells(path, quick),
         quick,
     )
-    return results, spans(npgd.load_prior(options.span_prior), cells, quick)
 
 
 def main() -> None:
-    options = arguments(__doc__.split("\n\n")[0]).parse_args()
-    results, found = run(options)
+    options = parser().parse_args()
+    results = compare(options.prior, options.designs, options.m, options.json, options.quick)
+    found = spans(npgd.load_prior(options.span_prior), options.json, options.quick)
     console = Console(width=120)
     console.print(cells_table(f"prior {options.prior}", results))
     console.print(least_m(results))
