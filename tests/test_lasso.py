@@ -243,3 +243,9 @@ def test_settings_that_make_no_sense_are_named(settings_, message):
 def test_a_transform_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="transform has image_shape"):
         recover(Gaussian((1, 8, 8), 5), torch.ones(1, 5), Lasso(transform=DCT((1, 6, 6)).float()))
+
+
+def test_the_transform_may_come_without_its_name():
+    assert Lasso("dct").transform == Lasso(transform="dct").transform == "dct"
+    with pytest.raises(TypeError):
+        Lasso("dct", 0.1)

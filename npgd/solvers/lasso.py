@@ -21,7 +21,7 @@ restarts F(x_n) − F* ≤ 2L ‖x_0 − x*‖²/(n + 1)².
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class LassoState:
     transform: Transform
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lasso(Solver[LassoState]):
     """min ‖Ax − y‖² + λ‖Ψ(x − o)‖₁ by FISTA with restarts; see the module. One A and one Aᵀ a step.
 
@@ -73,6 +73,7 @@ class Lasso(Solver[LassoState]):
     """
 
     transform: str | Transform = "wavelet"
+    _: KW_ONLY
     penalty: float | str = "auto"
     origin: float = -1.0
     continuation: int = 100
