@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -537,6 +539,58 @@ def derive(
 
     derivation = derive_theorem()
     typer.echo(derivation.latex() if latex else str(derivation))
+
+
+@app.command()
+def figures(
+    names: Annotated[list[str] | None, typer.Argument(help="Figures; default: all.")] = None,
+    quick: Annotated[bool, typer.Option(help="At reduced size, into the folder quick.")] = False,
+    output: Annotated[Path, typer.Option(help="Directory to write into.")] = Path("figures"),
+    fresh: Annotated[bool, typer.Option(help="Measure again what has not changed, too.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Name them, and stop.")] = False,
+) -> None:
+    """Draw the figures of the paper and beyond it, each as PDF, PNG and JSON of its numbers.
+
+    A second run measures only what has changed since. What a figure needs and is not at hand (data
+    sets in $NPGD_DATA) is said, and the figure skipped; after a failure the others still run, and
+    the exit status is 1. Each script of paper_figures/ takes further options of its own.
+    """
+    with plain_errors():
+        from paper_figures import figures as all_figures
+
+        there = all_figures()
+        unknown = sorted(set(names or ()) - set(there))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no such figure; there are {', '.join(there)}")
+    wanted = names or list(there)
+    if listed:
+        for name in wanted:
+            typer.echo(f"{name:<18}{there[name]}")
+        return
+    argv = ["--output", str(output), *["--quick"] * quick, *["--fresh"] * fresh]
+    skipped, failed = [], []
+    for i, name in enumerate(wanted, 1):
+        typer.echo(f"[{i}/{len(wanted)}] ", nl=False)
+        try:
+            importlib.import_module(f"paper_figures.figure_{name}").main(argv)
+        except Exception as error:
+            from npgd.data import DataNotFoundError
+
+            if isinstance(error, DataNotFoundError):
+                skipped.append(name)
+                typer.echo(f"{name}: skipped, {error}")
+            else:
+                failed.append(name)
+                typer.echo(f"{name}: failed", err=True)
+                traceback.print_exc()
+    if skipped or failed:
+        done = len(wanted) - len(skipped) - len(failed)
+        parts = [f"{done} done"]
+        parts += [f"skipped for want of data: {', '.join(skipped)}"] if skipped else []
+        parts += [f"failed: {', '.join(failed)}"] if failed else []
+        typer.echo("; ".join(parts))
+    if failed:
+        raise typer.Exit(1)
 
 
 def _step(text: str) -> float | str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from analysis.rates import Decomposition
 
 ITERATIONS = 30
-QUICK = {
+QUICK: dict[str, Any] = {
     "points": 60,
     "tangent_points": 2,
     "search_starts": 1,
