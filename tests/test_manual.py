@@ -1,0 +1,236 @@
+"""The manual builds strictly and offline, and what it prints runs: its code, its commands.
+
+In docs/ and README.md, a block fenced as ``python`` is run, the blocks of a page one after another
+in one namespace; a block fenced as ``py`` is only shown. Lines of ``sh`` blocks, and code in
+running text, that call `npgd` or a script of paper_figures/ must name options that exist.
+"""
+
+import inspect
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from inspect import Parameter
+from pathlib import Path
+
+import pytest
+import typer
+
+import analysis.report
+import npgd
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(
+    r"`((?:npgd|python -m paper_figures\.\w+|python paper_figures/\w+\.py)(?: .*?)?)`"
+)
+LAUNCHERS = re.compile(r"^(?:(?:torchrun|accelerate launch) .*?-m analysis\.cli|\S*/npgd) ")
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def pages_with(pattern):
+    found = [page for page in PAGES if pattern.search(page.read_text(encoding="utf-8"))]
+    return pytest.mark.parametrize("page", found, ids=name_of)
+
+
+# The site ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site. Warnings count as errors, and so does a connection to anywhere."""
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    def refuse(self, address):
+        raise AssertionError(f"the build connects to {address}")
+
+    directory = tmp_path_factory.mktemp("site")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.chdir(ROOT)
+        config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(directory), strict=True)
+        config.plugins.on_startup(command="build", dirty=False)
+        build(config)
+    return directory
+
+
+def test_pages_load_nothing_from_elsewhere(site):
+    loaded = re.compile(
+        r"<(?:script|img|iframe|source)[^>]*?\ssrc=[\"']?https?:[^>]*>"
+        r"|<link(?![^>]*rel=[\"']?canonical)[^>]*?\shref=[\"']?https?:[^>]*>"
+    )
+    for page in site.rglob("*.html"):
+        assert not loaded.findall(page.read_text(encoding="utf-8")), page.name
+
+
+def test_formulas_are_mathml(site):
+    """No formula is left as LaTeX, and there are formulas."""
+    pages = {page.name: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    assert not [name for name, text in pages.items() if 'class="arithmatex"' in text]
+    assert pages["theorem.html"].count("<math") > 100
+    assert pages["derivation.html"].count('display="block"') > 30
+
+
+def test_the_derivation_is_whole(site):
+    from analysis.theorem import derive
+
+    text = (site / "mathematics" / "derivation.html").read_text(encoding="utf-8")
+    assert text.count("✓") == len(derive().checks)
+
+
+def test_every_public_name_is_in_the_reference(site):
+    headings = {
+        anchor
+        for page in (site / "api").glob("*.html")
+        for anchor in re.findall(r'<h3[^>]* id="([^"]+)"', page.read_text(encoding="utf-8"))
+    }
+    public = [f"npgd.{name}" for name in npgd.__all__]
+    # A module, and a name that is npgd's own.
+    public += [f"analysis.{name}" for name in analysis.__all__ if name not in ("theorem", "whiten")]
+    public += [f"npgd.training.{name}" for name in npgd.training.__all__]
+    public += [f"npgd.networks.{n}" for n in npgd.networks.__all__ if n != "ARCHITECTURES"]
+    assert sorted(set(public) - headings) == []
+
+
+def test_docstrings_leave_no_markup_behind(site):
+    for page in (site / "api").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r":(?:func|class|mod|meth|attr):.{30}", text), page.name
+
+
+# What is printed ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """What takes a minute looks less far by default: the calls printed are run as they are."""
+
+    def less(function, **few):
+        function = inspect.unwrap(function)
+        known = inspect.signature(function).parameters.values()
+        assert not set(few) - {parameter.name for parameter in known}
+        for kind, kept in (
+            (Parameter.POSITIONAL_OR_KEYWORD, "__defaults__"),
+            (Parameter.KEYWORD_ONLY, "__kwdefaults__"),
+        ):
+            old = {p.name: p.default for p in known if p.kind is kind and p.default is not p.empty}
+            new = {name: few.get(name, value) for name, value in old.items()}
+            monkeypatch.setattr(
+                function, kept, tuple(new.values()) if kept == "__defaults__" else new
+            )
+
+    less(npgd.choose_step_size, count=2, max_iter=8)
+    less(
+        analysis.report.verify, count=2, n_iter=8, points=200, tangent_points=4, search_starts=2,
+        search_steps=5, projection_points=4, projection_starts=1, projection_steps=5,
+    )  # fmt: skip
+
+
+@pages_with(CODE)
+def test_code_runs(page, quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    text = page.read_text(encoding="utf-8")
+    for block in CODE.finditer(text):
+        lines = text.count("\n", 0, block.start(1))
+        source = "\n" * lines + block[1]  # so that an error names the page's own line
+        exec(compile(source, str(page), "exec"), namespace)
+
+
+def shell_lines(text):
+    """The commands of sh blocks, && taken apart, without comments."""
+    for block in SHELL.finditer(text):
+        for line in block[1].splitlines():
+            yield from (part.strip() for part in line.split("&&"))
+
+
+def command_line(arguments):
+    """The click command that the arguments lead to, and what is left of them."""
+    command, rest = typer.main.get_command(analysis_app()), list(arguments)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+def analysis_app():
+    from analysis.cli import app
+
+    return app
+
+
+@pages_with(SHELL)
+def test_printed_commands_parse(page):
+    """Whole commands: subcommand, options, types of values, and nothing missing."""
+    for line in shell_lines(page.read_text(encoding="utf-8")):
+        line = LAUNCHERS.sub("npgd ", line + " ")
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["npgd"]:
+            command, rest = command_line(words[1:])
+            assert not hasattr(command, "commands"), f"{line}: no such command"
+            try:
+                command.make_context(line, rest)
+            except Exception as error:
+                pytest.fail(f"{line}\n{type(error).__name__}: {error}")
+        elif words[:2] == ["python", "-m"] or words[:1] == ["python"]:
+            check_script(words)
+
+
+@pages_with(INLINE)
+def test_commands_in_the_text_exist(page):
+    """Subcommand and options; values may stand for themselves, as in --task cs|inpainting."""
+    for code in INLINE.findall(page.read_text(encoding="utf-8")):
+        words = code.replace("…", "").split()
+        if words[0] == "python":
+            check_script(words)
+            continue
+        command, rest = command_line(words[1:])
+        if rest and hasattr(command, "commands"):
+            assert not re.match(r"[a-z-]+$", rest[0]), f"{code}: no command {rest[0]}"
+        known = {"--help", "-h"}
+        for option in getattr(command, "params", ()):
+            known |= {*option.opts, *option.secondary_opts}
+        assert not [word for word in rest if word.startswith("-") and word not in known], code
+
+
+def check_script(words):
+    """The script exists, and its text has the options."""
+    module = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+    script = ROOT / module
+    assert script.is_file(), f"{' '.join(words)}: no {module}"
+    text = script.read_text(encoding="utf-8")
+    for word in words[2:]:
+        assert not word.startswith("--") or f'"{word}"' in text, f"{module} has no {word}"
+
+
+def test_the_checks_of_commands_can_fail(tmp_path):
+    page = tmp_path / "page.md"
+    for line in (
+        "npgd recoverr",
+        "npgd recover --nosuch",
+        "npgd recover --m many",
+        "npgd worst-case",
+    ):
+        page.write_text(f"```sh\n{line}\n```\n")
+        with pytest.raises((AssertionError, pytest.fail.Exception)):
+            test_printed_commands_parse(page)
+    for code in ("npgd nosuch", "npgd design --nosuch", "python -m paper_figures.nosuch"):
+        page.write_text(f"`{code}`\n")
+        with pytest.raises(AssertionError):
+            test_commands_in_the_text_exist(page)
+
+
+def test_the_module_is_the_command():
+    """`-m analysis.cli`, which launchers of several processes take, is `npgd`."""
+    run = subprocess.run(
+        [sys.executable, "-m", "analysis.cli", "--help"],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert run.returncode == 0 and "verify" in run.stdout
