@@ -24,7 +24,7 @@ from .files import read_tensors, write_atomically
 from .networks import build
 from .training.loop import channels_last
 
-SHIPPED = ("mnist", "mnist-k100")
+SHIPPED = ("mnist", "mnist-k100", "celeba")
 
 
 class GenerativePrior(nn.Module):
@@ -224,7 +224,7 @@ def load_prior(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> GenerativePrior:
-    """A shipped prior by name ("mnist", "mnist-k100"), or one from a .safetensors file.
+    """A shipped prior by name (:data:`SHIPPED`), or one from a .safetensors file.
 
     Raises ``ValueError`` for an unknown name or a file that is no prior.
     """
