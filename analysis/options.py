@@ -44,7 +44,9 @@ class Dataset(StrEnum):
     CHURCH = "church"
 
 
-Prior = Annotated[str, typer.Option(help="mnist, mnist-k100, celeba, church, or a prior's .safetensors file.")]
+Prior = Annotated[
+    str, typer.Option(help="mnist, mnist-k100, celeba, church, or a prior's .safetensors file.")
+]
 DatasetOption = Annotated[Dataset | None, typer.Option(help="Recover images of this data set.")]
 Images = Annotated[Path | None, typer.Option(help="A folder, zip or LMDB of pictures to recover.")]
 DataDir = Annotated[
