@@ -23,7 +23,7 @@ from mkdocs.exceptions import PluginError
 
 _MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 # Bars and roots beside a letter are no infix operators: without these they are given their spaces.
-_TIGHT = re.compile(r"<mo(?: fence=\"false\" stretchy=\"false\")?>(&#x0(?:2016|007C|221A);)</mo>")
+_TIGHT = re.compile(r'<mo(?: fence="false")?(?: stretchy="false")?>(&#x0(?:2016|007C|221A);)</mo>')
 
 
 def mathml(latex: str, display: bool) -> str:
@@ -100,7 +100,7 @@ def _command(name: str, command: Any) -> list[str]:
 
 # --------------------------------------------------------------------------------- the docstrings
 
-_ROLE = re.compile(r":(?:mod|func|class|meth|attr):`~?([\w.]+)`")
+_ROLE = re.compile(r":(?:mod|func|class|meth|attr|data|obj):`~?([\w.]+)`")
 _CODE = re.compile(r"(`+[^`]*`+|^(?: {4,}|\t).*$)", re.MULTILINE)
 
 
@@ -118,5 +118,5 @@ class Docstrings(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            text = _ROLE.sub(lambda m: f"`{m[1]}`", obj.docstring.value)
-            obj.docstring.value = _markdown(text)
+            link = r'<autoref optional identifier="\1"><code>\1</code></autoref>'
+            obj.docstring.value = _ROLE.sub(link, _markdown(obj.docstring.value))

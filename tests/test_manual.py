@@ -103,7 +103,7 @@ def test_every_public_name_is_in_the_reference(site):
 def test_docstrings_leave_no_markup_behind(site):
     for page in (site / "api").glob("*.html"):
         text = page.read_text(encoding="utf-8")
-        assert not re.findall(r":(?:func|class|mod|meth|attr):.{30}", text), page.name
+        assert not re.findall(r":(?:func|class|mod|meth|attr|data|obj):.{30}", text), page.name
 
 
 # What is printed ---------------------------------------------------------------------------------
