@@ -24,7 +24,7 @@ from .files import read_tensors, write_atomically
 from .networks import build
 from .training.loop import channels_last
 
-SHIPPED = ("mnist", "mnist-k100", "celeba")
+SHIPPED = ("mnist", "mnist-k100", "celeba", "church")
 
 
 class GenerativePrior(nn.Module):
