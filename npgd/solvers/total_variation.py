@@ -14,8 +14,8 @@ Imaging Vis. 40(1), 2011), over-relaxed, from p_0 = 0 and x_0 = x̃ with zero in
     p̃ = Π(p_n + σ ∇(2 x̃ − x_n)),    Π: p_ij ↦ p_ij / max(1, |p_ij|)
     (x_{n+1}, p_{n+1}) = (x_n, p_n) + r (x̃ − x_n, p̃ − p_n)
 
-The data step is solved exactly, not linearised, so that neither a small λ nor an ill-conditioned A
-slows the iteration down, and all x_n fit y nearly exactly where λ is small.
+The data step is solved exactly, not linearised, so that no step size depends on A, and all x_n fit
+y nearly exactly where λ is small.
 
 Guarantee: x_n tends to a minimiser for every A, y and λ, given τσ‖∇‖² ≤ 1 and 0 < r < 2 (Condat,
 J. Optim. Theory Appl. 158(2), 2013, Theorem 3.3); here σ = 1/(8τ), as ‖∇‖² < 8. On the way F may
@@ -37,7 +37,8 @@ from npgd.solvers.pnp_admm import Solve, data_step
 
 Gradients = Float[torch.Tensor, "batch 2 channels height width"]
 
-# λ of "auto", relative to ‖A‖².
+# λ of "auto", relative to ‖A‖². On 4 training faces without noise (table_tasks.py --penalties) a
+# tenth of it changes the error by at most 0.5 %, ten times raises that under Gaussian A by 5 %.
 RELATIVE_PENALTY = 1e-3
 RELAXATION = 1.9  # r: about half the iterations of r = 1
 
