@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paper_figures import figure_design, figure_time_to_error
-from paper_figures.figure import run
+from paper_figures.figure import run, weights
 from paper_figures.style import look, new_figure, written_out
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     else:
         wanted.count, wanted.m = options.count, options.m
     wanted.images, wanted.noise = [options.images], [options.noise]
-    wanted.prior, wanted.cache = options.prior, figure_time_to_error.cells(options)
+    wanted.prior, wanted.cache = options.prior, figure_time_to_error.cache(options)
     found = table_methods.measure(wanted, Console())
     methods: dict[str, list[dict[str, Any]]] = {}
     for cell in found["errors"]:
@@ -87,8 +87,10 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def inputs(options: argparse.Namespace) -> Iterable[Path]:
-    methods = argparse.Namespace(**(vars(options) | {"json": None}))
-    return [*figure_design.inputs(options), *figure_time_to_error.inputs(methods)]
+    cache = figure_time_to_error.cache(options)
+    cells = cache.glob(f"error-{options.images}-*-noise{options.noise:g}.json")
+    networks = map(weights, figure_time_to_error.NETWORKS)
+    return [*figure_design.inputs(options), *cells, *networks]
 
 
 def main(argv: list[str] | None = None) -> str:

@@ -102,7 +102,7 @@ def draw_panel(axis: Axes, curves: list[dict[str, Any]]) -> None:
 
 
 def cells(options: argparse.Namespace) -> Path:
-    return options.json or options.output / "design_cells.json"
+    return options.json or options.output / "span_cells.json"
 
 
 def options(parser: argparse.ArgumentParser) -> None:

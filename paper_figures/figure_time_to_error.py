@@ -34,6 +34,7 @@ DRAWN = (
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The timing cells of table_methods.py at every m asked for."""
+    measurements = options.m[:1] if options.quick else options.m
     if options.json is not None:
         timings = json.loads(options.json.read_text(encoding="utf-8"))
     else:
@@ -44,10 +45,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         wanted = table_methods.parser().parse_args(["--timings"])
         if options.quick:
             table_methods.quick(wanted)
-        wanted.m, wanted.cache = options.m, cells(options)
+        wanted.m, wanted.cache = measurements, cache(options)
         timings = table_methods.measure(wanted, Console())
-    there = [cell for cell in timings["timings"] if cell["m"] in options.m]
-    for m in options.m:
+    there = [cell for cell in timings["timings"] if cell["m"] in measurements]
+    for m in measurements:
         if m not in {cell["m"] for cell in there}:
             raise ValueError(f"--m: {options.json} holds no timings at m = {m}")
     drawn = [{name: cell[name] for name in DRAWN} for cell in there]
@@ -110,7 +111,8 @@ def draw_panel(axis: Axes, cells: list[dict[str, Any]]) -> None:
     axis.grid(which="major")
 
 
-def cells(options: argparse.Namespace) -> Path:
+def cache(options: argparse.Namespace) -> Path:
+    """The cells of table_methods.py."""
     return options.cache or options.output / "methods_cache"
 
 
@@ -123,7 +125,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def inputs(options: argparse.Namespace) -> Iterable[Path]:
     if options.json is not None:
         return [options.json]
-    return [cells(options), dataset("mnist"), *map(weights, NETWORKS)]
+    cells = [path for m in options.m for path in cache(options).glob(f"timing-*-m{m}.json")]
+    return [*cells, dataset("mnist"), *map(weights, NETWORKS)]
 
 
 def main(argv: list[str] | None = None) -> str:

@@ -90,6 +90,7 @@ class Cells:
             seconds = time.perf_counter() - began[0], time.process_time() - began[1]
             self.known[key] = {**found, "seconds": seconds[0], "processor_seconds": seconds[1]}
             if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
         return self.known[key]
 
@@ -118,9 +119,10 @@ def constants(design: Design, prior: npgd.GenerativePrior, quick: bool) -> dict[
 def recovery(design: Design, prior: npgd.GenerativePrior, quick: bool) -> dict[str, float]:
     """Mean error per pixel on test digits, with the step chosen on training digits."""
     A = design()
-    step = npgd.choose_step_size(A, prior, images=mnist("train", count=4 if quick else 16))
+    few, n_iter = (4, 5) if quick else (16, 30)
+    step = npgd.choose_step_size(A, prior, images=mnist("train", count=few), max_iter=n_iter)
     x = mnist("test", count=4 if quick else 200)
-    error = npgd.recover(A, A(x), npgd.NPGD(prior, step), x_true=x).error
+    error = npgd.recover(A, A(x), npgd.NPGD(prior, step, max_iter=n_iter), x_true=x).error
     assert error is not None
     final = torch.nan_to_num(error[-1], nan=torch.inf)
     return {
