@@ -590,7 +590,7 @@ class ObservedRate:
     def status(self) -> str:
         fitted = int((~self.rate.isnan()).sum())
         if fitted == 0:
-            return f"no rate: {self.reasons[0]}" if self.reasons else "no rate: no image"
+            return "has no rate: " + (self.reasons[0] if self.reasons else "no image")
         kept = [i for i in range(len(self.first)) if not bool(self.rate[i].isnan())]
         span = f"x_{min(self.first[i] for i in kept)} to x_{max(self.last[i] for i in kept)}"
         text = f"falls by a factor {self.median:.3g} per step (median of {fitted}, fitted on {span}"
