@@ -35,8 +35,11 @@ import argparse
 import ast
 import functools
 import hashlib
+import io
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -47,7 +50,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["DRAWN", "MEASURED", "UP_TO_DATE", "dataset", "run", "weights"]
+__all__ = ["DRAWN", "MEASURED", "UP_TO_DATE", "dataset", "run", "run_table", "weights"]
 
 ROOT = Path(__file__).parent.parent
 MEASURED, DRAWN, UP_TO_DATE = "measured", "drawn", "up to date"
@@ -88,22 +91,79 @@ def run(
     Raises:
         ValueError: if the numbers are not plain.
     """
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser = _parser((doc or "").partition("\n")[0])
+    options(parser)
+    asked = parser.parse_args(argv)
+    script = Path(measure.__code__.co_filename)
+    return _run(asked, name, script, measure, draw, inputs, (".png", ".pdf"))
+
+
+def run_table(name: str, argv: list[str] | None = None) -> str:
+    """Run a table script as it is, NAME.py, and keep what it prints as NAME.txt.
+
+    It runs in the folder of ``--output``, where its cells stay for the figures, and again when the
+    code, any of the shipped weights or of the data sets has changed. Returns as :func:`run` does.
+
+    Raises:
+        DataNotFoundError: if the script finds no data.
+        RuntimeError: if it fails otherwise; with what it wrote to standard error.
+    """
+    asked = _parser("").parse_args(argv)
+    script = Path(__file__).with_name(f"{name}.py")
+
+    def measure(asked: argparse.Namespace) -> dict[str, Any]:
+        asked.output.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        if "NPGD_DATA" in environment:  # seen from another folder
+            environment["NPGD_DATA"] = str(Path(environment["NPGD_DATA"]).resolve())
+        command = [sys.executable, str(script), *["--quick"] * asked.quick]
+        done = subprocess.run(
+            command, cwd=asked.output, env=environment, capture_output=True, encoding="utf-8"
+        )  # fmt: skip
+        if done.returncode:
+            from npgd.data import DataNotFoundError
+
+            *_, last = done.stderr.strip().splitlines() or ["no word on standard error"]
+            found_none = last.startswith("npgd.data.DataNotFoundError: ")
+            raise (
+                DataNotFoundError(last.partition(": ")[2])
+                if found_none
+                else RuntimeError(f"exit status {done.returncode}\n{done.stderr}")
+            )
+        return {"text": done.stdout}
+
+    def inputs(asked: argparse.Namespace) -> Iterable[Path]:
+        folder = ROOT / "npgd" / "weights"
+        return [folder, *map(dataset, ("mnist", "celeba64.zip", "church64.zip"))]
+
+    return _run(asked, name, script, measure, lambda results: results["text"], inputs, (".txt",))
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    """What all scripts take."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--output", type=Path, default=Path("figures"), help="folder to write into")
     parser.add_argument("--quick", action="store_true", help="at reduced size, into quick/")
     parser.add_argument("--fresh", action="store_true", help="measure again in any case")
     parser.add_argument("--keep", action="store_true", help="draw what there is, whatever changed")
-    options(parser)
-    asked = parser.parse_args(argv)
+    return parser
+
+
+def _run(
+    asked: argparse.Namespace,
+    name: str,
+    script: Path,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    draw: Callable[[dict[str, Any]], Figure | str],
+    inputs: Callable[[argparse.Namespace], Iterable[Path]],
+    suffixes: tuple[str, ...],
+) -> str:
     if asked.quick:
         asked.output = asked.output / "quick"
-    script = Path(measure.__code__.co_filename)
     path = asked.output / f"{name}.json"
     stored = _read(path)
-
     code = _digest_of_code(script)
-    key = _key(asked, code, inputs(asked))
-    reason = _reason(stored, key, asked)
+    reason = _reason(stored, _key(asked, code, inputs(asked)), asked)
     began = time.perf_counter()
     if reason:
         print(f"{name}: measuring ({reason})", flush=True)
@@ -112,16 +172,17 @@ def run(
         asked.output.mkdir(parents=True, exist_ok=True)
         _write_json(path, stored)
     stored = _read(path)  # what is drawn is what can be drawn again
-    pictures = [path.with_suffix(suffix) for suffix in (".pdf", ".png")]
+    pictures = [path.with_suffix(suffix) for suffix in suffixes]
     drawing = _digest_of_drawing(script, stored["results"])
     if not reason and stored.get("drawing") == drawing and all(p.exists() for p in pictures):
-        print(f"{name}: up to date, {path.with_suffix('.png')}")
+        print(f"{name}: up to date, {pictures[0]}")
         return UP_TO_DATE
-    _write_pictures(draw(stored["results"]), pictures)
+    _write(draw(stored["results"]), pictures)
     _write_json(path, stored | {"drawing": drawing})
     done = MEASURED if reason else DRAWN
     seconds = time.perf_counter() - began
-    print(f"{name}: {done} in {seconds:.1f} s, written: {path.with_suffix('.png')}, .pdf, .json")
+    others = ", ".join([*suffixes[1:], ".json"])
+    print(f"{name}: {done} in {seconds:.1f} s, written: {pictures[0]}, {others}")
     return done
 
 
@@ -268,16 +329,18 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def _write_pictures(figure: Figure, paths: list[Path]) -> None:
-    import io
-
-    from matplotlib import pyplot as plt
-
+def _write(drawn: Figure | str, paths: list[Path]) -> None:
     from npgd.files import write_atomically
+
+    if isinstance(drawn, str):
+        for path in paths:
+            write_atomically(path, drawn.encode())
+        return
+    from matplotlib import pyplot as plt
 
     for path in paths:
         buffer = io.BytesIO()
         undated = {"CreationDate": None} if path.suffix == ".pdf" else None
-        figure.savefig(buffer, format=path.suffix[1:], metadata=undated)
+        drawn.savefig(buffer, format=path.suffix[1:], metadata=undated)
         write_atomically(path, buffer.getvalue())
-    plt.close(figure)
+    plt.close(drawn)

@@ -1,6 +1,6 @@
 """Designed measurement matrices against Gaussian ones: κ, recovery error, measurements saved.
 
-    python paper_figures/table_design.py [--prior mnist] [--json FILE] [--quick]
+    python paper_figures/table_design.py [--prior mnist] [--json design_cells.json] [--quick]
         [--designs NAME …] [--m M …]
 
 For every design and m:
@@ -16,7 +16,7 @@ For every design and m:
 Then, for `--span-prior` (mnist-k100, the generator of the paper's kind), the ratio of the largest
 to the least ‖A s‖² over held-out unit secants, beside the ratio that the paper's histograms show.
 
-With --json every cell is written as soon as it is known, and cells that are there are not computed
+Every cell is written to --json as soon as it is known, and cells that are there are not computed
 again; their names carry a digest of the weights they depend on. All in float32; a Gaussian's seed
 is 0.
 """
@@ -355,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
     result.add_argument("--m", nargs="+", type=int, default=list(MEASUREMENTS))
     result.add_argument("--quick", action="store_true", help="two designs, one m, four digits")
-    result.add_argument("--json", type=Path, help="keep every cell there")
+    result.add_argument("--json", type=Path, default=Path("design_cells.json"), help="every cell")
     return result
 
 

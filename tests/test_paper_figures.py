@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from analysis.cli import app
-from paper_figures import figures
+from paper_figures import figures, tables
 from paper_figures.figure import MEASURED, UP_TO_DATE
 
 FOLDER = Path(__file__).parent.parent / "paper_figures"
@@ -109,7 +109,7 @@ def test_figures_run_as_a_script_as_a_module_and_by_the_command(tmp_path):
 def test_the_command_lists_figures():
     done = runner.invoke(app, ["figures", "--list"])
     assert done.exit_code == 0
-    for name, line in figures().items():
+    for name, line in (figures() | tables()).items():
         assert f"{name} " in done.output
         assert line in done.output
 
@@ -117,7 +117,26 @@ def test_the_command_lists_figures():
 def test_an_unknown_figure_is_named():
     done = runner.invoke(app, ["figures", "convergence", "nonesuch"])
     assert done.exit_code == 2
-    assert "nonesuch: no such figure; there are convergence, " in done.output
+    assert "nonesuch: no such figure or table; there are convergence, " in done.output
+
+
+def test_a_table_is_kept_as_text(tmp_path):
+    argv = ["figures", "table_worst_case", "--quick", "--output", str(tmp_path)]
+    first = runner.invoke(app, argv)
+    assert first.exit_code == 0, first.output
+    kept = tmp_path / "quick" / "table_worst_case.txt"
+    assert "table_worst_case: measured in" in first.output
+    assert "κ" in kept.read_text(encoding="utf-8")
+    second = runner.invoke(app, argv)
+    assert second.output.startswith("[1/1] table_worst_case: up to date")
+
+
+def test_a_table_without_data_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setenv("NPGD_DATA", str(tmp_path / "empty"))
+    argv = ["figures", "table_denoisers", "--quick", "--output", str(tmp_path)]
+    done = runner.invoke(app, argv)
+    assert done.exit_code == 0, done.output
+    assert "table_denoisers: skipped, " in done.output
 
 
 def test_what_needs_data_that_is_not_at_hand_is_skipped(tmp_path, monkeypatch):
