@@ -74,7 +74,7 @@ def draw_constants(axis: Axes, designs: dict[str, list[dict[str, Any]]], kind: s
     for m, values in by_m.items():
         if min(values) > CEILING:
             power = math.floor(math.log10(min(values)))
-            axis.annotate(f"all above\n$10^{power}$", (0.9 * m, 0.85 * CEILING), va="top",
+            axis.annotate(f"all\nabove\n$10^{power}$", (0.9 * m, 0.85 * CEILING), va="top",
                           color="0.35", fontsize=6.5)  # fmt: skip
     axis.set(xscale="log", yscale="log", ylim=(1, CEILING))
     written_out(axis.yaxis, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000))
