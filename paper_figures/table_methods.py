@@ -121,7 +121,10 @@ class Comparison:
 
         def choose() -> dict[str, Any]:
             images = mnist("train", count=few) if kind == "digits" else None
-            step = npgd.choose_step_size(self.operator(m), self.prior, images, count=few)
+            n_iter = 5 if self.quick else 30
+            step = npgd.choose_step_size(
+                self.operator(m), self.prior, images, count=few, max_iter=n_iter
+            )
             return {"step": step}
 
         described = f"{self.prior.extra_repr()} {fingerprint(self.prior)}"
