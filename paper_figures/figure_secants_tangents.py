@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 MEASUREMENTS = (50, 100, 200, 500)
 SAMPLES = (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 TANGENT_POINTS = 256
-SEARCH = {"search_starts": 16, "search_steps": 100}
-QUICK_SEARCH = {"search_starts": 1, "search_steps": 2}
+SEARCH: dict[str, Any] = {"search_starts": 16, "search_steps": 100}
+QUICK_SEARCH: dict[str, Any] = {"search_starts": 1, "search_steps": 2}
 SEED = 1  # of the samples; designs use 0
 
 
@@ -89,6 +89,7 @@ def look_at(
     )
     scans = [all_pairs(A, images[:count]) for count in samples[:-1]]
     secants = [scan.highest[0][0] / scan.lowest[0][0] for scan in scans]
+    assert rec.tangent_beta is not None and rec.tangent_alpha is not None
     tangents = np.maximum.accumulate(rec.tangent_beta) / np.minimum.accumulate(rec.tangent_alpha)
     return {
         "secants": [*secants, rec.looks["secants"].kappa],
