@@ -283,10 +283,13 @@ def random_problem(
     step: float = 1.0,
     seed: int = 0,
 ) -> Problem:
-    """x* drawn from S, measurements with noise N(0, noise²) each, and step size η = step/β."""
+    """x* drawn from S, measurements with noise N(0, noise² β) each, and step size η = step/β.
+
+    √β is the most that A makes of a unit step in S: so no scale of A changes the problem.
+    """
     alpha, beta = exact_constants(A, S)
     x_true = S.sample(batch, generator=_draws("x_true", seed))
-    y = A(x_true) + noise * _normal("noise", seed, batch, A.m)
+    y = A(x_true) + noise * math.sqrt(beta) * _normal("noise", seed, batch, A.m)
     return Problem(A, S, x_true, y, step / beta if beta > 0 else step, alpha, beta)
 
 
@@ -403,14 +406,17 @@ def problems(
     m: Drawn[int] | None = None,
     noise: Drawn[float] | None = None,
     step: Drawn[float] | None = None,
-    kappa: float = 1e6,
+    kappa: float = math.inf,
 ) -> st.SearchStrategy[Problem]:
     """Problems whose every constant is known, as :func:`random_problem` makes them.
+
+    Those of which A sees some secant of S hardly or not at all, α < 10⁻³ ‖A‖², are left out: there
+    rounding off S decides.
 
     Args:
         image_shape, kinds, m: as for `operators`.
         sets: "affine", "finite" or both.
-        noise: standard deviation of a measurement's noise; by default 0, 0.05 or 1.
+        noise: standard deviation of a measurement's noise over √β; by default 0, 0.05 or 1.
         step: η β; by default 1, 0.8, 0.3 or 1.02.
         kappa: κ = β/α stays below it: with 2, only problems to which Theorem 1 applies.
     """
@@ -433,7 +439,7 @@ def problems(
         )
 
     drawn = _strategy(image_shape, image_shapes()).flatmap(of)
-    return drawn.filter(lambda problem: problem.kappa < kappa)
+    return drawn.filter(lambda p: p.kappa < kappa and p.alpha >= 1e-3 * p.A.norm() ** 2)
 
 
 def _strategy(value: Drawn[T] | None, default: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
@@ -751,6 +757,8 @@ def check_bound(
     )
     begin = "range" if start == 0 else "adjoint"
     iterates = _iterates(A, project, y, step_size, iterates, begin, max_iter, again)
+    # Constants are known to rounding only: so much less of α keeps κ − 1 from falling below 0.
+    alpha *= 1 - 1e-12
     check = check_convergence(A, y, x_true, iterates, step_size, alpha, beta, delta, start=start)
     if not check.holds:
         over = (check.objective - check.bound)[start:]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import rates
+from analysis import rates, testing
 from npgd.data import mnist
 from npgd.operators import Gaussian, Inpainting, MatrixOperator, SuperResolution
 from npgd.projectors import AffineSet, FiniteSet
@@ -24,7 +24,7 @@ needs_mnist = pytest.mark.skipif(
     not Path(os.environ.get("NPGD_DATA", ""), "mnist", "t10k-images-idx3-ubyte.gz").exists(),
     reason="no MNIST: set NPGD_DATA to the folder that holds mnist/",
 )
-seeds = st.integers(0, 2**32 - 1)
+seeds = testing.seeds
 many = settings(deadline=None, max_examples=80)
 few = settings(deadline=None, max_examples=40)
 
@@ -45,22 +45,22 @@ def normal(generator: torch.Generator, *size: int) -> torch.Tensor:
 def sequence(generator, m, n_iter, spread, noise, batch=3):
     """An operator, and points that no algorithm made: (A, y, x*, iterates)."""
     A = MatrixOperator(normal(generator, m, SIZE), SHAPE)
+    return A, *points(generator, A, n_iter, spread, noise, batch)
+
+
+def points(generator, A, n_iter, spread, noise, batch=3):
     x_true = normal(generator, batch, *SHAPE)
     iterates = x_true + spread * normal(generator, n_iter + 1, batch, *SHAPE)
-    return A, A(x_true) + noise * normal(generator, batch, m), x_true, iterates
+    return A(x_true) + noise * normal(generator, batch, A.m), x_true, iterates
 
 
-def exact_constants(A: MatrixOperator, prior: AffineSet) -> tuple[float, float]:
-    singular = torch.linalg.svdvals(A.matrix @ prior.orthonormal)
-    return float(singular[-1] ** 2), float(singular[0] ** 2)
-
-
-def affine_problem(seed: int, k: int = 3, m: int = 60, batch: int = 4):
-    generator = draws(seed)
-    prior = AffineSet(normal(generator, SIZE, k), normal(generator, SIZE), SHAPE)
-    A = MatrixOperator(normal(generator, m, SIZE) / math.sqrt(m), SHAPE)
-    x_true = prior.sample(batch, generator=generator)
-    return generator, prior, A, x_true
+def affine_problem(seed: int, m: int = 60) -> testing.Problem:
+    return testing.random_problem(
+        testing.random_operator("gaussian", SHAPE, m, seed),
+        testing.random_affine_set(SHAPE, 3, seed),
+        batch=4,
+        seed=seed,
+    )
 
 
 class Displaced:
@@ -80,17 +80,17 @@ class Displaced:
 
 @many
 @given(
+    A=testing.operators(SHAPE),
     seed=seeds,
-    m=st.integers(1, 20),
     n_iter=st.integers(1, 5),
     spread=scales(1e-6, 1e6),
     noise=st.one_of(st.just(0.0), scales(1e-6, 1e6)),
     step_size=scales(1e-4, 1e4),
 )
-def test_identity_closes_for_any_points(seed, m, n_iter, spread, noise, step_size):
-    parts = rates.decompose(*sequence(draws(seed), m, n_iter, spread, noise), step_size)
+def test_identity_closes_for_any_points(A, seed, n_iter, spread, noise, step_size):
+    y, x_true, iterates = points(draws(seed), A, n_iter, spread, noise)
+    parts = testing.check_one_step_identity(A, None, x_true, y, step_size, iterates=iterates)
     assert parts.residual.shape == parts.alpha.shape == (n_iter, 3)
-    assert parts.residual.max() <= 1e-10
 
 
 @many
@@ -173,19 +173,15 @@ def test_identity_on_real_digits(A, start):
     basis = torch.linalg.svd(flat - flat.mean(0), full_matrices=False).Vh[:20].T
     prior = AffineSet(basis, flat.mean(0), MNIST)
     A, x_true = A.to(torch.float64), digits[600:]
-    step_size = 1 / exact_norm(A, prior)
+    step_size = 1 / testing.exact_constants(A, prior)[1]
     solver = NPGD(prior, step_size, max_iter=40, tol=0.0, start=start)
     solution = recover(A, A(x_true), solver, record_iterates=True)
     for target in (x_true, prior.project(x_true)):
-        parts = rates.decompose(A, A(x_true), target, solution.iterates, step_size)
+        parts = testing.check_one_step_identity(
+            A, prior, target, A(x_true), step_size, iterates=solution.iterates
+        )
         assert parts.residual.shape == (solution.n_iter, 40)
-        assert parts.residual.max() <= 1e-10
         torch.testing.assert_close(parts.objective, solution.objective, rtol=1e-9, atol=1e-12)
-
-
-def exact_norm(A, prior) -> float:
-    columns = prior.orthonormal.T.reshape(-1, *prior.image_shape)
-    return float(torch.linalg.matrix_norm(A(columns), ord=2) ** 2)
 
 
 @pytest.mark.parametrize(
@@ -254,6 +250,13 @@ def test_void_bounds_are_still_computed():
     torch.testing.assert_close(bound, 8.0 ** torch.arange(6, dtype=torch.float64))
 
 
+@pytest.mark.xfail(strict=True, reason="κ − 1 rounds to below zero, and its root is NaN")
+def test_bound_of_kappa_one_is_a_number():
+    """κ = 1: the bound falls to 0 at once, whatever 1/(1/β) is in floating point."""
+    for beta in (29.97, 52.17):
+        assert rates.predicted_objective(1.0, 3, beta, beta, step_size=1 / beta)[1:].max() < 1e-12
+
+
 def test_bound_begins_where_it_is_told():
     bound = rates.predicted_objective(torch.tensor([2.0, 3.0]), 4, 1.0, 1.5, start=1)
     assert bound.shape == (5, 2) and bound[0].isnan().all()
@@ -312,68 +315,65 @@ def test_steps_to_reach_never_exceed_the_theorem(kappa, delta, initial, C):
 
 @few
 @given(
-    seed=seeds,
+    p=testing.problems(
+        SHAPE,
+        sets=("affine",),
+        m=st.integers(4, 120),
+        noise=st.sampled_from([0.0, 0.05]),
+        step=st.sampled_from([0.8, 1.0, 1.02]),
+    ),
     delta=st.sampled_from([0.0, 1e-3, 0.1]),
-    noise=st.sampled_from([0.0, 0.05]),
-    overstep=st.sampled_from([0.8, 1.0, 1.02]),
-    start=st.sampled_from(["adjoint", "range"]),
+    start=st.integers(0, 1),
+    seed=seeds,
 )
-def test_theorem_on_an_affine_set(seed, delta, noise, overstep, start):
+def test_theorem_on_an_affine_set(p, delta, start, seed):
     """Exact α, β and a projector that is exactly δ too far: no iterate may exceed the bound."""
-    generator, prior, A, x_true = affine_problem(seed)
-    alpha, beta = exact_constants(A, prior)
-    y = A(x_true) + noise * normal(generator, len(x_true), A.m)
-    step_size = overstep / beta
-    solver = NPGD(Displaced(prior, delta, generator), step_size, max_iter=15, tol=0.0, start=start)
-    solution = recover(A, y, solver, record_iterates=True)
-    check = rates.check_convergence(
-        A, y, x_true, solution.iterates, step_size, alpha, beta, delta, start=int(start != "range")
+    project = Displaced(p.S, delta, draws(seed))
+    check = testing.check_bound(
+        p.A, project, p.x_true, p.y, p.step_size, p.alpha, p.beta, delta, start=start
     )
-    assert check.holds and not check.broken, check.status
-    scale = 1e-9 * check.bound[check.start :]
+    # A bound of small κ soon falls below what rounding makes of the numbers behind it.
+    bound = check.bound[check.start :]
+    scale = 1e-9 * bound + 1e-12 * (bound[0] + p.y.square().sum(1))
+    finite = bound.isfinite()
     for part in (check.slack.alpha, check.slack.beta, check.slack.delta, check.slack.noise):
-        assert (part[check.start :] >= -scale).all()
+        assert (part[check.start :] >= -scale)[finite].all()
 
 
 @few
-@given(seed=seeds, m=st.integers(4, 60), delta=st.sampled_from([0.0, 0.5]))
-def test_theorem_on_a_finite_set(seed, m, delta):
+@given(
+    p=testing.problems(SHAPE, sets=("finite",), noise=0.0, step=1.0),
+    delta=st.sampled_from([0.0, 0.5]),
+)
+def test_theorem_on_a_finite_set(p, delta):
     """Exact constants over all pairs; ties within δ go to the point farthest from x*."""
-    generator = draws(seed)
-    points = normal(generator, 12, *SHAPE)
-    A = MatrixOperator(normal(generator, m, SIZE) / math.sqrt(m), SHAPE)
-    i, j = torch.triu_indices(12, 12, 1)
-    pairs = points[i] - points[j]
-    ratios = A(pairs).square().sum(1) / pairs.flatten(1).square().sum(1)
-    alpha, beta = float(ratios.min()), float(ratios.max())
-    x_true = points[:1]
-    order = (points - x_true).flatten(1).norm(dim=1).argsort()
-    prior = FiniteSet(points, tie_tol=delta)
-    solver = NPGD(
-        lambda w: prior.project(w, prefer=order), 1 / beta, max_iter=12, tol=0.0, start="range"
-    )
-    solution = recover(A, A(x_true), solver, record_iterates=True)
-    check = rates.check_convergence(
-        A, A(x_true), x_true, solution.iterates, 1 / beta, alpha, beta, delta, start=0
-    )
-    assert check.holds and not check.broken, check.status
+    x_true = p.x_true[:1]
+    order = (p.S.points - x_true).flatten(1).norm(dim=1).argsort()
+    S = FiniteSet(p.S.points, tie_tol=delta)
+    check = testing.check_bound(
+        p.A, lambda w: S.project(w, prefer=order), x_true, p.y[:1], p.step_size, p.alpha, p.beta,
+        delta, max_iter=12,
+    )  # fmt: skip
     if check.applies and delta == 0:
         assert float(check.decomposition.objective[-1, 0]) <= float(check.bound[-1, 0]) + 1e-12
 
 
 @few
-@given(seed=seeds, shrink=st.floats(0.2, 0.9), quantity=st.sampled_from(["alpha", "beta"]))
-def test_an_exceeded_bound_names_what_broke(seed, shrink, quantity):
+@given(
+    p=testing.problems(SHAPE, ("gaussian",), ("affine",), m=st.integers(5, 14), noise=0.0),
+    shrink=st.floats(0.2, 0.9),
+    quantity=st.sampled_from(["alpha", "beta"]),
+)
+def test_an_exceeded_bound_names_what_broke(p, shrink, quantity):
     """Constants that are too good: whenever the bound fails, so does an assumption."""
-    _, prior, A, x_true = affine_problem(seed, m=14)
-    alpha, beta = exact_constants(A, prior)
+    alpha, beta = p.alpha, p.beta
     claimed = (min(alpha / shrink, beta), beta) if quantity == "alpha" else (alpha, beta * shrink)
     claimed = (min(claimed), max(claimed))
     step_size = 1 / claimed[1]
-    solver = NPGD(prior, step_size, max_iter=10, tol=0.0, start="range")
-    solution = recover(A, A(x_true), solver, record_iterates=True)
+    solver = NPGD(p.S, step_size, max_iter=10, tol=0.0, start="range")
+    solution = recover(p.A, p.y, solver, record_iterates=True)
     check = rates.check_convergence(
-        A, A(x_true), x_true, solution.iterates, step_size, *claimed, start=0
+        p.A, p.y, p.x_true, solution.iterates, step_size, *claimed, start=0
     )
     assert check.holds or check.broken
     if not check.holds:
@@ -423,11 +423,10 @@ def test_slacks_are_not_negative_under_the_assumptions(seed, noise, step_size):
 
 def test_each_slack_answers_to_its_own_constant():
     """With two constants matched to the run, the gap is the third's alone."""
-    _, prior, A, x_true = affine_problem(3)
+    p, step_size = affine_problem(3), 0.5
     # One image and one step, so that constants can match what happened exactly.
-    x_true, step_size = x_true[:1], 0.5
-    iterates = torch.stack([prior.sample(1, seed=1), prior.sample(1, seed=2)])
-    parts = rates.decompose(A, A(x_true), x_true, iterates, step_size)
+    iterates = torch.stack([p.S.sample(1, seed=1), p.S.sample(1, seed=2)])
+    parts = rates.decompose(p.A, p.y[:1], p.x_true[:1], iterates, step_size)
     alpha = float(parts.alpha[0])
     delta = max(0.0, float(parts.delta[0]))
     loose = rates.split_slack(parts, alpha / 2, 2.0, delta, start=0)
@@ -484,12 +483,11 @@ def test_step_factor_parts_sum_to_the_total():
 
 
 def test_verdicts_say_what_happened():
-    _, prior, A, x_true = affine_problem(0, m=200)
-    alpha, beta = exact_constants(A, prior)
-    solution = recover(
-        A, A(x_true), NPGD(prior, 1 / beta, max_iter=12, tol=0.0), record_iterates=True
-    )
-    run = (A, A(x_true), x_true, solution.iterates, 1 / beta)
+    p = affine_problem(0, m=200)
+    alpha, beta = p.alpha, p.beta
+    solver = NPGD(p.S, p.step_size, max_iter=12, tol=0.0)
+    solution = recover(p.A, p.y, solver, record_iterates=True)
+    run = (p.A, p.y, p.x_true, solution.iterates, p.step_size)
     good = rates.check_convergence(*run, alpha, beta)
     assert good.applies and good.holds
     assert "the bound falls" in good.status and "stays below the bound." in good.status

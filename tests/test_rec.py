@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from analysis import testing
 from analysis.rec import LOOKS, distribution_free, estimate_rec
 from analysis.search import search_from, search_pairs
 from analysis.secants import draw_latents, ratio
 from analysis.tails import fit_endpoint
-from npgd import AffineSet, FiniteSet, Gaussian, Inpainting, MatrixOperator
+from npgd import AffineSet, Gaussian, Inpainting, MatrixOperator
 
 SHAPE = (1, 10, 20)
 SMALL = {"points": 300, "tangent_points": 12, "search_starts": 4, "search_steps": 25}
@@ -39,11 +40,8 @@ class Curve(nn.Module):
         return (torch.tanh(z @ self.first) @ self.second).reshape(-1, *SHAPE)
 
 
-def affine(seed: int, k: int = 10) -> AffineSet:
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(200, k, generator=g, dtype=torch.float64)
-    offset = torch.randn(200, generator=g, dtype=torch.float64)
-    return AffineSet(basis, offset, SHAPE)
+def affine(seed: int) -> AffineSet:
+    return testing.random_affine_set(SHAPE, 10, seed)
 
 
 def gaussian(m: int, seed: int) -> Gaussian:
@@ -91,14 +89,12 @@ def test_descent_alone_comes_within_one_percent(seed):
     assert exact.beta * 0.99 <= beta <= exact.beta * (1 + ROUNDING)
 
 
-@given(seed=st.integers(0, 10**6), count=st.integers(2, 40))
+@given(A=testing.operators(SHAPE), S=testing.finite_sets(SHAPE, count=st.integers(2, 40)))
 @settings(max_examples=10, deadline=None)
-def test_finite_sets_are_exact(seed, count):
-    g = torch.Generator().manual_seed(seed)
-    points = torch.randn(count, *SHAPE, generator=g, dtype=torch.float64)
-    A = gaussian(12, seed)
-    estimate = estimate_rec(A, FiniteSet(points), x_true=points[:2])
-    i, j = torch.triu_indices(count, count, 1)
+def test_finite_sets_are_exact(A, S):
+    points = S.points
+    estimate = estimate_rec(A, S, x_true=points[:2])
+    i, j = torch.triu_indices(len(points), len(points), 1)
     ratios = ratio(A, points[i] - points[j])
     assert estimate.exact and estimate.pointwise.exact
     assert estimate.alpha == pytest.approx(float(ratios.min()), rel=ROUNDING)

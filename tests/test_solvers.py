@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import testing
 from npgd.operators import Gaussian, Inpainting, LinearOperator, MatrixOperator, SuperResolution
-from npgd.projectors import AffineSet, FiniteSet
+from npgd.projectors import FiniteSet
 from npgd.solvers import NPGD, Solver, choose_step_size, recover
 
 DOUBLE = torch.float64
 SHAPE = (1, 6, 6)
-seeds = st.integers(0, 2**31)
+seeds = testing.seeds
 
 
 def rand(*size, seed=0):
@@ -22,14 +23,13 @@ def rand(*size, seed=0):
 
 
 def affine(k=3, seed=0):
-    basis = torch.linalg.qr(rand(36, k, seed=seed))[0]
-    return AffineSet(basis, rand(36, seed=seed + 1), SHAPE)
+    return testing.random_affine_set(SHAPE, k, seed)
 
 
 def problem(seed=0, m=24, batch=4, k=3):
-    S, A = affine(k, seed), Gaussian(SHAPE, m, seed, DOUBLE)
-    x_true = S.sample(batch, seed=seed)
-    return A, S, x_true, A(x_true)
+    A = testing.random_operator("gaussian", SHAPE, m, seed)
+    p = testing.random_problem(A, affine(k, seed), batch, seed=seed)
+    return p.A, p.S, p.x_true, p.y
 
 
 def squared(x):
@@ -41,13 +41,13 @@ def squared(x):
 def test_affine_error_follows_its_linear_recursion(seed, k, scale):
     """In coordinates of the basis Q, e_{n+1} = (I − η QᵀAᵀAQ) e_n, so ‖e_n‖ ≤ ρⁿ ‖e_0‖."""
     A, S, x_true, y = problem(seed, k=k)
-    gram = (A.matrix @ S.basis).T @ (A.matrix @ S.basis)
+    gram = (A.matrix @ S.orthonormal).T @ (A.matrix @ S.orthonormal)
     values = torch.linalg.eigvalsh(gram)
     step = scale / float(values[-1])
     rate = max(abs(1 - step * float(values[0])), abs(1 - step * float(values[-1])))
     solver = NPGD(S, step, max_iter=25, tol=0, start="range")
     solution = recover(A, y, solver, record_iterates=True)
-    errors = (solution.iterates - x_true).flatten(2) @ S.basis
+    errors = (solution.iterates - x_true).flatten(2) @ S.orthonormal
     one_step = torch.eye(k, dtype=DOUBLE) - step * gram
     expected = errors[0]
     for n, error in enumerate(errors):
@@ -98,9 +98,7 @@ def test_history_is_the_recomputed_one(seed, start, count):
     for n, x in enumerate(solution.iterates):
         torch.testing.assert_close(solution.objective[n], squared(A(x) - y))
         torch.testing.assert_close(solution.error[n], squared(x - x_true) / 36)
-        if n < count:
-            w = x - 0.7 * A.adjoint(A(x) - y)
-            torch.testing.assert_close(solution.iterates[n + 1], S(w))
+    testing.check_one_step_identity(A, S, x_true, y, 0.7, iterates=solution.iterates)
     torch.testing.assert_close(solution.psnr, 10 * torch.log10(4 / solution.error[-1]))
 
 
@@ -162,8 +160,7 @@ def test_max_iter_reached():
 
 def test_slow_growth_is_told():
     A, S, _, y = problem()
-    gram = (A.matrix @ S.basis).T @ (A.matrix @ S.basis)
-    step = 2.2 / float(torch.linalg.eigvalsh(gram)[-1])
+    step = 2.2 / testing.exact_constants(A, S)[1]
     solution = recover(A, y, NPGD(S, step, max_iter=12, start="range"))
     assert solution.status.startswith("max_iter reached")
     assert f"try a smaller step_size (it was {step:.4g})" in solution.status
