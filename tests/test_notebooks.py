@@ -1,0 +1,148 @@
+"""Every notebook runs from top to bottom, and what is committed of it is complete, small and plain.
+
+    python tests/test_notebooks.py [NOTEBOOK …]
+
+runs them (all, or those named) and writes their outputs back, as the tests want them.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import analysis
+import npgd
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+LIBRARIES = {"analysis", "matplotlib", "npgd", "numpy", "scipy", "torch"}
+PUBLIC = {
+    "npgd": {*npgd.__all__, "data"},
+    "analysis": {*analysis.__all__, "testing"},
+    "paper_figures": {"style"},
+}
+LARGEST = 300_000  # bytes
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def execute(path, folder):
+    """The notebook, run in `folder`. Raises CellExecutionError, which shows the cell."""
+    notebook = read(path)
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=1800, record_timing=False, resources=resources).execute()
+    return plain(notebook)
+
+
+def plain(notebook):
+    """Without what changes from one run to the next, though the results do not."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number:02d}", nbformat.from_dict({})
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data.pop("text/plain", None)  # <Figure size …>
+    return notebook
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds(notebook):
+    """What each cell puts out: figures, prints, results."""
+    return [
+        [(output.output_type, *sorted(output.get("data", {}))) for output in cell.outputs]
+        for cell in code(notebook)
+    ]
+
+
+def texts(notebook):
+    """All that a reader sees, but for the pictures."""
+    for cell in notebook.cells:
+        yield cell.source
+        for output in cell.get("outputs", []):
+            yield output.get("text", "") + output.get("data", {}).get("text/plain", "")
+
+
+def test_there_are_notebooks():
+    assert len(NOTEBOOKS) == 6
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(1, 7)]
+
+
+@every_notebook
+def test_runs(path, tmp_path, monkeypatch):
+    """In an empty folder, without any data set, and with the figures that are committed."""
+    monkeypatch.delenv("NPGD_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    assert kinds(execute(path, tmp_path / "run")) == kinds(read(path))
+
+
+@every_notebook
+def test_committed_outputs(path):
+    """Run from top to bottom, without warnings, with figures, and small."""
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert path.stat().st_size < LARGEST
+    assert [cell.execution_count for cell in code(notebook)] == list(
+        range(1, len(code(notebook)) + 1)
+    )
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
+
+
+@every_notebook
+def test_committed_as_written_by_this_file(path):
+    assert path.read_text(encoding="utf-8") == nbformat.writes(plain(read(path))) + "\n"
+
+
+@every_notebook
+def test_shows_no_paths_of_a_machine(path):
+    for text in texts(read(path)):
+        assert not re.search(r"/(home|root|work|tmp|mnt|opt|usr|Users|var)/|[A-Z]:\\\\", text)
+
+
+@every_notebook
+def test_uses_public_names_only(path):
+    for cell in code(read(path)):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    package, _, module = name.name.partition(".")
+                    assert package in LIBRARIES | sys.stdlib_module_names, name.name
+                    assert not module or package not in PUBLIC, name.name
+            elif isinstance(node, ast.ImportFrom):
+                package = (node.module or "").partition(".")[0]
+                assert package in LIBRARIES | {"paper_figures"} | sys.stdlib_module_names
+                if package in PUBLIC:
+                    assert node.module == package or node.module == "paper_figures.style"
+                    assert {name.name for name in node.names} <= PUBLIC[package]
+            elif isinstance(node, ast.Attribute):
+                assert not node.attr.startswith("_"), node.attr
+                if isinstance(node.value, ast.Name) and node.value.id in PUBLIC:
+                    assert node.attr in PUBLIC[node.value.id], f"{node.value.id}.{node.attr}"
+
+
+if __name__ == "__main__":
+    from tempfile import TemporaryDirectory
+
+    for name in sys.argv[1:] or NOTEBOOKS:
+        with TemporaryDirectory() as folder:
+            done = execute(Path(name), folder)
+        nbformat.write(done, Path(name))
+        print(name)
