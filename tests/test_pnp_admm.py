@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npgd.denoisers import WaveletShrinkage, load_denoiser, save_network
@@ -122,6 +122,7 @@ def test_a_small_problem_never_sees_a_large_matrix():
 
 @settings(deadline=None, max_examples=3)
 @given(seed=seeds, penalty=st.floats(0.2, 2.0))
+@example(seed=0, penalty=2.0)
 @pytest.mark.parametrize("basis", [DCT, Wavelet])
 def test_with_a_proximal_map_admm_solves_the_lasso(basis, seed, penalty):
     """D = soft-thresholding at λ/2ρ in Ψ is the proximal map of λ‖Ψx‖₁ at ρ‖v − w‖²."""
@@ -132,9 +133,9 @@ def test_with_a_proximal_map_admm_solves_the_lasso(basis, seed, penalty):
         c = transform(w)
         return transform.inverse(c.sign() * (c.abs() - weight / (2 * penalty)).clamp_min(0))
 
-    solver = PnPADMM(shrink, penalty=penalty, sigma=1.0, max_iter=2000, tol=1e-9)
+    solver = PnPADMM(shrink, penalty=penalty, sigma=1.0, max_iter=8000, tol=1e-10)
     admm = recover(A, y, solver)
-    lasso = Lasso(transform=transform, penalty=weight, origin=0.0, max_iter=3000, tol=1e-10)
+    lasso = Lasso(transform=transform, penalty=weight, origin=0.0, max_iter=6000, tol=1e-11)
     fista = recover(A, y, lasso)
     value = admm.objective[-1] + weight * transform(admm.x).abs().flatten(1).sum(1)
     expected = torch.tensor(fista.info["lasso_objective"], dtype=DOUBLE)
