@@ -275,7 +275,7 @@ class _Recursion:
             alpha=a,
             rho=rho,
             c=c,
-            quadratic=rho + c,
+            quadratic=(rho + c).clamp_min(0),  # κ − 1 may round to below zero
             linear=2 * rho.abs() * s,
             constant=(1 + rho) * s**2 + _constant("delta", delta) * inverse,
             s=s,

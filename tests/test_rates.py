@@ -250,7 +250,6 @@ def test_void_bounds_are_still_computed():
     torch.testing.assert_close(bound, 8.0 ** torch.arange(6, dtype=torch.float64))
 
 
-@pytest.mark.xfail(strict=True, reason="κ − 1 rounds to below zero, and its root is NaN")
 def test_bound_of_kappa_one_is_a_number():
     """κ = 1: the bound falls to 0 at once, whatever 1/(1/β) is in floating point."""
     for beta in (29.97, 52.17):
