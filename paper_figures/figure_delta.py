@@ -24,11 +24,12 @@ Left, m = 100 and the chosen step: the largest δ_x = ‖P(w) − w‖² − min
 w_1, w_4 and w_29 of any image, which the theorem's δ is no less than (it counts from x_1 on, as x_0
 is not in S); δ_x at w_29; and δ_n there. Their differences are the δ-slack: δ is taken at the worst
 point, and x* is not the point nearest to w_n. The minimum over S is searched for, so that each δ_x
-is from below; what is below 10⁻⁵ stands at the left end. Middle: the final error against δ_x at
-w_29; dashed, what the theorem would promise if κ were 1.5 and no δ_x larger than this. Right: the
-error of every run against δ_n/(2ηα_n − 1); grey where the last step still was
-‖d_n‖² > 10⁻³‖e_n‖², hollow where δ_n < 0. Some that still move have a quotient below zero, and are
-not drawn.
+is from below; what is below 10⁻⁵ stands at the left end.
+
+Middle: the final error against δ_x at w_29; dashed, what the theorem would promise if κ were 1.5
+and no δ_x larger than this. Right: the error of every run against δ_n/(2ηα_n − 1); grey where the
+last step still was ‖d_n‖² > 10⁻³‖e_n‖², hollow where δ_n < 0. Some that still move have a quotient
+below zero, and are not drawn.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ def look_at(
         seed=SEED,
         **(QUICK_SEARCH if quick else SEARCH),
     )
+    assert rec.tangent_alpha is not None and rec.tangent_beta is not None
     scans = [all_pairs(A, images[:count]) for count in samples[:-1]]
     secants = [scan.highest[0][0] / scan.lowest[0][0] for scan in scans]
     assert rec.tangent_beta is not None and rec.tangent_alpha is not None
