@@ -9,12 +9,12 @@ varies, and how far its pictures are from photographs. Float32.
 from __future__ import annotations
 
 import argparse
-import base64
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paper_figures.figure import run, weights
+from paper_figures.figure_recovered import draw_picture, encoded
 from paper_figures.style import new_figure
 
 if TYPE_CHECKING:
@@ -26,33 +26,25 @@ SIDE = 8  # samples in a row
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """By prior: one picture of SIDE×SIDE samples, as bytes in base64."""
     import npgd
-    from npgd.data import to_uint8
 
     grids = {}
     for name in options.priors:
         prior = npgd.load_prior(name)
-        x = to_uint8(prior.sample(SIDE**2, seed=options.seed))
         channels, height, width = prior.image_shape
-        tiles = x.view(SIDE, SIDE, channels, height, width).permute(0, 3, 1, 4, 2).contiguous()
-        grids[name] = {
-            "shape": [SIDE * height, SIDE * width, channels],
-            "pixels": base64.b64encode(tiles.numpy().tobytes()).decode("ascii"),
-        }
+        tiles = prior.sample(SIDE**2, seed=options.seed).view(SIDE, SIDE, *prior.image_shape)
+        grid = tiles.permute(2, 0, 3, 1, 4).reshape(1, channels, SIDE * height, SIDE * width)
+        grids[name] = encoded(grid)
     return {"seed": options.seed, "grids": grids}
 
 
 def draw(results: dict[str, Any]) -> Figure:
-    import numpy as np
-
     grids = results["grids"]
     columns = min(len(grids), 2)
     rows = -(-len(grids) // columns)
     figure = new_figure(columns=columns, height=(3.5 if columns == 2 else 3.4) * rows)
     for axis, (name, grid) in zip(figure.subplots(rows, columns, squeeze=False).flat, grids.items(),
                                   strict=False):  # fmt: skip
-        content = base64.b64decode(grid["pixels"])
-        pixels = np.frombuffer(content, dtype=np.uint8).reshape(grid["shape"])
-        axis.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        draw_picture(axis, grid, 0)
         axis.set_title(name)
     for axis in figure.axes:
         axis.axis("off")
