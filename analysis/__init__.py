@@ -10,14 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import testing as testing  # not in __all__: a star import must do without hypothesis
-    from . import theorem
-    from .design import design_dct, design_secant_pca, whiten
-    from .minimax import design_minimax
-    from .numax import design_numax
-    from .performance_estimation import certify, sweep_step_sizes, worst_case
-    from .projection import nearest_in_range, projection_error
-    from .rates import (
+    from analysis import testing as testing  # not in __all__, which must do without hypothesis
+    from analysis import theorem
+    from analysis.design import (
+        design_dct,
+        design_minimax,
+        design_numax,
+        design_secant_pca,
+        whiten,
+    )
+    from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
+    from analysis.projection import nearest_in_range, projection_error
+    from analysis.rates import (
         check_convergence,
         decompose,
         error_floor,
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
         split_slack,
         steps_to_reach,
     )
-    from .rec import estimate_rec
-    from .report import verify
+    from analysis.rec import estimate_rec
+    from analysis.report import verify
 
 __all__ = [
     "certify",
@@ -58,9 +62,7 @@ __all__ = [
 
 _HOMES = {
     "rec": ("estimate_rec",),
-    "design": ("design_dct", "design_secant_pca", "whiten"),
-    "numax": ("design_numax",),
-    "minimax": ("design_minimax",),
+    "design": ("design_dct", "design_minimax", "design_numax", "design_secant_pca", "whiten"),
     "projection": ("nearest_in_range", "projection_error"),
     "rates": (
         "check_convergence",

@@ -50,8 +50,7 @@ from npgd.operators import (
 )
 from npgd.priors import GenerativePrior
 from npgd.projectors import AffineSet, FiniteSet
-from npgd.solvers.base import recover
-from npgd.solvers.npgd import NPGD
+from npgd.solvers import NPGD, recover
 
 try:
     from hypothesis import strategies as st
@@ -682,7 +681,7 @@ def check_one_step_identity(
     max_iter: int = 5,
     tol: float = 1e-10,
 ) -> Decomposition:
-    """The exact one-step identity closes along a run of NPGD (see :mod:`analysis.rates`).
+    """The exact one-step identity closes along a run of NPGD (see `analysis.rates`).
 
     F_{n+1} = (1/(η α_n) − 1) f_n + ‖v‖² + δ_n/η + (β_n − 1/η)‖d_n‖² assumes a linear A, with its
     adjoint, and nothing else. Where it fails, one of these is not so. Returns what was measured.

@@ -70,7 +70,7 @@ def commands() -> str:
     """Every command of `npgd`, its help and its options, as Markdown."""
     import typer
 
-    from analysis.cli import app
+    from analysis.commands import app
 
     return "\n".join(_command("npgd", typer.main.get_command(app)))
 

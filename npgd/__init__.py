@@ -9,8 +9,8 @@ linear inverse problems", ICCV 2019. What the theory assumes and predicts is mea
 :mod:`analysis`, which this package never imports.
 """
 
-from .denoisers import WaveletShrinkage, load_denoiser, load_onenet
-from .operators import (
+from npgd.denoisers import WaveletShrinkage, load_denoiser, load_onenet
+from npgd.operators import (
     Gaussian,
     Inpainting,
     LinearOperator,
@@ -24,9 +24,9 @@ from .operators import (
     scattered_boxes,
     whiten,
 )
-from .priors import GenerativePrior, load_prior, prior_card, save_prior
-from .projectors import AffineSet, FiniteSet, LatentRefinement, LatentSearch
-from .solvers import (
+from npgd.priors import GenerativePrior, load_prior, prior_card, save_prior
+from npgd.projectors import AffineSet, FiniteSet, LatentRefinement, LatentSearch
+from npgd.solvers import (
     CSGM,
     NPGD,
     PGDGAN,

@@ -419,7 +419,7 @@ def _to_cache(
 ) -> None:
     from safetensors.torch import save as serialise
 
-    from .files import write_atomically
+    from npgd.files import write_atomically
 
     metadata = {"state": state, "names": json.dumps(names), "skipped": json.dumps(skipped)}
     try:

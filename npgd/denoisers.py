@@ -20,9 +20,8 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from npgd.files import read_tensors, write_atomically
-from npgd.networks import build
-from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
-from npgd.training.loop import channels_last
+from npgd.networks import DenoisingNetwork, ProximalNetwork, build
+from npgd.networks.architectures import channels_last
 from npgd.transforms import Wavelet
 
 Images = Float[torch.Tensor, "batch channels height width"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,3 +38,16 @@ def read_tensors(path: Path, holds: str) -> tuple[str, dict[str, torch.Tensor]]:
     if holds not in metadata:
         raise ValueError(f"{path}: holds tensors, but no {holds} (no {holds!r} in its header)")
     return metadata[holds], tensors
+
+
+def plain(value: Any) -> Any:
+    """Numbers, lists and dicts for JSON; it has neither NaN nor infinity, and both become None."""
+    if isinstance(value, torch.Tensor):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

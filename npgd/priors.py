@@ -19,10 +19,10 @@ from jaxtyping import Float
 from safetensors.torch import save as serialise
 from torch import nn
 
-from . import checks
-from .files import read_tensors, write_atomically
-from .networks import build
-from .training.loop import channels_last
+from npgd import checks
+from npgd.files import read_tensors, write_atomically
+from npgd.networks import build
+from npgd.networks.architectures import channels_last
 
 SHIPPED = ("mnist", "mnist-k100", "celeba", "church")
 

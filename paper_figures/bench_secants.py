@@ -24,7 +24,9 @@ from typing import Any
 import torch
 
 import npgd
-from analysis.secants import all_pairs, draw_latents, generate, one_thread, tangents
+from analysis.rec.secants import all_pairs
+from analysis.rec.tangents import tangents
+from analysis.tasks import draw_latents, generate, one_thread
 from npgd.networks import DCGANGenerator, Encoder
 
 M = 100

@@ -50,6 +50,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     import analysis
     import npgd
+    from npgd.files import plain
 
     count, n_iter = (2, 4) if options.quick else (options.count, ITERATIONS)
     prior = npgd.load_prior(options.prior)
@@ -85,7 +86,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "count": count,
         **constants,
         "kappa": beta / alpha,
-        "own": analysis.rates.plain(own),
+        "own": plain(own),
         "runs": {name: run_of(eta, parts, constants, own) for name, (eta, parts) in runs.items()},
     }
 
@@ -98,7 +99,7 @@ def run_of(
 ) -> dict[str, Any]:
     """Objectives, both bounds, and the parts of every step from x_1 on."""
     import analysis
-    from analysis.rates import plain
+    from npgd.files import plain
 
     n_iter = len(parts.alpha)
     bounds = {

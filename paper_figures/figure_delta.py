@@ -121,6 +121,7 @@ def one_projector(
     import analysis
     import npgd
     from analysis.projection import gradient_points
+    from npgd.files import plain
 
     y = A(x)
     solver = npgd.NPGD(projector, eta, max_iter=n_iter, tol=0.0)
@@ -140,7 +141,6 @@ def one_projector(
     )
     n = x[0].numel()
     factor = 2 * eta * parts.alpha[-1] - 1
-    plain = analysis.rates.plain
     return {
         "error": plain(solution.error[-1]),
         "delta": {at: plain(family.deltas / n) for at, family in errors.families.items()},

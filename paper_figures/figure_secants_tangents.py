@@ -43,7 +43,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """By design and m: κ over secants and tangents at every N, and over what the search found."""
     import analysis
     import npgd
-    from analysis.secants import draw_latents, generate, precision
+    from analysis.tasks import draw_latents, generate
+    from npgd.precision import precision
 
     prior = npgd.load_prior(options.prior)
     samples = SAMPLES[:6] if options.quick else SAMPLES
@@ -76,7 +77,7 @@ def look_at(
     import numpy as np
 
     import analysis
-    from analysis.secants import all_pairs
+    from analysis.rec.secants import all_pairs
 
     rec = analysis.estimate_rec(
         A,

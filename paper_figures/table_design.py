@@ -41,7 +41,9 @@ from torch.nn import functional
 
 import analysis
 import npgd
-from analysis.secants import all_pairs, draw_latents, generate, tangents
+from analysis.rec.secants import all_pairs
+from analysis.rec.tangents import tangents
+from analysis.tasks import draw_latents, generate
 from npgd.data import mnist
 from npgd.files import write_atomically
 from paper_figures.table_methods import fingerprint

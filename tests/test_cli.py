@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from analysis.cli import app
+from analysis.commands import app
 
 runner = CliRunner()
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import analysis
 import npgd
-from analysis import design
-from analysis.design import design_dct, design_secant_pca, local_coherence, secant_points
+from analysis.design import design_dct, design_secant_pca
+from analysis.design import secant_pca as design
+from analysis.design.secant_pca import local_coherence, secant_points
 
 DOUBLE = torch.float64
 SHAPE = (1, 4, 6)
@@ -248,7 +249,7 @@ def test_door(call, error, named):
 def run(*arguments):
     from typer.testing import CliRunner
 
-    from analysis.cli import app
+    from analysis.commands import app
 
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 

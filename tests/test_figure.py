@@ -128,7 +128,7 @@ def test_a_script_that_is_imported_counts(toy, tmp_path):
 def test_the_packages_count_but_for_training(tmp_path, monkeypatch):
     script = tmp_path / "figure_line.py"
     script.write_text(SCRIPT)
-    for name in ("npgd/a.py", "npgd/training/b.py", "analysis/cli.py"):
+    for name in ("npgd/a.py", "npgd/training/b.py", "analysis/commands/__init__.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1\n")
     monkeypatch.setattr(figure, "ROOT", tmp_path)
@@ -138,7 +138,7 @@ def test_the_packages_count_but_for_training(tmp_path, monkeypatch):
         after = figure._digest_of_code(script)
         assert (after != before) == counts, name
         before = after
-    (tmp_path / "analysis/cli.py").write_text("x = 2\n")
+    (tmp_path / "analysis/commands/__init__.py").write_text("x = 2\n")
     assert figure._digest_of_code(script) == before
 
 

@@ -161,7 +161,7 @@ def command_line(arguments):
 
 
 def analysis_app():
-    from analysis.cli import app
+    from analysis.commands import app
 
     return app
 
@@ -228,9 +228,9 @@ def test_the_checks_of_commands_can_fail(tmp_path):
 
 
 def test_the_module_is_the_command():
-    """`-m analysis.cli`, which launchers of several processes take, is `npgd`."""
+    """`-m analysis.commands`, which launchers of several processes take, is `npgd`."""
     run = subprocess.run(
-        [sys.executable, "-m", "analysis.cli", "--help"],
+        [sys.executable, "-m", "analysis.commands", "--help"],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"},
     )  # fmt: skip
     assert run.returncode == 0 and "verify" in run.stdout

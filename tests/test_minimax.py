@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 import npgd
-from analysis import minimax
-from analysis.minimax import design_minimax
+from analysis.design import design_minimax, minimax
 from analysis.rec import estimate_rec
 from npgd import AffineSet
 
@@ -75,8 +74,9 @@ def test_better_than_gaussian_on_directions_of_a_third_draw():
 
 
 def test_reported_kappa_is_that_of_the_operator():
-    """Tangents of the training latents, recomputed through `analysis.secants.tangents`."""
-    from analysis.secants import draw_latents, tangents
+    """Tangents of the training latents, recomputed through `analysis.rec.tangents.tangents`."""
+    from analysis.rec.tangents import tangents
+    from analysis.tasks import draw_latents
 
     target = Curved()
     A = design_minimax(target, 6, **SMALL)

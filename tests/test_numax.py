@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from analysis.numax import design_numax, numax
+from analysis.design import design_numax
+from analysis.design.numax import numax
 from analysis.rec import estimate_rec
 from npgd import AffineSet
 
@@ -90,7 +91,7 @@ def test_rank_and_trace_of_a_known_answer(k, delta):
 
 def test_more_constraints_than_fit_the_first_active_set(monkeypatch):
     """Constraints that join later give the trace of all at once."""
-    from analysis import numax as module
+    from analysis.design import numax as module
 
     s = uneven_secants(400, 8, 8, 5)
     at_once = numax(s, 0.25, tol=1e-6, max_iter=20_000)

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npgd.denoisers import load_onenet, save_network
-from npgd.networks.denoiser import DenoisingNetwork, NaturalnessClassifier, ProximalNetwork
+from npgd.networks import DenoisingNetwork, ProximalNetwork
+from npgd.networks.denoiser import NaturalnessClassifier
 from npgd.operators import Gaussian
 from npgd.projectors import AffineSet
 from npgd.solvers import OneNet, PnPADMM, recover
+from npgd.training import OneNetConfig, train_onenet
 from npgd.training.loop import generator_for
-from npgd.training.onenet import OneNetConfig, OneNetTask, perturb, train_onenet
+from npgd.training.onenet import OneNetTask, perturb
 
 DOUBLE = torch.float64
 SHAPE = (1, 8, 8)

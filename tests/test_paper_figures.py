@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from analysis.cli import app
+from analysis.commands import app
 from paper_figures import figures, tables
 from paper_figures.figure import MEASURED, UP_TO_DATE
 
@@ -96,7 +96,9 @@ def test_figures_run_as_a_script_as_a_module_and_by_the_command(tmp_path):
     second = python("-m", "paper_figures.figure_convergence", *argv, cwd=tmp_path)
     assert second.stdout.startswith("convergence: up to date"), second.stderr
     # By the command, without the libraries that take seconds to load.
-    code = "import sys; from analysis.cli import app; app(sys.argv[1:], standalone_mode=False);"
+    code = (
+        "import sys; from analysis.commands import app; app(sys.argv[1:], standalone_mode=False);"
+    )
     code += "print({'torch', 'matplotlib'} & set(sys.modules))"
     third = python("-c", code, "figures", "convergence", *argv, cwd=tmp_path)
     assert third.stdout.startswith("[1/1] convergence: up to date"), third.stderr

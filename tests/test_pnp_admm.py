@@ -6,7 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npgd.denoisers import WaveletShrinkage, load_denoiser, save_network
-from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork, initialise_he
+from npgd.networks import DenoisingNetwork, ProximalNetwork
+from npgd.networks.denoiser import initialise_he
 from npgd.operators import (
     Gaussian,
     Inpainting,
@@ -17,7 +18,8 @@ from npgd.operators import (
 )
 from npgd.solvers import Lasso, PnPADMM, recover
 from npgd.solvers.pnp_admm import conjugate_gradients, data_step
-from npgd.training.denoiser import DenoiserConfig, DenoiserTask, train_denoiser
+from npgd.training import DenoiserConfig, train_denoiser
+from npgd.training.denoiser import DenoiserTask
 from npgd.training.loop import generator_for
 from npgd.transforms import DCT, Wavelet
 

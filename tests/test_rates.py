@@ -14,8 +14,7 @@ from analysis import rates, testing
 from npgd.data import mnist
 from npgd.operators import Gaussian, Inpainting, MatrixOperator, SuperResolution
 from npgd.projectors import AffineSet, FiniteSet
-from npgd.solvers.base import recover
-from npgd.solvers.npgd import NPGD
+from npgd.solvers import NPGD, recover
 
 SHAPE = (1, 3, 4)
 SIZE = math.prod(SHAPE)

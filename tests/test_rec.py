@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from analysis import testing
-from analysis.rec import LOOKS, distribution_free, estimate_rec
-from analysis.search import search_from, search_pairs
-from analysis.secants import draw_latents, ratio
-from analysis.tails import fit_endpoint
+from analysis.rec import distribution_free, estimate_rec
+from analysis.rec.search import search_from, search_pairs
+from analysis.rec.tails import fit_endpoint
+from analysis.rec.target import LOOKS
+from analysis.tasks import draw_latents
 from npgd import AffineSet, Gaussian, Inpainting, MatrixOperator
+from npgd.images import ratio
 
 SHAPE = (1, 10, 20)
 SMALL = {"points": 300, "tangent_points": 12, "search_starts": 4, "search_steps": 25}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from analysis import page
-from analysis.report import OWN, Report, verify
+from analysis.report import Report, figures, page, verify
+from analysis.report.report import OWN
 from npgd.operators import Inpainting, MatrixOperator
 from npgd.priors import GenerativePrior
 from npgd.projectors import AffineSet, FiniteSet
@@ -227,21 +227,23 @@ def test_page_is_self_contained_and_complete(on_network):
     parsed = Page()
     parsed.feed(on_network.to_html())
     assert parsed.open == []
-    assert len(parsed.sources) == len(page.FIGURES) + len(page.image_rows(on_network))
+    assert len(parsed.sources) == len(figures.FIGURES) + len(figures.image_rows(on_network))
     assert all(source.startswith("data:image/") for source in parsed.sources)
     for finding in on_network.findings:
         assert finding.text in parsed.words
 
 
 def test_figures_draw_the_reports_numbers(on_network):
-    (axis,) = page.draw_bounds(on_network).axes
+    (axis,) = figures.draw_bounds(on_network).axes
     lines = {line.get_label(): line.get_ydata() for line in axis.get_lines()}
     seen = on_network.solution.objective / on_network.solution.objective[1]
     torch.testing.assert_close(
         torch.as_tensor(lines["iterates, median"]), seen.median(1).values, rtol=1e-6, atol=0
     )
     assert axis.get_yscale() == "log"
-    assert page.svg(page.draw_slack(on_network)) == page.svg(page.draw_slack(on_network))
+    assert figures.svg(figures.draw_slack(on_network)) == figures.svg(
+        figures.draw_slack(on_network)
+    )
 
 
 @pytest.mark.parametrize("report", ["on_network", "on_affine"])
@@ -274,5 +276,7 @@ def test_arguments_are_examined(change, name):
 
 
 def test_matplotlib_is_loaded_only_to_draw():
-    code = "import analysis.report, analysis.page, sys; assert 'matplotlib' not in sys.modules"
+    code = (
+        "import analysis.report, analysis.report.page, sys; assert 'matplotlib' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

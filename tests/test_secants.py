@@ -10,19 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis import secants
-from analysis.secants import (
-    all_pairs,
-    draw_latents,
-    generate,
-    ratio,
-    secants_from,
-    tangent,
-    tangents,
-)
+from analysis.rec import secants
+from analysis.rec import tangents as tangents_module
+from analysis.rec.secants import all_pairs, secants_from
+from analysis.rec.tangents import tangent, tangents
+from analysis.tasks import draw_latents, generate
 from npgd import AffineSet, Gaussian, GenerativePrior
 from npgd.gauss_newton import jacobian
+from npgd.images import ratio
 from npgd.networks import DCGANGenerator, Encoder
+from npgd.precision import converted
 
 SHAPE = (1, 5, 6)
 
@@ -166,7 +163,7 @@ def test_first_latents_of_a_larger_draw_are_the_same():
 
 def test_executors_agree_to_the_last_bit(dcgan, monkeypatch):
     monkeypatch.setattr(secants, "PANEL", 100)
-    monkeypatch.setattr(secants, "TANGENT_CHUNK", 8)
+    monkeypatch.setattr(tangents_module, "TANGENT_CHUNK", 8)
     z = draw_latents(6, 300)
     points, operator = generate(dcgan, z), Gaussian((1, 28, 28), m=20)
 
@@ -192,7 +189,7 @@ def test_a_scan_leaves_the_thread_setting_alone():
 
 
 def test_jacobian_against_differences(dcgan):
-    prior = secants.converted(dcgan, torch.float64)
+    prior = converted(dcgan, torch.float64)
     z = draw_latents(6, 5, dtype=torch.float64)
     columns = jacobian(prior, z).flatten(2)
     step = 1e-6
@@ -253,7 +250,7 @@ def test_the_size_of_a_chunk_of_jacobians_changes_nothing(monkeypatch):
     prior, operator = Curve(3), Gaussian(SHAPE, m=8)
     z = draw_latents(3, 7)
     together = tangents(operator, prior, z)
-    monkeypatch.setattr(secants, "JACOBIANS", 1)
+    monkeypatch.setattr(tangents_module, "JACOBIANS", 1)
     alone = tangents(operator, prior, z)
     assert np.allclose(together.low, alone.low, rtol=1e-4, atol=1e-6)
     assert np.allclose(together.high, alone.high, rtol=1e-4)

@@ -38,7 +38,8 @@ from npgd.training.loop import (
     generator_for,
     newest_checkpoint,
 )
-from npgd.training.projector import OPERATORS, ProjectorTask
+from npgd.training.points import OPERATORS
+from npgd.training.projector import ProjectorTask
 
 GAN = GeneratorConfig(latent_dim=3, width=4, epochs=3, batch_size=16, coverage=1.0)
 PROJECTOR = ProjectorConfig(width=4, hidden=8, steps=12, batch_size=8, m_low=5, m_high=50)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import nn
 
-from .dcgan import layers_for
+from npgd.networks.dcgan import layers_for
 
 
 class PrincipalEncoder(nn.Module):

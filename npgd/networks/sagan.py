@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from .encoder import PrincipalEncoder
+from npgd.networks.encoder import PrincipalEncoder
 
 LAYERED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 

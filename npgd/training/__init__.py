@@ -3,18 +3,17 @@
 See :mod:`npgd.training.loop`.
 """
 
-from .corrector import CorrectorConfig, train_corrector
-from .denoiser import DenoiserConfig, train_denoiser
-from .gan import GeneratorConfig, train_generator
-from .loop import load_checkpoint
-from .onenet import OneNetConfig, train_onenet
-from .projector import (
-    PAPER,
-    ProjectorConfig,
+from npgd.training.corrector import CorrectorConfig, train_corrector
+from npgd.training.denoiser import DenoiserConfig, train_denoiser
+from npgd.training.gan import (
+    GeneratorConfig,
     load_coverage_encoder,
     load_generator,
-    train_projector,
+    train_generator,
 )
+from npgd.training.loop import load_checkpoint
+from npgd.training.onenet import OneNetConfig, train_onenet
+from npgd.training.projector import PAPER, ProjectorConfig, train_projector
 
 __all__ = [
     "PAPER",

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from .. import checks
-from ..networks.corrector import Corrector, initialise_corrector
-from .loop import Average, generator_for, tensors_digest, train
-from .projector import PointsConfig, PointsTask
+from npgd import checks
+from npgd.networks import Corrector
+from npgd.networks.corrector import initialise_corrector
+from npgd.training.loop import Average, generator_for, tensors_digest, train
+from npgd.training.points import PointsConfig, PointsTask
 
 
 @dataclass(frozen=True)

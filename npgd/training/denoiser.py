@@ -20,8 +20,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from ..networks.denoiser import SPREAD, DenoisingNetwork, initialise_he
-from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
+from npgd.networks import DenoisingNetwork
+from npgd.networks.architectures import channels_last
+from npgd.networks.denoiser import SPREAD, initialise_he
+from npgd.training.loop import Average, Batches, decayed, generator_for, set_rate, train
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,10 @@ sees every image through the random transformations of ``augment`` (:mod:`npgd.t
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,24 +42,29 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from ..data import to_pixels
-from ..networks import build
-from ..networks.dcgan import LAYERS, initialise
-from ..networks.encoder import PrincipalEncoder
-from ..networks.sagan import add_spectral_norm
-from .augment import augment, parse
-from .loop import (
+from npgd.data import to_pixels
+from npgd.networks import build
+from npgd.networks.architectures import channels_last, initialise_encoder, network_spec
+from npgd.networks.dcgan import LAYERS, initialise
+from npgd.networks.encoder import PrincipalEncoder
+from npgd.networks.sagan import add_spectral_norm
+from npgd.training.augment import augment, parse
+from npgd.training.loop import (
+    PRECISIONS,
     Average,
     Batches,
-    channels_last,
+    choice,
     decayed,
     generator_for,
-    processes,
+    load_checkpoint,
+    mixed,
+    newest_checkpoint,
     set_rate,
+    tensors_digest,
     train,
 )
+from npgd.training.processes import processes
 
-PRECISIONS = ("float32", "bfloat16")
 CHOICES = {
     "precision": PRECISIONS,
     "architecture": ("dcgan", "sagan"),
@@ -220,52 +226,6 @@ class GeneratorTask:
         return self.average.average(self.fixed.to(self.device))
 
 
-def mixed(network: nn.Module, x: torch.Tensor, precision: str) -> torch.Tensor:
-    """A network's output in float32; with "bfloat16" its products are in bfloat16."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return network(x).float()
-
-
-def choice(value: str, name: str, known: Sequence[str]) -> None:
-    """``ValueError`` for a value that is not one of ``known``."""
-    if value not in known:
-        raise ValueError(f"{name}: {value!r}; expected one of {', '.join(known)}")
-
-
-def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Name and settings, for :func:`npgd.networks.build`, of a part of a training.
-
-    ``part``: "generator", "discriminator" or "encoder"; ``settings``: a run's configuration.
-    """
-    if settings.get("architecture", "dcgan") == "sagan":
-        names = {"discriminator": "SAGANDiscriminator", "encoder": "SAGANEncoder"}
-        name = names.get(part, "SAGANGenerator")
-        chosen = {"width": settings["width"], "channels": settings["channels"]}
-    else:
-        names = {"discriminator": "DCGANDiscriminator", "encoder": "Encoder"}
-        name = names.get(part, "DCGANGenerator")
-        chosen = {"width": settings["width"], "channels": settings["channels"]}
-        chosen["image_size"] = settings.get("image_size", 28)
-    if part != "discriminator":
-        chosen["latent_dim"] = settings["latent_dim"]
-    if part == "encoder":
-        chosen["hidden"] = 8 * settings["width"]
-        if settings.get("principal", False):
-            chosen["principal"] = True
-    return {"architecture": name, "settings": chosen}
-
-
-def initialise_encoder(encoder: nn.Module, generator: torch.Generator) -> None:
-    """He's start for LeakyReLU networks without batch norm, drawn from ``generator``."""
-    with torch.no_grad():
-        for part in encoder.modules():
-            if isinstance(part, (nn.Conv2d, nn.Linear)):
-                fan_in = part.weight[0].numel()
-                part.weight.normal_(0.0, (2.0 / (1.04 * fan_in)) ** 0.5, generator=generator)
-                if part.bias is not None:
-                    part.bias.zero_()
-
-
 def train_generator(
     images: UInt8[torch.Tensor, "n c h w"],
     directory: str | os.PathLike[str],
@@ -306,3 +266,50 @@ def train_generator(
         progress=progress,
     )
     return task.average.average
+
+
+def load_generator(
+    directory: str | os.PathLike[str],
+) -> tuple[nn.Module, dict[str, Any], str]:
+    """The averaged generator of a finished training run, its configuration, and its digest.
+
+    Raises ``ValueError`` where the directory holds no generator's run, or one not finished.
+    """
+    g, config, weights = _trained(directory, "generator", "average")
+    return g, config, tensors_digest(weights)
+
+
+def load_coverage_encoder(directory: str | os.PathLike[str]) -> nn.Module:
+    """The encoder that the coverage term trained beside G, as it stood at the end.
+
+    Raises as :func:`load_generator`, and ``ValueError`` for a run without that term.
+    """
+    return _trained(directory, "encoder", "encoder")[0]
+
+
+def _trained(
+    directory: str | os.PathLike[str], part: str, stored_as: str
+) -> tuple[nn.Module, dict[str, Any], dict[str, torch.Tensor]]:
+    directory = Path(directory)
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ValueError(f"generator: {directory} holds no training run (no config.json)")
+    config = json.loads(path.read_text())
+    if config.get("kind") != "generator":
+        raise ValueError(f"generator: {directory} holds a {config.get('kind')}'s run")
+    if part == "encoder" and not config["coverage"] > 0:
+        raise ValueError(f"generator: {directory} was trained without coverage, so has no encoder")
+    checkpoint = newest_checkpoint(directory)
+    if checkpoint is None:
+        raise ValueError(f"generator: {directory} has no checkpoint yet")
+    step, tensors = load_checkpoint(checkpoint)
+    if step < config["steps"]:
+        raise ValueError(
+            f"generator: {directory} stands at step {step} of {config['steps']}; "
+            "give the training command again to finish it"
+        )
+    prefix = f"network/{stored_as}/"
+    weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    network = build(**network_spec(part, config))
+    network.load_state_dict(weights)
+    return network.eval(), config, weights

@@ -32,9 +32,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from ..networks.denoiser import NaturalnessClassifier, ProximalNetwork, initialise_he
-from .denoiser import check_images
-from .loop import Average, Batches, channels_last, decayed, generator_for, set_rate, train
+from npgd.networks import ProximalNetwork
+from npgd.networks.architectures import channels_last
+from npgd.networks.denoiser import NaturalnessClassifier, initialise_he
+from npgd.training.denoiser import check_images
+from npgd.training.loop import Average, Batches, decayed, generator_for, set_rate, train
 
 
 @dataclass(frozen=True)

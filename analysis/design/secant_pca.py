@@ -8,8 +8,8 @@ A matrix is asked to keep ‖A s‖² near ‖s‖² for the secants s = x₁ �
 - `design_dct`: DCT coefficients drawn with probabilities that are adapted to the prior.
 - `whiten` (of :mod:`npgd.operators`): any operator in its row-orthonormal form.
 
-NuMax and minimax, which do look at the least, are in :mod:`analysis.numax` and
-:mod:`analysis.minimax`.
+NuMax and minimax, which do look at the least, are in `analysis.design.numax` and
+`analysis.design.minimax`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.secants import draw_latents, generate, precision
+from analysis.tasks import draw_latents, generate
 from npgd import checks
-from npgd.operators import MatrixOperator, SubsampledDCT, whiten
-
-__all__ = ["design_dct", "design_secant_pca", "local_coherence", "secant_points", "whiten"]
+from npgd.operators import MatrixOperator, SubsampledDCT
+from npgd.precision import precision
 
 DENSE = 2048  # up to so many pixels the n × n second moment is formed, in float64
 TILE = 2048  # points on a side of one tile of weights

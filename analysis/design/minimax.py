@@ -24,20 +24,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.design import _name, secant_points
-from analysis.search import search_pairs
-from analysis.secants import (
-    draw_latents,
-    generate,
-    in_order,
-    one_thread,
-    precision,
-    tangents,
-    with_progress,
-)
+from analysis.design.secant_pca import _name, secant_points
+from analysis.rec.search import search_pairs
+from analysis.rec.tangents import tangents
+from analysis.tasks import draw_latents, generate, in_order, one_thread, with_progress
 from npgd import checks
 from npgd.gauss_newton import jacobian
 from npgd.operators import MatrixOperator
+from npgd.precision import precision
 
 TEMPERATURE = 0.25  # T
 LEARNING_RATE = 0.005  # for entries of size 1/√n, times 28/√n
@@ -344,7 +338,7 @@ def _secants(images: torch.Tensor, count: int, seed: int) -> Bases:
 
 
 def _search(A: MatrixOperator, prior: Any, seed: int, progress: bool) -> Bases:
-    """Unit secants that the search of :mod:`analysis.search` ends with, from the worst tangents of
+    """Unit secants that the search of `analysis.rec.search` ends with, from the worst tangents of
     300 latents, two of three downwards."""
     z = draw_latents(prior.latent_dim, 300, seed, precision(prior))
     scan = tangents(A, prior, z)

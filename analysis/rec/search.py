@@ -23,8 +23,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
-from analysis.secants import converted, generate, in_order, one_thread, precision, ratio
-from analysis.secants import with_progress as _with_progress
+from analysis.tasks import generate, in_order, one_thread
+from analysis.tasks import with_progress as _with_progress
+from npgd.images import ratio
+from npgd.precision import converted, precision
 
 STARTS_PER_TASK = 16
 LEARNING_RATE = 0.05

@@ -17,155 +17,24 @@ in a fixed order, so that the result depends neither on the executor nor on its 
 
 from __future__ import annotations
 
-import copy
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from npgd.gauss_newton import forward_mode, jacobian
+from analysis.tasks import in_order, one_thread, with_progress
+from npgd.images import _square, ratio
+from npgd.precision import converted
 
 PANEL = 2048  # points of one side of a task
 TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays in cache
 KEEP = 8  # extremes of each tile recomputed in float64
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
-IN_FLIGHT = 8  # tasks handed to an executor at a time, to bound memory
-LATENT_CHUNK = 256  # latents drawn from one stream
-TANGENT_CHUNK = 64  # latents whose Jacobians are computed together, at most …
-JACOBIANS = 2**21  # … and entries of them: in float64, 16 MB, several times over in each thread
 
-Result = TypeVar("Result")
 Pair = tuple[float, int, int]  # ratio, first point, second point
-
-
-# --------------------------------------------------------------------------- running the tasks
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch uses one thread inside: tasks run side by side, and each rounds the same everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def in_order(
-    task: Callable[..., Result],
-    arguments: Iterable[tuple[Any, ...]],
-    executor: Executor | None = None,
-) -> Iterator[Result]:
-    """Results of `task(*args)` in the order of `arguments`, at most IN_FLIGHT submitted at a time.
-
-    Without an executor the tasks run in as many threads as torch is set to use.
-    """
-    if executor is None:
-        before = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(before) as pool:
-                yield from in_order(task, arguments, pool)
-        finally:
-            torch.set_num_threads(before)
-        return
-    waiting = deque[Any]()
-    for args in arguments:
-        waiting.append(executor.submit(task, *args))
-        if len(waiting) >= IN_FLIGHT:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def with_progress(items: Iterable[Result], total: int, what: str, show: bool) -> Iterator[Result]:
-    """`items`, with a progress bar named `what` if `show`."""
-    if not show:
-        yield from items
-        return
-    from rich.progress import track
-
-    yield from track(items, description=what, total=total)
-
-
-# ------------------------------------------------------------------------- latents and images
-
-
-def draw_latents(
-    latent_dim: int, count: int, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> Float[torch.Tensor, "count k"]:
-    """`count` latents from N(0, I); the first N of a larger draw with the same seed are the same.
-
-    Every 256 latents have a stream of their own, spawned from `seed`: one long call of
-    `torch.randn` does not have that property.
-    """
-    chunks = []
-    for start in range(0, count, LATENT_CHUNK):
-        stream = np.random.SeedSequence([seed, start // LATENT_CHUNK])
-        generator = torch.Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
-        chunks.append(
-            torch.randn(LATENT_CHUNK, latent_dim, generator=generator, dtype=torch.float64)
-        )
-    return torch.cat(chunks)[:count].to(dtype) if chunks else torch.empty(0, latent_dim)
-
-
-def precision(module: Any) -> torch.dtype:
-    """The floating-point type a prior or operator works in: that of its first parameter, buffer or
-    tensor attribute; float32 if it has none."""
-    tensors: list[Any] = []
-    if isinstance(module, torch.nn.Module):
-        tensors += [*module.parameters(), *module.buffers()]
-    tensors += list(vars(module).values()) if hasattr(module, "__dict__") else []
-    for tensor in tensors:
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-            return tensor.dtype
-    return torch.float32
-
-
-def converted(module: Any, dtype: torch.dtype) -> Any:
-    """A copy of a prior or operator that works in `dtype` on the CPU, its weights without
-    gradients; what is no `nn.Module` is returned as it is."""
-    if not isinstance(module, torch.nn.Module):
-        return module
-    return copy.deepcopy(module).to(device="cpu", dtype=dtype).requires_grad_(False)
-
-
-def generate(
-    prior: Any,
-    z: Float[torch.Tensor, "count k"],
-    *,
-    executor: Executor | None = None,
-    progress: bool = False,
-) -> Float[torch.Tensor, "count ..."]:
-    """G(z) on the CPU, in batches and without gradients; `z` in the prior's precision."""
-    parts = z.split(LATENT_CHUNK)
-    if len(parts) <= 1:
-        return _generate_task(prior, z)
-    results = in_order(_generate_task, ((prior, part) for part in parts), executor)
-    return torch.cat(list(with_progress(results, len(parts), "samples", progress)))
-
-
-def _generate_task(prior: Any, z: torch.Tensor) -> torch.Tensor:
-    with one_thread(), torch.no_grad():
-        return prior.generate(z).detach().cpu()
-
-
-def ratio(
-    operator: Any, difference: Float[torch.Tensor, "count ..."]
-) -> Float[torch.Tensor, " count"]:
-    """||A s||^2 / ||s||^2 for every row; nan where s = 0."""
-    with torch.no_grad():
-        return _square(operator(difference)) / _square(difference)
-
-
-def _square(x: torch.Tensor) -> torch.Tensor:
-    return x.flatten(1).square().sum(dim=1)
 
 
 # -------------------------------------------------------------------------------- the histogram
@@ -525,109 +394,3 @@ def _pilot(flat: np.ndarray, measured: np.ndarray, pairs: int = 1024) -> np.ndar
     ratios = _exact_ratios(some, some, index).numpy()
     ratios = ratios[np.isfinite(ratios)]
     return ratios if len(ratios) else np.array([1.0])
-
-
-# -------------------------------------------------------------------------------------- tangents
-
-
-def tangent(
-    prior: Any, z: Float[torch.Tensor, "count k"], step: Float[torch.Tensor, "count k"]
-) -> Float[torch.Tensor, "count ..."]:
-    """J(z) step: the derivative of G along one direction at every z."""
-    with forward_mode, one_thread(), torch.no_grad():
-        return torch.func.jvp(prior.generate, (z,), (step,))[1].cpu()
-
-
-@dataclass(frozen=True)
-class TangentScan:
-    """Extremes of r over the tangent directions at each latent z[i].
-
-    `low[i]`, `high[i]` are attained by the latent directions `low_step[i]`, `high_step[i]`, scaled
-    so that the tangent J @ step has unit norm. `rank[i]` is the numerical rank of J there; the
-    tangents are those of its leading singular directions, so that the extremes stay one-sided.
-    Where J = 0 they are nan.
-    """
-
-    z: torch.Tensor  # (count, k)
-    low: np.ndarray  # (count,)
-    high: np.ndarray  # (count,)
-    low_step: torch.Tensor  # (count, k)
-    high_step: torch.Tensor  # (count, k)
-    rank: np.ndarray  # (count,)
-
-    @property
-    def n_deficient(self) -> int:
-        """Points where the Jacobian has less than full rank."""
-        return int((self.rank < self.z.shape[1]).sum())
-
-
-def tangents(
-    operator: Any,
-    prior: Any,
-    z: Float[torch.Tensor, "count k"],
-    *,
-    executor: Executor | None = None,
-    progress: bool = False,
-) -> TangentScan:
-    """Generalised eigenvalues of (J'A'AJ, J'J) at every z: the extremes of r over its tangents.
-
-    J is computed in the precision of `z` and of the prior, the eigenvalues in float64 from
-    J = QR, R = U S V': with U the leading left singular vectors, r = ||A Q U c||^2 over unit c.
-    Singular values up to max(n, k) eps times the largest are taken for zero.
-
-    Raises ValueError if a batch norm of the generator is in training mode, since G(z) would then
-    depend on the other latents.
-    """
-    if isinstance(prior, torch.nn.Module):
-        for name, part in prior.named_modules():
-            if part.training and isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-                raise ValueError(f"prior: {name} is in training mode; call .eval() first")
-    entries = z.shape[1] * generate(prior, z[:1]).numel()
-    chunks = z.split(max(1, min(TANGENT_CHUNK, JACOBIANS // entries)))
-    operator = converted(operator, torch.float64)
-    results = in_order(_tangent_task, ((operator, prior, part) for part in chunks), executor)
-    parts = list(with_progress(results, len(chunks), "tangents", progress))
-    return TangentScan(
-        z=z,
-        low=np.concatenate([part[0] for part in parts]),
-        high=np.concatenate([part[1] for part in parts]),
-        low_step=torch.cat([part[2] for part in parts]),
-        high_step=torch.cat([part[3] for part in parts]),
-        rank=np.concatenate([part[4] for part in parts]),
-    )
-
-
-_Extremes = tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor, np.ndarray]
-
-
-def _tangent_task(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
-    with one_thread():
-        return _tangent_extremes(operator, prior, z)
-
-
-def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
-    columns = jacobian(prior, z).cpu()
-    shape, columns = columns.shape[2:], columns.flatten(2)
-    tolerance = max(columns.shape[1:]) * torch.finfo(columns.dtype).eps
-    q, r = torch.linalg.qr(columns.double().transpose(1, 2))
-    u, s, vh = torch.linalg.svd(r)
-    rank = (s > tolerance * s[:, :1]).sum(dim=1)
-    count, k = z.shape
-    basis = (q @ u).transpose(1, 2).reshape(-1, *shape)
-    with torch.no_grad():
-        stretched = operator(basis).reshape(count, u.shape[2], -1)
-    low = torch.full((count,), torch.nan, dtype=torch.float64)
-    high = low.clone()
-    low_step = torch.full((count, k), torch.nan, dtype=torch.float64)
-    high_step = low_step.clone()
-    for size in rank.unique().tolist():
-        if size == 0:
-            continue
-        here = rank == size
-        image = stretched[here, :size]
-        values, vectors = torch.linalg.eigh(image @ image.transpose(1, 2))
-        back = vh[here, :size].transpose(1, 2) / s[here, None, :size]
-        low[here], high[here] = values[:, 0].clamp_min(0), values[:, -1]
-        low_step[here] = (back @ vectors[:, :, :1]).squeeze(2)
-        high_step[here] = (back @ vectors[:, :, -1:]).squeeze(2)
-    return low.numpy(), high.numpy(), low_step, high_step, rank.numpy()

@@ -31,7 +31,7 @@ import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 
-from analysis.design import _name, secant_points
+from analysis.design.secant_pca import _name, secant_points
 from npgd import checks
 from npgd.operators import MatrixOperator
 

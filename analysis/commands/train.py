@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import (
+from analysis.commands.options import (
     DataDir,
     Dataset,
     Device,
@@ -160,6 +160,7 @@ def train_projector_command(
 
         from npgd import GenerativePrior, save_prior
         from npgd.data import dataset_uint8
+        from npgd.networks.architectures import network_spec
         from npgd.training import (
             PAPER,
             ProjectorConfig,
@@ -167,7 +168,6 @@ def train_projector_command(
             load_generator,
             train_projector,
         )
-        from npgd.training.gan import network_spec
 
         set_threads(threads)
         base = PAPER if paper else ProjectorConfig()

@@ -1,0 +1,65 @@
+"""The commands `npgd worst-case` and `npgd derive`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from analysis.commands.options import console, plain_errors
+
+
+def worst_case_command(
+    alpha: Annotated[float, typer.Option(help="Lower restricted eigenvalue constant.")],
+    beta: Annotated[float, typer.Option(help="Upper restricted eigenvalue constant.")],
+    n_iter: Annotated[int, typer.Option(help="Steps N.")] = 3,
+    step_size: Annotated[float | None, typer.Option(help="η; default 1/β, the theorem's.")] = None,
+    delta: Annotated[float, typer.Option(help="Projector error δ, for F_0 = 1.")] = 0.0,
+    noise: Annotated[float, typer.Option(help="Bound on ‖v‖², for F_0 = 1.")] = 0.0,
+    sweep: Annotated[
+        bool, typer.Option(help="Every step size from 0.5/β to 1.5/β instead.")
+    ] = False,
+) -> None:
+    """The worst NPGD can do under the theorem's assumptions, with its certificate.
+
+    Beside each other: the theorem's bound, a dual bound proved in rational arithmetic, the primal
+    value, and NPGD run on an explicit matrix and set that attain it.
+    """
+    from rich.table import Table
+
+    with plain_errors():
+        from analysis.performance_estimation import certify, sweep_step_sizes
+
+        try:
+            if sweep:
+                swept = sweep_step_sizes(
+                    alpha, beta, n_iter, delta=delta, noise=noise, progress=console.is_terminal
+                )
+                table = Table(title=f"worst case after {n_iter} steps, by step size")
+                for name in ("ηβ", "primal value", "dual bound", "bound of the induction"):
+                    table.add_column(name)
+                for swept_row in swept.rows():
+                    table.add_row(*swept_row)
+                console.print(table)
+                return
+            certificate = certify(alpha, beta, n_iter, step_size, delta, noise)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        table = Table(title=certificate.worst_case.title)
+        table.add_column("quantity")
+        table.add_column("number", justify="right")
+        table.add_column("rests on")
+        for row in certificate.rows():
+            table.add_row(*row)
+        console.print(table)
+        console.print(certificate.status, highlight=False)
+
+
+def derive(
+    latex: Annotated[bool, typer.Option("--latex", help="LaTeX in place of plain text.")] = False,
+) -> None:
+    """Derive the convergence theorem step by step, each step checked symbolically."""
+    from analysis.theorem import derive as derive_theorem
+
+    derivation = derive_theorem()
+    typer.echo(derivation.latex() if latex else str(derivation))

@@ -1,0 +1,201 @@
+"""Linear measurement operators y = A x, forward and adjoint side by side.
+
+An operator maps a batch of images (batch, channels, height, width) to a batch of measurements
+(batch, m). Inner products are the plain ones over pixels and over measurements, so that
+
+    ⟨A x, y⟩ = ⟨x, Aᵀ y⟩    for every x, y.
+"""
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from npgd import checks
+
+Images = Float[torch.Tensor, "batch channels height width"]
+Measurements = Float[torch.Tensor, "batch m"]
+
+
+class LinearOperator(nn.Module, abc.ABC):
+    """A linear map from images to m measurements.
+
+    A subclass writes `_forward` and `_adjoint`, both batched; the shapes are checked here.
+
+    `provenance` says where it comes from, as plain numbers and words for JSON; what designs an
+    operator fills it in, and `save_operator` keeps it.
+
+    Args:
+        image_shape: (channels, height, width).
+        m: number of measurements, at least 1.
+    """
+
+    def __init__(self, image_shape: Sequence[int], m: int) -> None:
+        super().__init__()
+        self.provenance: dict[str, Any] = {}
+        self.image_shape = checks.image_shape(image_shape)
+        self.m = checks.integer(m, "m")
+        self.n = math.prod(self.image_shape)
+        self._known_norm: tuple[object, float] | None = None
+
+    @abc.abstractmethod
+    def _forward(self, x: Images) -> Measurements: ...
+
+    @abc.abstractmethod
+    def _adjoint(self, y: Measurements) -> Images: ...
+
+    def forward(self, x: Images) -> Measurements:
+        """A x for a batch of images. Raises TypeError or ValueError naming `x`."""
+        return self._forward(checks.images(x, self.image_shape))
+
+    def adjoint(self, y: Measurements) -> Images:
+        """Aᵀ y for a batch of measurements. Raises TypeError or ValueError naming `y`."""
+        return self._adjoint(checks.measurements(y, self.m))
+
+    @property
+    def row_orthonormal(self) -> bool:
+        """True only if A Aᵀ = I is certain, to the rounding of the dtype."""
+        return False
+
+    def norm(self) -> float:
+        """The largest singular value ‖A‖, kept until a buffer changes.
+
+        In closed form where there is one. Otherwise by Lanczos iterations on A Aᵀ or Aᵀ A,
+        whichever is smaller, to the rounding of the operator's dtype, from a fixed start: the
+        same operator gives the same number, up to the order in which BLAS sums.
+        """
+        version = tuple((b.dtype, b.data_ptr(), b._version) for b in self.buffers())
+        if self._known_norm is None or self._known_norm[0] != version:
+            self._known_norm = (version, self._norm())
+        return self._known_norm[1]
+
+    def _norm(self) -> float:
+        dtype, device = self._kind()
+        side = min(self.m, self.n)
+
+        @torch.no_grad()
+        def gram(vector: np.ndarray) -> np.ndarray:
+            v = torch.from_numpy(vector).reshape(1, side).to(device, dtype)
+            if self.m <= self.n:
+                v = self(self.adjoint(v))
+            else:
+                v = self.adjoint(self(v.reshape(1, *self.image_shape)))
+            return v.reshape(side).double().cpu().numpy()
+
+        start = np.random.default_rng(0).standard_normal(side)
+        image = gram(start)
+        if not image.any():
+            return 0.0
+        if side == 1:
+            return math.sqrt(float(image[0] / start[0]))
+        tol = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps
+        product = scipy.sparse.linalg.LinearOperator((side, side), matvec=gram, dtype=np.float64)
+        largest = scipy.sparse.linalg.eigsh(
+            product, k=1, v0=start, tol=tol, return_eigenvectors=False
+        )
+        return math.sqrt(max(float(largest[0]), 0.0))
+
+    def _kind(self) -> tuple[torch.dtype, torch.device]:
+        """The dtype and device the operator works in; float64 on the CPU where it has none."""
+        return checks.kind(self) or (torch.float64, torch.device("cpu"))
+
+    def extra_repr(self) -> str:
+        return f"image_shape={self.image_shape}, m={self.m}"
+
+
+class MatrixOperator(LinearOperator):
+    """A x = M vec(x), with vec in channel, row, column order.
+
+    Args:
+        matrix: (m, n), torch or numpy, float32 or float64, finite; n = prod(image_shape).
+            Images and measurements must have its dtype; `.to(torch.float32)` casts it.
+        image_shape: (channels, height, width).
+    """
+
+    matrix: Float[torch.Tensor, "m n"]
+
+    def __init__(self, matrix: torch.Tensor | np.ndarray, image_shape: Sequence[int]) -> None:
+        if isinstance(matrix, np.ndarray):
+            if matrix.dtype not in (np.float32, np.float64):
+                raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
+            matrix = torch.from_numpy(np.ascontiguousarray(matrix))
+        if not isinstance(matrix, torch.Tensor):
+            raise TypeError(f"matrix must be a torch or numpy matrix, got {type(matrix).__name__}")
+        if matrix.layout != torch.strided:
+            raise TypeError(f"matrix must be dense, got {matrix.layout}; give a scipy sparse one")
+        if matrix.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
+        n = math.prod(checks.image_shape(image_shape))
+        if matrix.ndim != 2 or matrix.shape[1] != n or matrix.shape[0] < 1:
+            raise ValueError(
+                f"matrix has shape {tuple(matrix.shape)}, expected (m, {n}) with m at least 1"
+                f" for image_shape {tuple(image_shape)}"
+            )
+        checks.finite(matrix, "matrix")
+        super().__init__(image_shape, matrix.shape[0])
+        self.register_buffer("matrix", matrix.detach().clone())
+
+    def _forward(self, x: Images) -> Measurements:
+        return self._like_matrix(x, "x").flatten(1) @ self.matrix.T
+
+    def _adjoint(self, y: Measurements) -> Images:
+        return (self._like_matrix(y, "y") @ self.matrix).reshape(-1, *self.image_shape)
+
+    def _like_matrix(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        if tensor.dtype != self.matrix.dtype:
+            raise TypeError(
+                f"{name} is {tensor.dtype} but the matrix is {self.matrix.dtype};"
+                f" convert one of them, for instance A.to({tensor.dtype})"
+            )
+        if tensor.device != self.matrix.device:
+            raise ValueError(
+                f"{name} is on {tensor.device} but the matrix is on {self.matrix.device};"
+                f" move one of them, for instance A.to({str(tensor.device)!r})"
+            )
+        return tensor
+
+    @property
+    def row_orthonormal(self) -> bool:
+        """True if no entry of M Mᵀ − I exceeds 16 machine epsilons; computed at each call."""
+        if self.m > self.n:
+            return False
+        eye = torch.eye(self.m, dtype=self.matrix.dtype, device=self.matrix.device)
+        deviation = (self.matrix @ self.matrix.T - eye).abs().max()
+        return float(deviation) <= 16 * torch.finfo(self.matrix.dtype).eps
+
+
+class Gaussian(MatrixOperator):
+    """Compressed sensing: independent entries N(0, 1/m), so that E‖A x‖² = ‖x‖².
+
+    Drawn in float64 on the CPU and then cast, so that one seed means one matrix.
+
+    Args:
+        image_shape: (channels, height, width).
+        m: number of measurements.
+        seed: of the draw.
+        dtype: float32 or float64.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        m: int,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        n = math.prod(checks.image_shape(image_shape))
+        m = checks.integer(m, "m")
+        generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+        matrix = torch.randn(m, n, generator=generator, dtype=torch.float64)
+        super().__init__((matrix / math.sqrt(m)).to(dtype), image_shape)
+        self.seed = seed
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, seed={self.seed}"

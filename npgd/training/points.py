@@ -1,0 +1,229 @@
+"""The points that projectors and correctors are trained on: those the iteration projects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import nn
+
+from npgd.networks.architectures import channels_last
+from npgd.operators import Inpainting, SuperResolution
+from npgd.training.augment import named
+from npgd.training.loop import (
+    PRECISIONS,
+    Average,
+    Batches,
+    choice,
+    decayed,
+    generator_for,
+    mixed,
+    set_rate,
+)
+
+
+def _log_uniform(low: float, high: float, n: int, generator: torch.Generator) -> torch.Tensor:
+    span = math.log(high / low)
+    return torch.rand(n, generator=generator).mul_(span).add_(math.log(low)).exp_()
+
+
+Normal = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _step(config: PointsConfig, generator: torch.Generator) -> float:
+    share = float(torch.rand((), generator=generator))
+    return config.step_low + (config.step_high - config.step_low) * share
+
+
+def _gaussian(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+    config, n = task.config, math.prod(task.shape)
+    m = int(_log_uniform(config.m_low, config.m_high + 1, 1, generator))
+    eta = _step(config, generator)
+    a = (torch.randn(m, n, generator=generator) / m**0.5).to(task.device)
+    return lambda x: ((x.flatten(1) @ a.T) @ a).view_as(x), eta
+
+
+def _inpainting(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+    side = task.shape[1]
+    hole = int(torch.randint(side // 4, 5 * side // 8 + 1, (), generator=generator))
+    a = Inpainting(task.shape, hole).to(task.device)
+    return lambda x: a.adjoint(a(x)), _step(task.config, generator)
+
+
+def _super_resolution(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+    a = SuperResolution(task.shape, 2 + 2 * int(torch.randint(2, (), generator=generator)))
+    return lambda x: a.adjoint(a(x)), _step(task.config, generator) / a.norm() ** 2
+
+
+OPERATORS = {
+    "gaussian": _gaussian,
+    "inpainting": _inpainting,
+    "super-resolution": _super_resolution,
+}
+
+
+@dataclass(frozen=True)
+class PointsConfig:
+    """The points w a projector is trained on, and how long."""
+
+    noise_low: float = 0.02
+    noise_high: float = 5.0
+    real_fraction: float = 0.5
+    visits: int = 3
+    adjoint_fraction: float = 0.25
+    m_low: int = 20
+    m_high: int = 500
+    operators: str = "gaussian"
+    step_low: float = 0.5
+    step_high: float = 1.4
+    balanced: bool = True
+    latent_weight: float = 0.1
+    steps: int = 10_000
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    average: float = 0.999
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choice(self.precision, "precision", PRECISIONS)
+        named(self.operators, "operators", OPERATORS)
+        if not self.operators:
+            raise ValueError(f"operators: none; expected some of {', '.join(OPERATORS)}")
+        if not 0 < self.noise_low <= self.noise_high:
+            raise ValueError(
+                f"noise_low, noise_high: {self.noise_low}, {self.noise_high}; "
+                "expected 0 < noise_low <= noise_high"
+            )
+        for name in ("real_fraction", "adjoint_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; expected a fraction in [0, 1]")
+        if self.visits < 1:
+            raise ValueError(f"visits: {self.visits}; expected at least 1 (1: white noise only)")
+        if not 1 <= self.m_low <= self.m_high:
+            raise ValueError(
+                f"m_low, m_high: {self.m_low}, {self.m_high}; expected 1 <= low <= high"
+            )
+
+
+class PointsTask:
+    """One step: points around x* (white noise, Aᵀy, the iteration's own), targets x*.
+
+    What is trained on them is a subclass's: its networks, and `train_on`.
+    """
+
+    networks: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    average: Average
+
+    def __init__(
+        self,
+        generator_network: nn.Module,
+        latent_dim: int,
+        images: UInt8[torch.Tensor, "n c h w"] | None,
+        config: PointsConfig,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if config.real_fraction > 0 and images is None:
+            raise ValueError("images: none given; real_fraction > 0 needs training images")
+        self.config, self.device, self.latent_dim = config, torch.device(device), latent_dim
+        self.g = channels_last(generator_network.to(self.device))
+        self.g.eval().requires_grad_(False)
+        self.n_real = round(config.real_fraction * config.batch_size)
+        self.n_samples = config.batch_size - self.n_real
+        self.batches = (
+            Batches(images, self.n_real, config.seed)
+            if images is not None and self.n_real > 0
+            else None
+        )
+        self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
+        with torch.no_grad():
+            self.shape = tuple(self.g(self.fixed[:1].to(self.device)).shape[1:])
+
+    def through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """A network's output in float32; in mixed precision its products are in bfloat16."""
+        return mixed(network, x, self.config.precision)
+
+    def train_on(
+        self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Backward from the losses of the points w; returns P(w), image loss and latent loss.
+
+        `z` are the latents of the first x_true (the samples of G), `weight` that of each image.
+        """
+        raise NotImplementedError
+
+    def projected(self, w: torch.Tensor) -> torch.Tensor:
+        """P(w) with the averaged weights."""
+        raise NotImplementedError
+
+    def _targets(self, i: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """x* (samples of G first, then real images) and the z of the samples."""
+        z = torch.randn(self.n_samples, self.latent_dim, generator=generator).to(self.device)
+        with torch.no_grad():
+            x = self.through(self.g, z)
+        if self.batches is not None:
+            x = torch.cat([x, self.batches(i).to(self.device)])
+        return x, z
+
+    def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        config = self.config
+        (optimiser,) = self.optimisers.values()
+        set_rate(optimiser, config.learning_rate * decayed(i, total))
+        x_true, z = self._targets(i, generator)
+        b = len(x_true)
+
+        sigma = _log_uniform(config.noise_low, config.noise_high, b, generator)
+        noise = torch.randn(x_true.shape, generator=generator)
+        w = x_true + (sigma[:, None, None, None] * noise).to(self.device)
+        if config.visits > 1 or config.adjoint_fraction > 0:
+            kinds = named(config.operators, "operators", OPERATORS)
+            pick = 0 if len(kinds) == 1 else int(torch.randint(len(kinds), (), generator=generator))
+            normal, eta = OPERATORS[kinds[pick]](self, generator)
+            from_adjoint = torch.rand(b, generator=generator) < config.adjoint_fraction
+            back = normal(x_true)
+            w = torch.where(from_adjoint.to(self.device)[:, None, None, None], back, w)
+
+        optimiser.zero_grad(set_to_none=True)
+        image = latent = torch.zeros((), device=self.device)
+        for visit in range(config.visits):
+            deviation = (w - x_true).square().mean(dim=(1, 2, 3))
+            weight = 1.0 / (1.0 + deviation) if config.balanced else torch.ones_like(deviation)
+            x, image_loss, latent_loss = self.train_on(w, x_true, z, weight)
+            image = image + image_loss / config.visits
+            latent = latent + latent_loss / config.visits
+            if visit + 1 < config.visits:
+                w = x - eta * normal(x - x_true)
+        optimiser.step()
+        self.average.update(i)
+        return {"image": image, "latent": latent}
+
+    @torch.no_grad()
+    def pictures(self) -> Float[torch.Tensor, "64 c h w"]:
+        """Rows of eight: samples, then the same samples projected from under noise σ = 1."""
+        x = self.g(self.fixed.to(self.device))
+        noise = torch.randn(x.shape, generator=generator_for(self.config.seed, 4)).to(self.device)
+        projected = self.projected(x + noise)
+        rows = [part for pair in zip(x.split(8), projected.split(8), strict=True) for part in pair]
+        return torch.cat(rows)
+
+    def backward(
+        self,
+        code: torch.Tensor,
+        x_true: torch.Tensor,
+        z: torch.Tensor,
+        weight: torch.Tensor,
+        share: float,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Backward from `share` of the losses of the latents `code`; G(code) and the losses."""
+        x = self.through(self.g, code)
+        image = (weight * (x - x_true).square().mean(dim=(1, 2, 3))).mean()
+        latent = torch.zeros((), device=self.device)
+        if self.n_samples > 0:
+            errors = (code[: self.n_samples] - z).square().mean(dim=1)
+            latent = (weight[: self.n_samples] * errors).mean()
+        (share * (image + self.config.latent_weight * latent)).backward()
+        return x.detach(), image.detach(), latent.detach()
