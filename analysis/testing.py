@@ -73,6 +73,7 @@ __all__ = [
     "finite_sets",
     "image_shapes",
     "images",
+    "normal",
     "operators",
     "priors",
     "problems",
@@ -161,6 +162,11 @@ KINDS: dict[str, Maker] = {
 
 
 # What is drawn: each thing from its sizes and a seed ----------------------------------------------
+
+
+def normal(*size: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> torch.Tensor:
+    """Independent numbers of N(0, 1): the same for the same size and seed."""
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def random_images(image_shape: ImageShape, batch: int, seed: int = 0, scale: float = 1.0) -> Images:

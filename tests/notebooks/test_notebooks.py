@@ -1,6 +1,6 @@
 """Every notebook runs from top to bottom, and what is committed of it is complete, small and plain.
 
-    python tests/test_notebooks.py [NOTEBOOK …]
+    python tests/notebooks/test_notebooks.py [NOTEBOOK …]
 
 runs them (all, or those named) and writes their outputs back, as the tests want them.
 """
@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 import analysis
 import npgd
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

@@ -14,7 +14,7 @@ from analysis.commands import app
 from paper_figures import figures, tables
 from paper_figures.figure import MEASURED, UP_TO_DATE
 
-FOLDER = Path(__file__).parent.parent / "paper_figures"
+FOLDER = Path(__file__).parents[2] / "paper_figures"
 SCRIPTS = sorted([*FOLDER.glob("table_*.py"), *FOLDER.glob("bench_*.py")])
 NEED_MNIST = {
     "table_denoisers",
