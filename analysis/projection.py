@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 
 from npgd import checks
+from npgd.images import Images
 from npgd.operators import LinearOperator
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
 
@@ -34,7 +35,6 @@ __all__ = [
     "sample_families",
 ]
 
-Images = Float[torch.Tensor, "batch channels height width"]
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 

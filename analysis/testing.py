@@ -38,6 +38,7 @@ from torch import nn
 from analysis.rates import ConvergenceCheck, Decomposition, check_convergence, decompose
 from analysis.rec import estimate_rec
 from npgd import checks
+from npgd.images import Images, Measurements
 from npgd.operators import (
     Gaussian,
     Inpainting,
@@ -86,8 +87,6 @@ __all__ = [
     "seeds",
 ]
 
-Images = Float[torch.Tensor, "batch channels height width"]
-Measurements = Float[torch.Tensor, "batch m"]
 ImageShape = checks.ImageShape
 Maker = Callable[[ImageShape, int, int], LinearOperator]
 """An operator from (image_shape, m, seed); m is what it aims at, as far as its kind allows."""

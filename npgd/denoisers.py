@@ -20,11 +20,11 @@ from safetensors.torch import save as serialise
 from torch import nn
 
 from npgd.files import read_tensors, write_atomically
+from npgd.images import Images
 from npgd.networks import DenoisingNetwork, ProximalNetwork, build
 from npgd.networks.architectures import channels_last
 from npgd.transforms import Wavelet
 
-Images = Float[torch.Tensor, "batch channels height width"]
 Network = TypeVar("Network", bound=nn.Module)
 
 SHIPPED = ("mnist",)

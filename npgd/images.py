@@ -1,30 +1,46 @@
-"""Images and measurements as rows: squared length, inner product, ratio per image."""
+"""Batches of images, measurements and latents: their types, and one number for each row.
+
+Everywhere in the package, images are (batch, channels, height, width) with pixels in [-1, 1],
+measurements (batch, m), latents (batch, k). Norms are Euclidean, squared norms sums over entries.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 
+Images = Float[torch.Tensor, "batch channels height width"]
+Measurements = Float[torch.Tensor, "batch m"]
+Latents = Float[torch.Tensor, "batch k"]
+PerImage = Float[torch.Tensor, " batch"]
 
-def _square(x: torch.Tensor) -> torch.Tensor:
-    """‖x‖² of every image or measurement."""
+
+def squared_norm(x: Float[torch.Tensor, "batch ..."]) -> PerImage:
+    """‖x‖² of every row."""
     return x.flatten(1).square().sum(1)
 
 
-def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a.flatten(1) * b.flatten(1)).sum(1)
+def norm(x: Float[torch.Tensor, "batch ..."]) -> PerImage:
+    """‖x‖ of every row."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
-def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
+def inner(x: Float[torch.Tensor, "batch ..."], y: Float[torch.Tensor, "batch ..."]) -> PerImage:
+    """⟨x, y⟩ of every pair of rows."""
+    return (x.flatten(1) * y.flatten(1)).sum(1)
+
+
+def quotient(
+    numerator: Float[torch.Tensor, "*shape"], denominator: Float[torch.Tensor, "*shape"]
+) -> Float[torch.Tensor, "*shape"]:
+    """numerator/denominator, NaN where the denominator is not positive."""
     return torch.where(denominator > 0, numerator / denominator, math.nan)
 
 
-def ratio(
-    operator: Any, difference: Float[torch.Tensor, "count ..."]
-) -> Float[torch.Tensor, " count"]:
-    """||A s||^2 / ||s||^2 for every row; nan where s = 0."""
-    with torch.no_grad():
-        return _square(operator(difference)) / _square(difference)
+@torch.no_grad()
+def ratio(A: Callable[[Images], torch.Tensor], s: Images) -> PerImage:
+    """‖A s‖²/‖s‖² of every direction s; NaN where s = 0."""
+    return squared_norm(A(s)) / squared_norm(s)

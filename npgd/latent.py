@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Float
 
 from npgd import checks
+from npgd.images import Images, Latents
 from npgd.operators import LinearOperator
 
-Images = Float[torch.Tensor, "rows channels height width"]
-Latents = Float[torch.Tensor, "rows k"]
 Residuals = Float[torch.Tensor, "rows size"]
 
 # Decay of the two moments and the guard against division by zero, as published.

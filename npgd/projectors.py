@@ -15,9 +15,7 @@ from torch import nn
 
 from npgd import checks, latent
 from npgd.gauss_newton import gauss_newton_step
-
-Images = Float[torch.Tensor, "batch channels height width"]
-Latents = Float[torch.Tensor, "batch k"]
+from npgd.images import Images, Latents
 
 
 class AffineSet(nn.Module):

@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import nn
 
 from npgd import checks
-
-Images = Float[torch.Tensor, "batch channels height width"]
+from npgd.images import Images
 
 
 class Pixels(nn.Module):

@@ -14,7 +14,7 @@ from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
 from analysis.rates.slack import GREEK, SlackSplit, split_slack
 from npgd.files import plain
-from npgd.images import _ratio, _square
+from npgd.images import norm, quotient
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +189,7 @@ def check_convergence(
     )
     # Rounding of the iterates, in their own precision, is no violation.
     rounding = 100 * torch.finfo(iterates.dtype).eps
-    allowed = (slack.bound.sqrt() * (1 + 1e-9) + rounding * _square(y.double()).cpu().sqrt()) ** 2
+    allowed = (slack.bound.sqrt() * (1 + 1e-9) + rounding * norm(y.double()).cpu()) ** 2
     above = parts.objective > allowed
     exceeded = tuple(
         int(above[:, i].nonzero()[0]) if above[:, i].any() else None for i in range(batch)
@@ -206,7 +206,7 @@ def check_convergence(
         bound=slack.bound,
         objective=parts.objective,
         exceeded_at=exceeded,
-        broken=_broken(parts, a, b, d, start, rounding * _square(x_true.double()).cpu().sqrt()),
+        broken=_broken(parts, a, b, d, start, rounding * norm(x_true.double()).cpu()),
         observed=observed,
         decomposition=parts,
         slack=slack,
@@ -259,7 +259,7 @@ def _step_factor(parts: Decomposition, observed: ObservedRate) -> dict[str, floa
     F, f = parts.objective[:-1], parts.range_objective[:-1]
     terms = parts.terms()
     # (1/(ηα_n) − 1) f_n splits into what it would be without noise, and the noise in f_n.
-    contraction = _ratio(terms["alpha"], f).nan_to_num(nan=0.0)
+    contraction = quotient(terms["alpha"], f).nan_to_num(nan=0.0)
     sums = {
         "total": parts.objective[1:],
         "alpha": terms["alpha"] - contraction * (f - F),

@@ -23,8 +23,8 @@ from jaxtyping import Float
 
 from npgd import checks
 from npgd.files import plain
-from npgd.images import _dot, _ratio, _square
-from npgd.precision import in_double
+from npgd.images import inner, quotient, squared_norm
+from npgd.precision import converted
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ def decompose(
         raise ValueError(
             f"y: expected shape ({x_true.shape[0]}, m) to match x_true, got {tuple(y.shape)}"
         )
-    operator = in_double(A)
+    operator = converted(A)
     x_star = x_true.double()
     noise = y.double() - operator(x_star)
     n_iter = iterates.shape[0] - 1
@@ -149,17 +149,17 @@ def decompose(
         """Of one iteration: ‖A d‖², ‖d‖², δ_n, and the identity's relative residual."""
         gradient_step = step_size * operator.adjoint(A_e - noise)
         # ‖d + g‖² − ‖g − e‖² = ⟨e_next, e_next + 2(g − e)⟩: no difference of two large squares.
-        delta = _dot(e_next, e_next + 2 * (gradient_step - e))
-        A_d_squared, d_squared = _square(operator(d)), _square(d)
+        delta = inner(e_next, e_next + 2 * (gradient_step - e))
+        A_d_squared, d_squared = squared_norm(operator(d)), squared_norm(d)
         terms = torch.stack(
             [
-                _square(e) / step_size,
-                -_square(A_e),
-                _square(noise),
+                squared_norm(e) / step_size,
+                -squared_norm(A_e),
+                squared_norm(noise),
                 delta / step_size,
                 A_d_squared,
                 -d_squared / step_size,
-                -_square(A_e_next - noise),
+                -squared_norm(A_e_next - noise),
             ]
         )
         scale = terms.abs().amax(0)
@@ -168,16 +168,16 @@ def decompose(
 
     e = iterates[0].double() - x_star
     A_e = operator(e)
-    errors, fs, objectives = [_square(e)], [_square(A_e)], [_square(A_e - noise)]
+    errors, fs, objectives = [squared_norm(e)], [squared_norm(A_e)], [squared_norm(A_e - noise)]
     rows: list[tuple[torch.Tensor, ...]] = []
     for n in range(n_iter):
         e_next = iterates[n + 1].double() - x_star
         A_e_next = operator(e_next)
         d = iterates[n + 1].double() - iterates[n].double()
         rows.append(summands(e, A_e, e_next, A_e_next, d))
-        errors.append(_square(e_next))
-        fs.append(_square(A_e_next))
-        objectives.append(_square(A_e_next - noise))
+        errors.append(squared_norm(e_next))
+        fs.append(squared_norm(A_e_next))
+        objectives.append(squared_norm(A_e_next - noise))
         e, A_e = e_next, A_e_next
 
     error, f = torch.stack(errors).cpu(), torch.stack(fs).cpu()
@@ -186,15 +186,15 @@ def decompose(
         [torch.stack(column).cpu() for column in zip(*rows, strict=True)] if rows else [empty] * 4
     )
     return Decomposition(
-        alpha=_ratio(f[:-1], error[:-1]),
-        beta=_ratio(A_d_sq, d_sq),
+        alpha=quotient(f[:-1], error[:-1]),
+        beta=quotient(A_d_sq, d_sq),
         delta=delta,
         residual=residual,
         objective=torch.stack(objectives).cpu(),
         range_objective=f,
         error=error,
         step=d_sq,
-        noise=_square(noise).cpu(),
+        noise=squared_norm(noise).cpu(),
         step_size=float(step_size),
     )
 

@@ -135,7 +135,7 @@ def _adam(
     steps: int,
 ) -> Found:
     dtype = precision(prior)
-    measure = converted(operator, dtype)
+    measure = converted(operator, dtype, "cpu")
     closest = math.log(CLOSEST.get(dtype, 1e-2))
     first, second = _clip(z_first.double(), radius), _clip(z_second.double(), radius)
     if x_true is None:
@@ -205,7 +205,10 @@ def _keep_better(
     steps: int,
 ) -> Found:
     """Start or end of the search, whichever has the better ratio in float64."""
-    operator, prior = converted(operator, torch.float64), converted(prior, torch.float64)
+    operator, prior = (
+        converted(operator, torch.float64, "cpu"),
+        converted(prior, torch.float64, "cpu"),
+    )
     dtype = precision(prior)
     ratios = []
     for one, two in zip(firsts, seconds, strict=True):

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 
 from analysis.tasks import in_order, one_thread, with_progress
-from npgd.images import _square, ratio
+from npgd.images import ratio, squared_norm
 from npgd.precision import converted
 
 PANEL = 2048  # points of one side of a task
@@ -77,7 +77,7 @@ class _Gram:
 
     def __init__(self, x: torch.Tensor, u: torch.Tensor) -> None:
         self.x, self.u = x, u
-        self.xx, self.uu = _square(x), _square(u)
+        self.xx, self.uu = squared_norm(x), squared_norm(u)
         self.largest = float(self.xx.amax())
 
     def double(self) -> _Gram:
@@ -119,8 +119,8 @@ def _exact_ratios(left: _Gram, right: _Gram, pairs: torch.Tensor) -> torch.Tenso
     """The same ratios for a few (i, j), from float64 differences; nan where x_i = y_j."""
     parts = []
     for i, j in (part.T for part in pairs.split(4096)):
-        above = _square(left.u[i].double() - right.u[j].double())
-        parts.append(above / _square(left.x[i].double() - right.x[j].double()))
+        above = squared_norm(left.u[i].double() - right.u[j].double())
+        parts.append(above / squared_norm(left.x[i].double() - right.x[j].double()))
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
 
@@ -323,7 +323,7 @@ def _recomputed(operator: Any, points: torch.Tensor, pairs: list[Pair]) -> list[
     """The pairs with their ratios from the points themselves, all in float64."""
     i, j = torch.tensor([pair[1:] for pair in pairs]).T
     difference = points[i].detach().cpu().double() - points[j].detach().cpu().double()
-    ratios = ratio(converted(operator, torch.float64), difference)
+    ratios = ratio(converted(operator, torch.float64, "cpu"), difference)
     return list(zip(ratios.tolist(), i.tolist(), j.tolist(), strict=True))
 
 
@@ -370,7 +370,7 @@ def _centred(operator: Any, points: torch.Tensor) -> tuple[np.ndarray, np.ndarra
     Secants do not see the mean; without it the Gram form cancels less.
     """
     points = points.detach().cpu()
-    operator = converted(operator, points.dtype)
+    operator = converted(operator, points.dtype, "cpu")
     mean = points.mean(dim=0, keepdim=True, dtype=torch.float64)
     flat = torch.empty(len(points), points[0].numel(), dtype=points.dtype)
     measured = None

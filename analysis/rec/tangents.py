@@ -78,7 +78,7 @@ def tangents(
                 raise ValueError(f"prior: {name} is in training mode; call .eval() first")
     entries = z.shape[1] * generate(prior, z[:1]).numel()
     chunks = z.split(max(1, min(TANGENT_CHUNK, JACOBIANS // entries)))
-    operator = converted(operator, torch.float64)
+    operator = converted(operator, torch.float64, "cpu")
     results = in_order(_tangent_task, ((operator, prior, part) for part in chunks), executor)
     parts = list(with_progress(results, len(chunks), "tangents", progress))
     return TangentScan(

@@ -83,10 +83,10 @@ class _Target:
         self.is_affine = isinstance(prior, AffineSet)
         self.dtype = self.images.dtype if self.images is not None else precision(prior)
         self.latent_dim = int(prior.latent_dim) if self.generates else 0
-        self.prior = converted(prior, self.dtype) if self.generates else None
-        self.double_prior = converted(prior, torch.float64) if self.generates else None
-        self.operator = converted(operator, self.dtype)
-        self.double_operator = converted(operator, torch.float64)
+        self.prior = converted(prior, self.dtype, "cpu") if self.generates else None
+        self.double_prior = converted(prior, torch.float64, "cpu") if self.generates else None
+        self.operator = converted(operator, self.dtype, "cpu")
+        self.double_operator = converted(operator, torch.float64, "cpu")
         self.orthonormal = bool(getattr(operator, "row_orthonormal", False))
 
     def exact(self) -> tuple[float, float] | None:

@@ -25,9 +25,8 @@ from analysis.rates import ConvergenceCheck
 from analysis.rates.slack import GREEK
 from analysis.rec import RecEstimate
 from npgd.files import plain, write_atomically
+from npgd.images import Images
 from npgd.solvers import Solution
-
-Images = Float[torch.Tensor, "batch channels height width"]
 
 
 @dataclass(frozen=True)

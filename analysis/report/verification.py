@@ -20,10 +20,11 @@ from analysis.projection import (
 )
 from analysis.rates import check_convergence
 from analysis.rec import estimate_rec
-from analysis.report.report import OWN, Images, Report
+from analysis.report.report import OWN, Report
 from npgd import checks
+from npgd.images import Images
 from npgd.operators import as_operator
-from npgd.precision import in_double
+from npgd.precision import converted
 from npgd.solvers import NPGD, choose_step_size, recover
 
 
@@ -92,7 +93,7 @@ def verify(
     operator = as_operator(A, prior.image_shape)
     generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
     source = "real images" if images is not None else f"{count} samples of G"
-    exact_A, exact_prior = in_double(operator), in_double(prior)
+    exact_A, exact_prior = converted(operator), converted(prior)
     search: dict[str, Any] = {
         "starts": projection_starts,
         "steps": projection_steps,

@@ -25,9 +25,7 @@ from jaxtyping import Float
 from torch import nn
 
 from npgd import checks
-
-Latents = Float[torch.Tensor, "batch k"]
-Images = Float[torch.Tensor, "batch channels height width"]
+from npgd.images import Images, Latents
 
 
 class Corrector(nn.Module):

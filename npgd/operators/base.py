@@ -19,9 +19,7 @@ from jaxtyping import Float
 from torch import nn
 
 from npgd import checks
-
-Images = Float[torch.Tensor, "batch channels height width"]
-Measurements = Float[torch.Tensor, "batch m"]
+from npgd.images import Images, Measurements
 
 
 class LinearOperator(nn.Module, abc.ABC):

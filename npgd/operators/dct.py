@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 
 from npgd import checks
-from npgd.operators.base import Images, LinearOperator, Measurements
+from npgd.images import Images, Measurements
+from npgd.operators.base import LinearOperator
 
 
 class SubsampledDCT(LinearOperator):

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from npgd import checks
-from npgd.operators.base import Images, LinearOperator, MatrixOperator, Measurements
+from npgd.images import Images, Measurements
+from npgd.operators.base import LinearOperator, MatrixOperator
 
 
 def as_operator(obj: Any, image_shape: Sequence[int]) -> LinearOperator:

@@ -11,7 +11,8 @@ from jaxtyping import Bool
 from torch.nn import functional
 
 from npgd import checks
-from npgd.operators.base import Images, LinearOperator, Measurements
+from npgd.images import Images, Measurements
+from npgd.operators.base import LinearOperator
 
 
 class Inpainting(LinearOperator):

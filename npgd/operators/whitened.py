@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 
 from npgd import checks
-from npgd.operators.base import Images, LinearOperator, MatrixOperator, Measurements
+from npgd.images import Images, Measurements
+from npgd.operators.base import LinearOperator, MatrixOperator
 from npgd.operators.pixels import SuperResolution
 
 

@@ -7,7 +7,6 @@ the history, decides when to stop and says in words how it went.
 """
 
 import abc
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
+from npgd.files import plain
+from npgd.images import Images, Measurements, norm, squared_norm
 from npgd.operators import LinearOperator
-
-Images = Float[torch.Tensor, "batch channels height width"]
-Measurements = Float[torch.Tensor, "batch m"]
 
 # An image has diverged when its objective is not finite, or exceeds this many times the largest of
 # ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖². x_1 counts because x_0 = Aᵀ y may fit y far better than any
@@ -69,7 +67,7 @@ class Solver(abc.ABC, Generic[S]):
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
-        return _length(after.x - before.x) <= self.tol * _length(before.x)
+        return norm(after.x - before.x) <= self.tol * norm(before.x)
 
     def rest(self) -> str:
         """What `at_rest` asks of an image, in words."""
@@ -145,11 +143,11 @@ class Solution:
             "outcomes": list(self.outcomes),
             "n_iter": self.n_iter,
             "seconds": self.seconds,
-            "elapsed": _plain(self.elapsed),
-            "info": {key: _plain(value) for key, value in self.info.items()},
-            "objective": _plain(self.objective),
-            "error": _plain(self.error),
-            "psnr": _plain(self.psnr),
+            "elapsed": plain(self.elapsed),
+            "info": {key: plain(value) for key, value in self.info.items()},
+            "objective": plain(self.objective),
+            "error": plain(self.error),
+            "psnr": plain(self.psnr),
         }
 
     def __str__(self) -> str:
@@ -215,17 +213,17 @@ def recover(
     began = _now(y)
     state = solver.init(A, y)
     elapsed = [_now(y) - began]
-    objective = [_squared(solver.residual(A, y, state))]
-    energy = _squared(y)
-    error = [] if x_true is None else [_squared(state.x - x_true) / A.n]
+    objective = [squared_norm(solver.residual(A, y, state))]
+    energy = squared_norm(y)
+    error = [] if x_true is None else [squared_norm(state.x - x_true) / A.n]
     iterates = [state.x] if record_iterates else []
     for _ in _ticks(solver.max_iter, progress):
         before, stepped = state, _now(y)
         state = solver.step(A, y, before)
         elapsed.append(elapsed[-1] + _now(y) - stepped)
-        objective.append(_squared(solver.residual(A, y, state)))
+        objective.append(squared_norm(solver.residual(A, y, state)))
         if x_true is not None:
-            error.append(_squared(state.x - x_true) / A.n)
+            error.append(squared_norm(state.x - x_true) / A.n)
         if record_iterates:
             iterates.append(state.x)
         limit = GROWTH * torch.stack([energy, *objective[:2]]).amax(0)
@@ -272,7 +270,7 @@ def _status(
     moving = torch.tensor([outcome == "max_iter reached" for outcome in outcomes])
     if not bool(moving.any()):
         return f"converged {after}: every image has come to rest ({solver.rest()})"
-    change = (_length(state.x - before.x) / _length(before.x)).cpu()[moving].max()
+    change = (norm(state.x - before.x) / norm(before.x)).cpu()[moving].max()
     status = (
         f"max_iter reached: {after} {int(moving.sum())} of {batch} images have not come to rest"
         f" ({solver.rest()}); the last step changed them by up to {float(change):.2g}"
@@ -283,14 +281,6 @@ def _status(
     if rising:
         status += f"; the objective of {rising} is above twice its least: {solver.advice(state)}"
     return status
-
-
-def _squared(x: torch.Tensor) -> Float[torch.Tensor, " batch"]:
-    return x.flatten(1).square().sum(1)
-
-
-def _length(x: torch.Tensor) -> Float[torch.Tensor, " batch"]:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
 def _now(tensor: torch.Tensor) -> float:
@@ -305,13 +295,3 @@ def _ticks(count: int, progress: bool) -> Any:
     from rich.progress import track
 
     return track(range(count), description="recover", transient=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

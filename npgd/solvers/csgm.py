@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from npgd import checks, latent
+from npgd.images import Images, Measurements
 from npgd.latent import Adam
 from npgd.operators import LinearOperator
-from npgd.solvers.base import Images, Measurements, Solver
+from npgd.solvers.base import Solver
 
 # The fall of the measurement error that `patience` waits for.
 FALL = 0.01

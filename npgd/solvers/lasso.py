@@ -28,8 +28,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
+from npgd.images import Images, Measurements, squared_norm
 from npgd.operators import LinearOperator
-from npgd.solvers.base import Images, Measurements, Solver
+from npgd.solvers.base import Solver
 from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
 
 # λ of "auto", relative to the least λ whose solution is the constant image o. Chosen on 16 training
@@ -128,7 +129,7 @@ class Lasso(Solver[LassoState]):
         slope = state.residual + speed[:, None] * (state.residual - state.last_residual)
         x, value = self._proximal_gradient(A, state, penalty, z, slope)
         residual = A(x) - y
-        rises = value + _squared(residual) > self._value(state, penalty)
+        rises = value + squared_norm(residual) > self._value(state, penalty)
         if bool((rises & (state.t > 1)).any()):
             safe, _ = self._proximal_gradient(A, state, penalty, state.x, state.residual)
             x = torch.where(_each(rises, x), safe, x)
@@ -190,12 +191,8 @@ class Lasso(Solver[LassoState]):
         self, state: LassoState, penalty: Float[torch.Tensor, " batch"]
     ) -> Float[torch.Tensor, " batch"]:
         c = state.transform(state.x - self.origin)
-        return _squared(state.residual) + penalty * c.abs().flatten(1).sum(1)
+        return squared_norm(state.residual) + penalty * c.abs().flatten(1).sum(1)
 
 
 def _each(value: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return value.reshape(-1, *[1] * (images.ndim - 1))
-
-
-def _squared(residual: Measurements) -> Float[torch.Tensor, " batch"]:
-    return residual.square().sum(1)

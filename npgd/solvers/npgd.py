@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float
 
 from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
+from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
-from npgd.solvers.base import Images, Measurements, Solver, recover
+from npgd.solvers.base import Solver, recover
 
 # Steps tried by choose_step_size, in units of 1/(mean gain): a third of an octave apart.
 STEPS = tuple(2 ** (i / 3) for i in range(-6, 5))

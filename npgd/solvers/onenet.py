@@ -14,8 +14,8 @@ from dataclasses import KW_ONLY, dataclass
 
 from npgd import checks
 from npgd.denoisers import load_onenet
+from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
-from npgd.solvers.base import Images, Measurements
 from npgd.solvers.pnp_admm import ADMM, ADMMState
 
 

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 
 from npgd import checks, latent
+from npgd.images import Images, Measurements
 from npgd.latent import Adam
 from npgd.operators import LinearOperator
-from npgd.solvers.base import Images, Measurements, Solver
+from npgd.solvers.base import Solver
 
 
 @dataclass(frozen=True, eq=False)

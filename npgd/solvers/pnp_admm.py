@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
+from npgd.images import Images, Measurements
 from npgd.operators import Inpainting, LinearOperator, MatrixOperator, SuperResolution
-from npgd.solvers.base import Images, Measurements, Solver
+from npgd.solvers.base import Solver
 
 # Conjugate gradients stop where ‖K x − b‖ is at most (machine epsilon)^0.7 ‖b‖ (1e-5 in float32,
 # 1e-11 in float64), or after this many steps.

@@ -31,8 +31,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
+from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
-from npgd.solvers.base import Images, Measurements, Solver
+from npgd.solvers.base import Solver
 from npgd.solvers.pnp_admm import Solve, data_step
 
 Gradients = Float[torch.Tensor, "batch 2 channels height width"]

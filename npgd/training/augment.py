@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import torch
-from jaxtyping import Float
 
-Images = Float[torch.Tensor, "batch channels height width"]
+from npgd.images import Images
 
 
 def _uniform(x: Images, generator: torch.Generator) -> torch.Tensor:
