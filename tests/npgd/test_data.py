@@ -213,7 +213,7 @@ def test_the_cache_is_used_until_the_source_changes(tmp_path, cache, monkeypatch
     first, names = data.image_archive(path, (3, 64, 64))
     (kept,) = cache.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_picture", lambda *_: pytest.fail("decoded again"))
+        patch.setattr("npgd.data.pictures._picture", lambda *_: pytest.fail("decoded again"))
         again = data.image_archive(path, (3, 64, 64))
     assert torch.equal(first, again[0]) and names == again[1]
     # a broken cache is made again; so is one of another source, in the same place

@@ -1,0 +1,16 @@
+"""Grey values 0…255 and pixels in [-1, 1]."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+
+
+def to_pixels(images: UInt8[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+    """Grey values 0…255 as pixels in [-1, 1]: v ↦ v/127.5 − 1, in float32."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Float[torch.Tensor, "*shape"]) -> UInt8[torch.Tensor, "*shape"]:
+    """Pixels in [-1, 1] as grey values 0…255, rounded; values outside are clipped."""
+    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
