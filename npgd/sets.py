@@ -6,22 +6,25 @@ protocol here, so that any object with the methods serves: nothing need be inher
 
 | to be … | needs | without it |
 |---|---|---|
-| projected onto | `project(w)` | latent searches (CSGM, `LatentSearch`) still recover |
+| projected onto | `project(w)` | latent searches (CSGM, PGDGAN, `LatentSearch`) still recover |
 | generated from | `generate(z)`, `latent_dim`, `image_shape` | projections and secants remain |
 | encoded into | `encode(w)` besides | searches start from random latents alone |
 | sampled | `sample(n, generator=, seed=)`, `image_shape` | give images, and η as a number |
+| sampled with its latents | `generate` …, `sample_latents(n, generator=, seed=)` | z ~ N(0, I) |
 
-What asks for more than S has says so at the door, by `needs`.
+Ask with `projects`, `generates`, `encodes`, `samples` and `samples_latents`, which narrow the type,
+where there is another way without; where there is none, `needs` says at the door what S lacks and
+what still works without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import torch
 
-from npgd import checks
+from npgd.checks import ImageShape
 from npgd.images import Images, Latents
 
 
@@ -39,7 +42,7 @@ class Sampled(Protocol):
     """Can be sampled."""
 
     @property
-    def image_shape(self) -> checks.ImageShape:
+    def image_shape(self) -> ImageShape:
         """(channels, height, width)."""
         ...
 
@@ -60,7 +63,7 @@ class Generated(Protocol):
         ...
 
     @property
-    def image_shape(self) -> checks.ImageShape:
+    def image_shape(self) -> ImageShape:
         """(channels, height, width)."""
         ...
 
@@ -95,56 +98,81 @@ ImageSet: TypeAlias = Projectable | Generated | Sampled
 Projector: TypeAlias = Callable[[Images], Images]
 """w → P(w)."""
 
+# What the protocols ask for, for `needs`.
+PROJECTABLE: Final = ("project",)
+SAMPLED: Final = ("sample", "image_shape")
+GENERATED: Final = ("generate", "latent_dim", "image_shape")
+ENCODED: Final = (*GENERATED, "encode")
+LATENT_SAMPLED: Final = (*GENERATED, "sample_latents")
+
+_NUMBERS = ("latent_dim", "image_shape")  # everything else is a method
+
 REMAINS = {
-    "project": "latent searches (CSGM, PGDGAN, LatentSearch) do without",
-    "generate": "projections and secants do without",
-    "latent_dim": "projections and secants do without",
-    "encode": "projections by `project`, secants and tangents do without",
-    "sample": "with images of your own, and step_size as a number, you do without",
-    "image_shape": "a bare projection w → P(w) does without",
+    "project": "latent searches (CSGM, PGDGAN, LatentSearch) do without it",
+    "generate": "projections (NPGD) and secants do without it",
+    "latent_dim": "projections (NPGD) and secants do without it",
+    "encode": "projections, secants, tangents and searches from random latents do without it",
+    "sample": "with images of your own, and step_size as a number, you do without it",
+    "sample_latents": "latents z ~ N(0, I) of your own do instead",
+    "image_shape": "a bare projection w → P(w) does without it",
 }
 """What still works, by what S lacks."""
 
 
 def projects(S: object) -> TypeGuard[Projectable]:
     """Whether S can be projected onto."""
-    return not lacking(S, "project")
+    return not lacking(S, *PROJECTABLE)
 
 
 def generates(S: object) -> TypeGuard[Generated]:
     """Whether S can be generated from."""
-    return not lacking(S, "generate", "latent_dim", "image_shape")
+    return not lacking(S, *GENERATED)
 
 
 def encodes(S: object) -> TypeGuard[Encoded]:
     """Whether S can be encoded into."""
-    return not lacking(S, "generate", "latent_dim", "image_shape", "encode")
+    return not lacking(S, *ENCODED)
 
 
 def samples(S: object) -> TypeGuard[Sampled]:
     """Whether S can be sampled."""
-    return not lacking(S, "sample", "image_shape")
+    return not lacking(S, *SAMPLED)
 
 
 def samples_latents(S: object) -> TypeGuard[LatentSampled]:
     """Whether S draws its own latents."""
-    return not lacking(S, "generate", "latent_dim", "image_shape", "sample_latents")
+    return not lacking(S, *LATENT_SAMPLED)
 
 
 def lacking(S: object, *names: str) -> tuple[str, ...]:
-    """Those of `names` that S has not."""
-    return tuple(name for name in names if not hasattr(S, name))
+    """Those of `names` that S has not; a method must be callable."""
+    return tuple(
+        name
+        for name in names
+        if not hasattr(S, name) or not (name in _NUMBERS or callable(getattr(S, name)))
+    )
 
 
 def needs(S: object, *names: str, what: str, name: str = "prior") -> None:
-    """Raise TypeError unless S has all of `names`: it says what asks for them, and what remains."""
+    """Raise TypeError unless S has all of `names`.
+
+    The sentence says what asks for them, what S lacks, and what still works without it:
+
+        prior must have `project` for NPGD, got MyPrior without `project`; latent searches (CSGM,
+        PGDGAN, LatentSearch) do without it
+
+    Args:
+        S: the set.
+        names: attributes, for instance `*GENERATED`.
+        what: what asks for them, in words.
+        name: of the argument that S came as.
+    """
     missing = lacking(S, *names)
     if missing:
-        wanted = ", ".join(f"`{entry}`" for entry in names)
-        got = ", ".join(f"`{entry}`" for entry in missing)
+        wanted, got = (", ".join(f"`{entry}`" for entry in listed) for listed in (names, missing))
+        remains = f"; {REMAINS[missing[0]]}" if missing[0] in REMAINS else ""
         raise TypeError(
-            f"{name} must have {wanted} for {what}, got {type(S).__name__} without {got};"
-            f" {REMAINS.get(missing[0], 'nothing else here needs it')}"
+            f"{name} must have {wanted} for {what}, got {type(S).__name__} without {got}{remains}"
         )
 
 
