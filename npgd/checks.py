@@ -1,7 +1,10 @@
 """Door checks: an argument is examined once, where it comes in, and named if it is wrong.
 
-All of them look at types and shapes only, except `finite`, which reads the data.
+Every message reads `argument must be …, got …`: TypeError for a wrong kind, ValueError for a wrong
+value. All checks look at types and shapes only, except `finite`, which reads the data.
 """
+
+from __future__ import annotations
 
 import itertools
 import math
@@ -16,7 +19,7 @@ ImageShape = tuple[int, int, int]
 
 
 def integer(value: Any, name: str, minimum: int = 1) -> int:
-    """Return `value` as an int; TypeError if it is none, ValueError if below `minimum`."""
+    """`value` as an int; TypeError if it is none, ValueError if it is below `minimum`."""
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
@@ -29,7 +32,7 @@ def integer(value: Any, name: str, minimum: int = 1) -> int:
 
 
 def number(value: Any, name: str, *, zero: bool = False) -> float:
-    """Return `value` as a finite float, positive, or not negative where `zero` is allowed."""
+    """`value` as a finite float: positive, or at least 0 where `zero` is allowed."""
     if isinstance(value, bool | str):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
@@ -43,20 +46,29 @@ def number(value: Any, name: str, *, zero: bool = False) -> float:
 
 
 def image_shape(shape: Sequence[int], name: str = "image_shape") -> ImageShape:
-    """Return (channels, height, width) as ints, each at least 1."""
+    """(channels, height, width) as ints, each at least 1."""
     try:
-        sides = tuple(operator.index(side) for side in shape)
+        sides = [operator.index(side) for side in shape]
     except TypeError:
         raise TypeError(f"{name} must be (channels, height, width), got {shape!r}") from None
     if len(sides) != 3 or min(sides) < 1:
         raise ValueError(
             f"{name} must be (channels, height, width), each at least 1, got {tuple(shape)}"
         )
-    return sides
+    channels, height, width = sides
+    return channels, height, width
 
 
-def floating(tensor: Any, name: str) -> torch.Tensor:
-    """Raise TypeError unless `tensor` is a real floating point torch tensor."""
+def drawing(generator: torch.Generator | None, seed: int | None) -> torch.Generator:
+    """The generator given, or one of the seed given; ValueError unless it is one of the two."""
+    if (generator is None) == (seed is None):
+        got = "neither" if seed is None else "both"
+        raise ValueError(f"one of generator and seed must be given, got {got}")
+    return torch.Generator().manual_seed(seed or 0) if generator is None else generator
+
+
+def floating(tensor: object, name: str) -> torch.Tensor:
+    """`tensor`; TypeError unless it is a real floating point torch tensor."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
     if not tensor.is_floating_point():
@@ -64,28 +76,30 @@ def floating(tensor: Any, name: str) -> torch.Tensor:
     return tensor
 
 
-def images(x: Any, shape: ImageShape, name: str = "x") -> torch.Tensor:
-    """Raise unless `x` is a floating point tensor of shape (batch, *shape)."""
-    floating(x, name)
-    if x.ndim != 4 or tuple(x.shape[1:]) != shape:
-        expected = ", ".join(["batch", *map(str, shape)])
-        raise ValueError(f"{name} has shape {tuple(x.shape)}, expected ({expected})")
-    return x
+def images(x: object, shape: ImageShape, name: str = "x") -> torch.Tensor:
+    """`x`; raises unless it is a floating point tensor of shape (batch, *shape)."""
+    batch = floating(x, name)
+    if batch.ndim != 4 or tuple(batch.shape[1:]) != shape:
+        sides = ", ".join(map(str, shape))
+        raise ValueError(f"{name} must have shape (batch, {sides}), got {tuple(batch.shape)}")
+    return batch
 
 
-def measurements(y: Any, m: int, name: str = "y") -> torch.Tensor:
-    """Raise unless `y` is a floating point tensor of shape (batch, m)."""
-    floating(y, name)
-    if y.ndim != 2 or y.shape[1] != m:
-        raise ValueError(f"{name} has shape {tuple(y.shape)}, expected (batch, {m})")
-    return y
+def measurements(y: object, m: int, name: str = "y") -> torch.Tensor:
+    """`y`; raises unless it is a floating point tensor of shape (batch, m)."""
+    batch = floating(y, name)
+    if batch.ndim != 2 or batch.shape[1] != m:
+        raise ValueError(f"{name} must have shape (batch, {m}), got {tuple(batch.shape)}")
+    return batch
 
 
 def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Raise ValueError if `tensor` holds NaN or infinity."""
+    """`tensor`; ValueError if it holds NaN or infinity."""
     if not bool(torch.isfinite(tensor).all()):
         bad = int((~torch.isfinite(tensor)).sum())
-        raise ValueError(f"{name} holds NaN or infinity in {bad} of {tensor.numel()} entries")
+        raise ValueError(
+            f"{name} must be finite, got NaN or infinity in {bad} of {tensor.numel()} entries"
+        )
     return tensor
 
 
@@ -97,11 +111,11 @@ def kind(module: nn.Module) -> tuple[torch.dtype, torch.device] | None:
     return None
 
 
-def same_kind(tensor: torch.Tensor, module: Any, name: str, module_name: str) -> None:
+def same_kind(tensor: torch.Tensor, module: object, name: str, module_name: str) -> None:
     """Raise TypeError if `module` is an nn.Module of another dtype or device than `tensor`."""
     found = kind(module) if isinstance(module, nn.Module) else None
     if found is not None and found != (tensor.dtype, tensor.device):
         raise TypeError(
-            f"{name} is {tensor.dtype} on {tensor.device} but {module_name} is {found[0]} on"
-            f" {found[1]}; convert one of them with .to(…)"
+            f"{name} must be {found[0]} on {found[1]} as {module_name} is, got {tensor.dtype} on"
+            f" {tensor.device}; convert one of them with .to(…)"
         )

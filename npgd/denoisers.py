@@ -1,33 +1,27 @@
 """Denoisers (w, σ) → image for plug-and-play: shrinkage of wavelets, and trained networks.
 
-A trained network is stored as the priors are: one safetensors file with its weights (half
-precision) and how to build it, beside a JSON card that says where it comes from and what it
-measures. OneNet's proximal map, which takes no σ, is stored the same way.
+A trained network is stored as weights with a card, see `npgd.cards`. OneNet's proximal map, which
+takes no σ, is stored the same way.
 """
 
-import json
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import as_file, files
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
-from safetensors.torch import save as serialise
 from torch import nn
 
-from npgd.files import read_tensors, write_atomically
-from npgd.images import Images
+from npgd import cards
+from npgd.checks import ImageShape, image_shape, integer
+from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork, build
-from npgd.networks.architectures import channels_last
 from npgd.transforms import Wavelet
 
 Network = TypeVar("Network", bound=nn.Module)
-
-SHIPPED = ("mnist",)
 
 
 @dataclass(frozen=True)
@@ -40,28 +34,32 @@ class WaveletShrinkage:
     a proximal map, of the ℓ1 norm. The coarsest block is shrunk like the others, which with o = −1
     (black) removes noise from a dark background.
 
-    Args:
-        wavelet, levels: as for `npgd.transforms.Wavelet`.
-        rule: "bayes" or "universal".
-        shifts: average over shifts of the image by 0 … shifts−1 pixels in both directions
-            (cycle spinning: Coifman, Donoho, 1995); 1 is the plain basis.
-        origin: grey value of o.
+    Raises:
+        TypeError, ValueError: naming the field that does not fit.
     """
 
     wavelet: str = "haar"
+    """Name of the wavelet, as for `npgd.transforms.Wavelet`."""
     levels: int | None = None
+    """How often to halve, as for `npgd.transforms.Wavelet`."""
     rule: str = "bayes"
+    """"bayes" or "universal"."""
     shifts: int = 4
+    """Average over shifts of the image by 0 … shifts−1 pixels in both directions (cycle spinning:
+    Coifman, Donoho, 1995); 1 is the plain basis."""
     origin: float = -1.0
+    """Grey value of o."""
 
     def __post_init__(self) -> None:
         if self.rule not in ("bayes", "universal"):
             raise ValueError(f'rule must be "bayes" or "universal", got {self.rule!r}')
-        if self.shifts < 1:
-            raise ValueError(f"shifts must be at least 1, got {self.shifts}")
+        integer(self.shifts, "shifts")
 
-    def __call__(self, w: Images, sigma: float | Float[torch.Tensor, " batch"]) -> Images:
-        transform = _wavelet(tuple(w.shape[1:]), self.wavelet, self.levels, w.dtype, w.device)
+    def __call__(self, w: Images, sigma: float | PerImage) -> Images:
+        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel."""
+        transform = _wavelet(
+            image_shape(w.shape[1:], "w"), self.wavelet, self.levels, w.dtype, w.device
+        )
         level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device)
         level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
         shifts = [(i, j) for i in range(self.shifts) for j in range(self.shifts)]
@@ -70,7 +68,7 @@ class WaveletShrinkage:
         c = transform(rolled)
         for block in transform.blocks(c):
             block.copy_(self._shrink(block, level.repeat(len(shifts), 1, 1, 1), w[0].numel()))
-        back = transform.inverse(c).split(w.shape[0])
+        back = torch.split(transform.inverse(c), w.shape[0])
         total = torch.stack(
             [b.roll((-i, -j), (2, 3)) for b, (i, j) in zip(back, shifts, strict=True)]
         )
@@ -87,7 +85,7 @@ class WaveletShrinkage:
 
 @lru_cache(maxsize=8)
 def _wavelet(
-    shape: tuple[int, int, int],
+    shape: ImageShape,
     wavelet: str,
     levels: int | None,
     dtype: torch.dtype,
@@ -103,9 +101,15 @@ def load_denoiser(
 ) -> DenoisingNetwork:
     """A shipped denoiser (w, σ) → image by name ("mnist"), or one from a .safetensors file.
 
-    Raises ``ValueError`` for an unknown name or a file that is no denoiser.
+    Args:
+        name: of a shipped denoiser, or the path of a file.
+        dtype: of its weights.
+        device: of its weights.
+
+    Raises:
+        ValueError: an unknown name, or a file that is no denoiser.
     """
-    return _load(name, "denoiser", DenoisingNetwork, dtype, device)
+    return cards.load(name, "denoiser", partial(_built, DenoisingNetwork), dtype, device)
 
 
 def load_onenet(
@@ -115,9 +119,15 @@ def load_onenet(
 ) -> ProximalNetwork:
     """A shipped OneNet's proximal map w → image by name ("mnist"), or one from a .safetensors file.
 
-    Raises ``ValueError`` for an unknown name or a file that is no OneNet.
+    Args:
+        name: of a shipped OneNet, or the path of a file.
+        dtype: of its weights.
+        device: of its weights.
+
+    Raises:
+        ValueError: an unknown name, or a file that is no OneNet.
     """
-    return _load(name, "onenet", ProximalNetwork, dtype, device)
+    return cards.load(name, "onenet", partial(_built, ProximalNetwork), dtype, device)
 
 
 def save_network(
@@ -128,46 +138,22 @@ def save_network(
 ) -> None:
     """Write a denoiser's or OneNet's weights (in half precision) and, beside them, its card.
 
-    ``settings`` are the arguments the network was built with.
+    Args:
+        network: to be kept.
+        path: of the weights, ends in .safetensors; the card's ends in .json.
+        settings: the arguments the network was built with.
+        card: where it comes from and what it measures, for JSON; None writes none.
+
+    Raises:
+        ValueError: a path that does not end in .safetensors.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"path: {path}; expected a name that ends in .safetensors")
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in network.state_dict().items()}
     description = {"name": type(network).__name__, "settings": dict(settings)}
-    kind = "denoiser" if isinstance(network, DenoisingNetwork) else "onenet"
-    write_atomically(path, serialise(tensors, {kind: json.dumps(description)}))
-    if card is not None:
-        text = json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(path.with_suffix(".json"), text.encode())
+    kind: cards.Kind = "denoiser" if isinstance(network, DenoisingNetwork) else "onenet"
+    cards.save(network, path, kind, description, card)
 
 
-def _load(
-    name: str | os.PathLike[str],
-    kind: str,
-    network: type[Network],
-    dtype: torch.dtype,
-    device: str | torch.device,
-) -> Network:
-    if str(name) in SHIPPED:
-        with as_file(files("npgd.weights") / f"{name}-{kind}.safetensors") as path:
-            return _read(path, kind, network).to(device=device, dtype=dtype)
-    path = Path(name)
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise ValueError(
-            f"name: {str(name)!r} is neither a shipped {kind} ({', '.join(SHIPPED)}) "
-            "nor an existing .safetensors file"
-        )
-    return _read(path, kind, network).to(device=device, dtype=dtype)
-
-
-def _read(path: Path, kind: str, network: type[Network]) -> Network:
-    header, tensors = read_tensors(path, kind)
-    description = json.loads(header)
+def _built(network: type[Network], description: dict[str, Any]) -> Network:
     built = build(description["name"], description["settings"])
-    assert isinstance(built, network)
-    try:
-        built.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its weights do not fit its architecture ({error})") from error
-    return channels_last(built.eval().requires_grad_(False))
+    if not isinstance(built, network):
+        raise TypeError(f"name must be {network.__name__}, got {description['name']}")
+    return built

@@ -25,7 +25,8 @@ def squared_norm(x: Float[torch.Tensor, "batch ..."]) -> PerImage:
 
 def norm(x: Float[torch.Tensor, "batch ..."]) -> PerImage:
     """‖x‖ of every row."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+    length: PerImage = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return length
 
 
 def inner(x: Float[torch.Tensor, "batch ..."], y: Float[torch.Tensor, "batch ..."]) -> PerImage:

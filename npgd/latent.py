@@ -4,9 +4,10 @@ All searches share one tensor of latents without meeting: the gradient of a sum 
 row, and Adam entry by entry.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from npgd import checks
 from npgd.images import Images, Latents
 from npgd.operators import LinearOperator
+from npgd.sets import GENERATED, Generated, needs
 
 Residuals = Float[torch.Tensor, "rows size"]
 
@@ -27,15 +29,18 @@ class Adam:
 
     z: torch.Tensor
     first: torch.Tensor
+    """Running mean of the gradients."""
     second: torch.Tensor
+    """Running mean of their squares."""
     count: int = 0
+    """Steps taken."""
 
     @classmethod
-    def at(cls, z: torch.Tensor) -> "Adam":
+    def at(cls, z: torch.Tensor) -> Adam:
         """Before the first step."""
         return cls(z, torch.zeros_like(z), torch.zeros_like(z))
 
-    def step(self, gradient: torch.Tensor, rate: float) -> "Adam":
+    def step(self, gradient: torch.Tensor, rate: float) -> Adam:
         """After one more step of the given learning rate."""
         count = self.count + 1
         first = torch.lerp(gradient, self.first, DECAY_1)
@@ -46,7 +51,7 @@ class Adam:
 
 
 def evaluate(
-    prior: Any,
+    prior: Generated,
     z: Latents,
     target: Residuals,
     measure: Callable[[Images], Residuals],
@@ -59,7 +64,7 @@ def evaluate(
     Weights of the generator receive no gradients.
 
     Args:
-        prior: has `generate(z)`.
+        prior: G, by `generate(z)`.
         z: latents, one a row.
         target: t, one a row.
         measure: M, for instance an operator A.
@@ -68,7 +73,7 @@ def evaluate(
         gradient: False saves the backward pass, and returns zeros in its place.
     """
     images, residuals, gradients = [], [], []
-    for part, goal in zip(z.split(rows), target.split(rows), strict=True):
+    for part, goal in zip(torch.split(z, rows), torch.split(target, rows), strict=True):
         with torch.set_grad_enabled(gradient):
             free = part.detach().requires_grad_(gradient)
             image = prior.generate(free)
@@ -94,16 +99,15 @@ def starts(count: int, k: int, seed: int, like: torch.Tensor) -> Latents:
     return torch.stack(draws).to(like)
 
 
-def check_prior(prior: Any) -> checks.ImageShape:
-    """The image shape of a prior one can search in; TypeError naming what it lacks."""
-    for name in ("generate", "latent_dim", "image_shape"):
-        if not hasattr(prior, name):
-            raise TypeError(f"prior must have `{name}`, {type(prior).__name__} has not")
-    return checks.image_shape(prior.image_shape)
+def check_prior(prior: Generated) -> checks.ImageShape:
+    """The image shape of a prior one can search in; TypeError says what it lacks."""
+    needs(prior, *GENERATED, what="a search among latents")
+    return checks.image_shape(prior.image_shape, "prior.image_shape")
 
 
-def check_fit(prior: Any, A: LinearOperator, y: torch.Tensor) -> None:
+def check_fit(prior: Generated, A: LinearOperator, y: torch.Tensor) -> None:
     """Raise unless a prior has the operator's image shape, and y's dtype and device."""
-    if check_prior(prior) != A.image_shape:
-        raise ValueError(f"prior has image_shape {prior.image_shape} but A has {A.image_shape}")
+    shape = check_prior(prior)
+    if shape != A.image_shape:
+        raise ValueError(f"prior must have A's image_shape {A.image_shape}, got {shape}")
     checks.same_kind(y, prior, "y", "prior")

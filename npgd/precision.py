@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -12,9 +12,11 @@ from npgd import checks
 T = TypeVar("T")
 
 
-def precision(thing: Any) -> torch.dtype:
-    """The floating-point type something works in: that of its first parameter, buffer or tensor
-    attribute; float32 if it has none."""
+def precision(thing: object) -> torch.dtype:
+    """The floating-point type something works in.
+
+    That of its first parameter, buffer or tensor attribute; float32 if it has none.
+    """
     found = checks.kind(thing) if isinstance(thing, torch.nn.Module) else None
     if found is not None:
         return found[0]
@@ -46,7 +48,7 @@ def converted(
     return copy.deepcopy(thing).to(device=wanted, dtype=dtype).requires_grad_(False)
 
 
-def like(x: torch.Tensor, thing: Any) -> torch.Tensor:
+def like(x: torch.Tensor, thing: object) -> torch.Tensor:
     """x in the dtype and on the device of a module; as it is for anything else."""
     found = checks.kind(thing) if isinstance(thing, torch.nn.Module) else None
     return x if found is None else x.to(dtype=found[0], device=found[1])

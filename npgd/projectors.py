@@ -5,9 +5,12 @@ finite set, whose projections are exact, and the best latent that a search finds
 Every one is called as P(w) or P.project(w), on images (batch, channels, height, width).
 """
 
+from __future__ import annotations
+
+import abc
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +18,9 @@ from torch import nn
 
 from npgd import checks, latent
 from npgd.gauss_newton import gauss_newton_step
-from npgd.images import Images, Latents
+from npgd.images import Images, Latents, PerImage
+from npgd.progress import Bar, bar
+from npgd.sets import ENCODED, SAMPLED, Encoded, Generated, encodes, needs, samples
 
 
 class AffineSet(nn.Module):
@@ -46,13 +51,17 @@ class AffineSet(nn.Module):
         checks.finite(checks.floating(basis, "basis"), "basis")
         checks.finite(checks.floating(offset, "offset"), "offset")
         if basis.ndim != 2 or basis.shape[0] != n or not 1 <= basis.shape[1] <= n:
-            raise ValueError(f"basis has shape {tuple(basis.shape)}, expected ({n}, k), 1 ≤ k ≤ n")
+            raise ValueError(
+                f"basis must have shape ({n}, k), 1 ≤ k ≤ {n}, got {tuple(basis.shape)}"
+            )
         if tuple(offset.shape) != (n,):
-            raise ValueError(f"offset has shape {tuple(offset.shape)}, expected ({n},)")
+            raise ValueError(f"offset must have shape ({n},), got {tuple(offset.shape)}")
         orthonormal, triangle = torch.linalg.qr(basis.detach())
         diagonal = triangle.diagonal().abs()
         if float(diagonal.min()) <= n * torch.finfo(basis.dtype).eps * float(diagonal.max()):
-            raise ValueError("basis must have full column rank")
+            raise ValueError(
+                "basis must have full column rank, got columns that are linearly dependent"
+            )
         self.latent_dim = basis.shape[1]
         self.register_buffer("basis", basis.detach().clone())
         self.register_buffer("orthonormal", orthonormal)
@@ -66,7 +75,8 @@ class AffineSet(nn.Module):
     def encode(self, w: Images) -> Latents:
         """The latent of the nearest point, argmin_z ‖w − (B z + c)‖²."""
         coordinates = (self._flat(w) - self.offset) @ self.orthonormal
-        return torch.linalg.solve_triangular(self.triangle, coordinates.T, upper=True).T
+        z: Latents = torch.linalg.solve_triangular(self.triangle, coordinates.T, upper=True).T
+        return z
 
     def project(self, w: Images) -> Images:
         """The nearest point c + Q Qᵀ(w − c)."""
@@ -80,7 +90,7 @@ class AffineSet(nn.Module):
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Images:
         """n points B z + c with z ~ N(0, I), from a `generator` or a `seed` (one of the two)."""
-        generator = _generator(generator, seed)
+        generator = checks.drawing(generator, seed)
         size = (checks.integer(n, "n"), self.latent_dim)
         z = torch.randn(size, generator=generator, dtype=torch.float64, device=generator.device)
         return self.generate(z.to(self.basis))
@@ -109,7 +119,7 @@ class FiniteSet(nn.Module):
         checks.floating(points, "points")
         if points.ndim != 4 or points.shape[0] < 1:
             raise ValueError(
-                f"points has shape {tuple(points.shape)}, expected (N, channels, height, width)"
+                f"points must have shape (N, channels, height, width), got {tuple(points.shape)}"
             )
         checks.finite(points, "points")
         self.image_shape = checks.image_shape(points.shape[1:])
@@ -139,7 +149,7 @@ class FiniteSet(nn.Module):
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Images:
         """n points drawn uniformly, with replacement, from a `generator` or a `seed`."""
-        generator = _generator(generator, seed)
+        generator = checks.drawing(generator, seed)
         size = (checks.integer(n, "n"),)
         drawn = torch.randint(len(self.points), size, generator=generator, device=generator.device)
         return self.points[drawn.to(self.points.device)]
@@ -150,14 +160,21 @@ class FiniteSet(nn.Module):
             return natural
         order = torch.as_tensor(prefer, device=self.points.device)
         if order.shape != natural.shape or not torch.equal(order.sort().values, natural):
-            raise ValueError(f"prefer must list each index 0 … {len(self.points) - 1} once")
+            different = len(set(order.flatten().tolist()))
+            raise ValueError(
+                f"prefer must list each index 0 … {len(natural) - 1} once, got {different}"
+                f" different ones in shape {tuple(order.shape)}"
+            )
         return order
 
 
-class _InRange(nn.Module):
+Prior = TypeVar("Prior", bound=Generated)
+
+
+class _InRange(nn.Module, abc.ABC, Generic[Prior]):
     """What a better projection onto the range of a prior's generator takes from the prior."""
 
-    def __init__(self, prior: Any) -> None:
+    def __init__(self, prior: Prior) -> None:
         super().__init__()
         self.image_shape = latent.check_prior(prior)
         self.prior = prior
@@ -167,9 +184,9 @@ class _InRange(nn.Module):
         """G(z), the prior's own."""
         return self.prior.generate(z)
 
+    @abc.abstractmethod
     def project(self, w: Images) -> Images:
         """A point of range(G) near w."""
-        raise NotImplementedError
 
     def forward(self, w: Images) -> Images:
         return self.project(w)
@@ -177,26 +194,28 @@ class _InRange(nn.Module):
     def sample(
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None
     ) -> Images:
-        """n points of range(G), the prior's own draws."""
-        return self.prior.sample(n, generator=generator, seed=seed)
+        """n points of range(G), the prior's own draws; TypeError where it draws none."""
+        prior: object = self.prior
+        needs(prior, *SAMPLED, what="samples")
+        assert samples(prior)
+        return prior.sample(n, generator=generator, seed=seed)
 
 
-class LatentRefinement(_InRange):
+class LatentRefinement(_InRange[Encoded]):
     """A prior whose projection is refined: damped Gauss–Newton steps on ‖w − G(z)‖² from G†(w).
 
     No step raises the distance, so that the result is never farther from w than G(G†(w)). A step
-    costs about 2k passes of G. See :mod:`npgd.gauss_newton`.
+    costs about 2k passes of G. See `npgd.gauss_newton`.
 
     Args:
-        prior: has `generate(z)`, `encode(w)`, `latent_dim` and `image_shape`.
+        prior: G and G†, an `npgd.sets.Encoded`.
         steps: Gauss–Newton steps, at least 1.
         penalty: λ ≥ 0, of λ‖z‖².
     """
 
-    def __init__(self, prior: Any, steps: int = 2, penalty: float = 0.0) -> None:
+    def __init__(self, prior: Encoded, steps: int = 2, penalty: float = 0.0) -> None:
+        needs(prior, *ENCODED, what="LatentRefinement")
         super().__init__(prior)
-        if not hasattr(prior, "encode"):
-            raise TypeError(f"prior must have `encode`, {type(prior).__name__} has not")
         self.steps = checks.integer(steps, "steps")
         self.penalty = checks.number(penalty, "penalty", zero=True)
 
@@ -210,14 +229,14 @@ class LatentRefinement(_InRange):
 
     @torch.no_grad()
     def _refined(self, w: Images) -> tuple[Latents, Images]:
-        target = checks.images(w, self.image_shape, "w").flatten(1)
+        goal = checks.images(w, self.image_shape, "w").flatten(1)
         z = self.prior.encode(w)
         for _ in range(self.steps):
-            z, x = gauss_newton_step(self.prior, z, target, penalty=self.penalty)
+            z, x = gauss_newton_step(self.prior, z, goal, penalty=self.penalty)
         return z, x
 
 
-class LatentSearch(_InRange):
+class LatentSearch(_InRange[Generated]):
     """Projection onto range(G) by search: min_z ‖w − G(z)‖², Adam from several starts at once.
 
     The first start is the prior's own encoder G†(w), where it has one; the others are draws of
@@ -227,7 +246,7 @@ class LatentSearch(_InRange):
     Weights of the generator receive no gradients.
 
     Args:
-        prior: has `generate(z)`, `latent_dim`, `image_shape`, and may have `encode(w)`.
+        prior: G, an `npgd.sets.Generated`; with `encode(w)` the first start is G†(w).
         starts: number of starts per image, the encoder's among them.
         steps: Adam steps; 0 keeps the best start.
         learning_rate: of the first step, in units of z; falls to zero along a half cosine.
@@ -238,7 +257,7 @@ class LatentSearch(_InRange):
 
     def __init__(
         self,
-        prior: Any,
+        prior: Generated,
         starts: int = 8,
         steps: int = 500,
         learning_rate: float = 0.3,
@@ -266,7 +285,7 @@ class LatentSearch(_InRange):
     @torch.no_grad()
     def search(
         self, w: Images, given: Float[torch.Tensor, "extra batch k"] | None = None
-    ) -> tuple[Latents, Float[torch.Tensor, " batch"]]:
+    ) -> tuple[Latents, PerImage]:
         """The best latents (batch, k) and their squared distances ‖w − G(z)‖² (batch,).
 
         `given` adds starts of the caller's, (extra, batch, k), to those of the search.
@@ -276,15 +295,18 @@ class LatentSearch(_InRange):
         if given is not None:
             if given.ndim != 3 or tuple(given.shape[1:]) != (w.shape[0], self.latent_dim):
                 raise ValueError(
-                    f"given has shape {tuple(given.shape)}, expected"
-                    f" (extra, {w.shape[0]}, {self.latent_dim})"
+                    f"given must have shape (extra, {w.shape[0]}, {self.latent_dim}),"
+                    f" got {tuple(given.shape)}"
                 )
             starts = torch.cat([starts, given.to(starts)])
         chunk = max(1, self.rows // len(starts))
         parts = []
-        with _Bar(self.progress, math.ceil(len(w) / chunk) * self.steps) as bar:
-            for images, latents in zip(w.split(chunk), starts.split(chunk, dim=1), strict=True):
-                parts.append(self._adam(images.flatten(1), latents, bar))
+        total = math.ceil(len(w) / chunk) * self.steps
+        with bar(total, "latent search", show=self.progress and total > 0) as shown:
+            for images, latents in zip(
+                torch.split(w, chunk), torch.split(starts, chunk, dim=1), strict=True
+            ):
+                parts.append(self._adam(images.flatten(1), latents, shown))
         return torch.cat([z for z, _ in parts]), torch.cat([d for _, d in parts])
 
     def _starts(self, w: Images) -> Float[torch.Tensor, "starts batch k"]:
@@ -292,21 +314,24 @@ class LatentSearch(_InRange):
         size = (self.starts, 1, self.latent_dim)
         draws = torch.randn(size, generator=generator, dtype=torch.float64).to(w)
         starts = draws.repeat(1, len(w), 1)
-        if hasattr(self.prior, "encode"):
-            starts[0] = torch.cat([self.prior.encode(part) for part in w.split(self.rows)])
+        if encodes(self.prior):
+            starts[0] = torch.cat([self.prior.encode(part) for part in torch.split(w, self.rows)])
         return starts
 
     def _adam(
-        self, w: torch.Tensor, starts: torch.Tensor, bar: "_Bar"
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        w: Float[torch.Tensor, "batch n"],
+        starts: Float[torch.Tensor, "starts batch k"],
+        shown: Bar,
+    ) -> tuple[Latents, PerImage]:
         adam = latent.Adam.at(starts)
         best, least = starts, starts.new_full(starts.shape[:2], math.inf)
-        target = w.repeat(len(starts), 1)
+        goal = w.repeat(len(starts), 1)
         for step in range(self.steps + 1):
             last = step == self.steps
             z = adam.z
             _, residual, gradient = latent.evaluate(
-                self.prior, z.flatten(0, 1), target, _flat, rows=len(target), gradient=not last
+                self.prior, z.flatten(0, 1), goal, _flat, rows=len(goal), gradient=not last
             )
             distance = residual.square().sum(1).reshape(z.shape[:2])
             better = distance < least
@@ -316,41 +341,10 @@ class LatentSearch(_InRange):
                 break
             rate = self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
             adam = adam.step(gradient.reshape(z.shape), rate)
-            bar.advance()
+            shown.advance()
         least, winner = least.min(dim=0)
         return best[winner, torch.arange(len(w), device=w.device)], least
 
 
 def _flat(x: Images) -> Float[torch.Tensor, "batch n"]:
     return x.flatten(1)
-
-
-def _generator(generator: torch.Generator | None, seed: int | None) -> torch.Generator:
-    if (generator is None) == (seed is None):
-        raise ValueError("give one of generator and seed, not both and not neither")
-    return torch.Generator().manual_seed(seed or 0) if generator is None else generator
-
-
-class _Bar:
-    """A rich progress bar, or nothing."""
-
-    def __init__(self, shown: bool, total: int) -> None:
-        self.progress: Any = None
-        if shown and total:
-            from rich.progress import Progress
-
-            self.progress = Progress(transient=True)
-            self.task = self.progress.add_task("latent search", total=total)
-
-    def __enter__(self) -> "_Bar":
-        if self.progress:
-            self.progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.progress:
-            self.progress.stop()
-
-    def advance(self) -> None:
-        if self.progress:
-            self.progress.advance(self.task)

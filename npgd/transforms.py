@@ -4,6 +4,8 @@ Coefficients have the image's shape (batch, channels, height, width); channels a
 separately. Products with matrices of one side only, batched; nothing of size n×n.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -68,7 +70,8 @@ class Wavelet(nn.Module):
         levels: how often to halve; default as often as both sides are even: 2 for 28×28 (to 7×7),
             at most until one is 4 or less, 4 for 64×64.
 
-    Raises ValueError for a wavelet that is not orthogonal, or sides that cannot be halved so often.
+    Raises:
+        ValueError: a wavelet that is not orthogonal, or sides that cannot be halved so often.
     """
 
     def __init__(
@@ -86,7 +89,9 @@ class Wavelet(nn.Module):
         self.wavelet, self.levels = wavelet, checks.integer(levels, "levels", minimum=0)
         for level in range(self.levels):
             if not _even(height, width, level):
-                raise ValueError(f"levels: {levels}; {height}×{width} halves only {level} times")
+                raise ValueError(
+                    f"levels must be at most {level} for {height}×{width}, got {levels}"
+                )
             for name, side in (("rows", height >> level), ("columns", width >> level)):
                 self.register_buffer(f"{name}{level}", _analysis(low, high, side))
 
@@ -137,8 +142,9 @@ TRANSFORMS: dict[str, Callable[[Sequence[int]], Transform]] = {
 
 
 def _even(height: int, width: int, level: int) -> bool:
-    """Whether both sides can be halved once more after ``level`` times."""
-    return height % 2 ** (level + 1) == 0 and width % 2 ** (level + 1) == 0
+    """Whether both sides can be halved once more after `level` times."""
+    side = 2 << level
+    return height % side == 0 and width % side == 0
 
 
 def _filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
@@ -147,12 +153,16 @@ def _filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         bank = pywt.Wavelet(wavelet)
     except ValueError:
-        raise ValueError(f"wavelet: {wavelet!r} is not a discrete wavelet of PyWavelets") from None
+        raise ValueError(
+            f"wavelet must be a discrete wavelet of PyWavelets, got {wavelet!r}"
+        ) from None
     low, high = np.array(bank.dec_lo[::-1]), np.array(bank.dec_hi[::-1])
     shifts = [low[: len(low) - 2 * k] @ low[2 * k :] for k in range(len(low) // 2)]
     # "dmey", for one, calls itself orthogonal and is so to three digits.
     if not bank.orthogonal or abs(np.array(shifts) - np.eye(1, len(shifts))[0]).max() > 1e-9:
-        raise ValueError(f"wavelet: {wavelet!r} is not orthogonal; try 'haar', 'db4' or 'sym4'")
+        raise ValueError(
+            f"wavelet must be orthogonal, such as 'haar', 'db4' or 'sym4', got {wavelet!r}"
+        )
     return low, high
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 
 from npgd.data.idx import MNIST_FILES, mnist_uint8
 from npgd.data.pictures import image_archive
-from npgd.data.pixels import to_pixels
+from npgd.data.pixels import first, to_pixels
 from npgd.data.places import DataNotFoundError, data_directory
 
 IMAGE_SHAPES = {"mnist": (1, 28, 28), "celeba": (3, 64, 64), "church": (3, 64, 64)}
@@ -27,11 +27,17 @@ def celeba_uint8(
     """CelebA faces as bytes: the centred square of 108 pixels, resized to 64×64.
 
     Liu, Luo, Wang, Tang, ICCV 2015; non-commercial research only. Looked for in the data directory
-    as ``celeba64.zip`` (entries ``train/…`` and ``test/…``), else as ``img_align_celeba.zip`` or
-    the folder ``img_align_celeba``, which are split by CelebA's own partition.
+    as `celeba64.zip` (entries `train/…` and `test/…`), else as `img_align_celeba.zip` or the
+    folder `img_align_celeba`, which are split by CelebA's own partition.
 
-    Raises ``ValueError`` for an unknown split, ``DataNotFoundError`` where none is there, and as
-    :func:`image_archive`.
+    Args:
+        split: "train" or "test".
+        data_dir: the folder to look in, see `data_directory`.
+        strict: whether pictures that cannot be read are refused.
+
+    Raises:
+        ValueError: an unknown split, and as `image_archive` does.
+        DataNotFoundError: none of them is there.
     """
     _split(split)
     places = ("celeba64.zip", "img_align_celeba.zip", "img_align_celeba")
@@ -48,11 +54,18 @@ def church_uint8(
 ) -> UInt8[torch.Tensor, "n 3 64 64"]:
     """Photographs of churches as bytes, 64×64.
 
-    Looked for in the data directory as ``church64.zip`` (entries ``train/…`` and ``test/…``), else
-    as LSUN's ``church_outdoor_train_lmdb`` and ``church_outdoor_val_lmdb`` (Yu et al. 2015), whose
-    centred squares are resized; the validation set is the test split.
+    Looked for in the data directory as `church64.zip` (entries `train/…` and `test/…`), else as
+    LSUN's `church_outdoor_train_lmdb` and `church_outdoor_val_lmdb` (Yu et al. 2015), whose centred
+    squares are resized; the validation set is the test split.
 
-    Raises as :func:`celeba_uint8`.
+    Args:
+        split: "train" or "test".
+        data_dir: the folder to look in, see `data_directory`.
+        strict: whether pictures that cannot be read are refused.
+
+    Raises:
+        ValueError: an unknown split, and as `image_archive` does.
+        DataNotFoundError: none of them is there.
     """
     _split(split)
     lmdb = {"train": "church_outdoor_train_lmdb", "test": "church_outdoor_val_lmdb"}[split]
@@ -63,7 +76,7 @@ def church_uint8(
 
 def _split(split: str) -> None:
     if split not in MNIST_FILES:
-        raise ValueError(f"split: {split!r}; expected one of {', '.join(MNIST_FILES)}")
+        raise ValueError(f"split must be one of {', '.join(MNIST_FILES)}, got {split!r}")
 
 
 def _place(title: str, names: tuple[str, ...], data_dir: str | os.PathLike[str] | None) -> Path:
@@ -84,14 +97,23 @@ def dataset_uint8(
     download: bool = False,
     strict: bool = False,
 ) -> UInt8[torch.Tensor, "n c h w"]:
-    """The images of a data set ("mnist", "celeba" or "church") as bytes.
+    """The images of a data set as bytes.
 
-    Raises ``ValueError`` for an unknown name, and as the data set's own function.
+    Args:
+        name: "mnist", "celeba" or "church".
+        split: "train" or "test".
+        data_dir: the folder to look in, see `data_directory`.
+        download: whether MNIST may be downloaded; the others never are.
+        strict: whether pictures that cannot be read are refused.
+
+    Raises:
+        ValueError: an unknown name, and as the data set's own function does.
+        DataNotFoundError: it is not there.
     """
     if name == "mnist":
         return mnist_uint8(split, data_dir, download)[0]
     if name not in IMAGE_SHAPES:
-        raise ValueError(f"dataset: {name!r}; expected one of {', '.join(IMAGE_SHAPES)}")
+        raise ValueError(f"dataset must be one of {', '.join(IMAGE_SHAPES)}, got {name!r}")
     return {"celeba": celeba_uint8, "church": church_uint8}[name](split, data_dir, strict)
 
 
@@ -102,25 +124,33 @@ def dataset(
     count: int | None = None,
     download: bool = False,
 ) -> Float[torch.Tensor, "n c h w"]:
-    """The first ``count`` (default: all) images of a data set's split, pixels in [-1, 1].
+    """The first `count` (default: all) images of a data set's split, pixels in [-1, 1].
 
-    Raises as :func:`dataset_uint8`, and ``ValueError`` for a count below 1 or beyond the split.
+    Args:
+        name: "mnist", "celeba" or "church".
+        split: "train" or "test".
+        data_dir: the folder to look in, see `data_directory`.
+        count: how many.
+        download: whether MNIST may be downloaded; the others never are.
+
+    Raises:
+        ValueError: as `dataset_uint8` does, and for a count below 1 or beyond the split.
+        DataNotFoundError: it is not there.
     """
-    images = dataset_uint8(name, split, data_dir, download)
-    if count is not None and not 1 <= count <= len(images):
-        raise ValueError(f"count: {count}; {name} {split} has {len(images)} images")
-    return to_pixels(images[:count])
+    return to_pixels(
+        first(count, dataset_uint8(name, split, data_dir, download), f"{name} {split}")
+    )
 
 
 def celeba(
     split: str = "test", data_dir: str | os.PathLike[str] | None = None, count: int | None = None
 ) -> Float[torch.Tensor, "n 3 64 64"]:
-    """The first ``count`` CelebA faces of a split, pixels in [-1, 1]; see :func:`celeba_uint8`."""
+    """The first `count` CelebA faces of a split, pixels in [-1, 1]; see `celeba_uint8`."""
     return dataset("celeba", split, data_dir, count)
 
 
 def church(
     split: str = "test", data_dir: str | os.PathLike[str] | None = None, count: int | None = None
 ) -> Float[torch.Tensor, "n 3 64 64"]:
-    """The first ``count`` churches of a split, pixels in [-1, 1]; see :func:`church_uint8`."""
+    """The first `count` churches of a split, pixels in [-1, 1]; see `church_uint8`."""
     return dataset("church", split, data_dir, count)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from npgd.data.pixels import to_pixels
+from npgd.data.pixels import first, to_pixels
 from npgd.data.places import DataNotFoundError, data_directory
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -34,24 +34,27 @@ MNIST_MD5 = {
 def read_idx(path: str | os.PathLike[str]) -> UInt8[torch.Tensor, "*shape"]:
     """One gzipped or plain IDX file of unsigned bytes, in the shape its header states.
 
-    Raises ``ValueError`` for a file that is not IDX, holds another type, or is shorter or longer
-    than its header says.
+    Raises:
+        ValueError: a file that is not IDX, holds another type, or is shorter or longer than its
+            header says.
     """
     path = Path(path)
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         try:
             content = file.read()
         except (OSError, EOFError) as error:
-            raise ValueError(f"{path}: not a readable gzip file ({error})") from error
+            raise ValueError(f"{path} must be a readable gzip file, got {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise ValueError(f"{path}: not an IDX file (the first two bytes are not zero)")
+        raise ValueError(f"{path} must be an IDX file, got first bytes that are not zero")
     kind, dims = content[2], content[3]
     if kind != 0x08:
-        raise ValueError(f"{path}: IDX type 0x{kind:02x}; expected 0x08, unsigned bytes")
+        raise ValueError(f"{path} must hold unsigned bytes, IDX type 0x08, got 0x{kind:02x}")
     header = 4 + 4 * dims
     shape = struct.unpack(f">{dims}I", content[4:header]) if len(content) >= header else ()
     if len(shape) != dims or len(content) != header + int(np.prod(shape)):
-        raise ValueError(f"{path}: {len(content)} bytes, not what its header states ({shape})")
+        raise ValueError(
+            f"{path} must hold what its header states, shape {shape}, got {len(content)} bytes"
+        )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 
@@ -87,18 +90,24 @@ def mnist_uint8(
 ) -> tuple[UInt8[torch.Tensor, "n 1 28 28"], Int[torch.Tensor, " n"]]:
     """The MNIST images of a split as bytes, and their labels.
 
-    Raises ``ValueError`` for an unknown split, ``DataNotFoundError`` where the files are absent and
-    ``download`` is false.
+    Args:
+        split: "train" or "test".
+        data_dir: the folder to look in, see `data_directory`.
+        download: whether the files may be downloaded where they are absent.
+
+    Raises:
+        ValueError: an unknown split, or files that are not MNIST's.
+        DataNotFoundError: the files are absent and `download` is false.
     """
     if split not in MNIST_FILES:
-        raise ValueError(f"split: {split!r}; expected one of {', '.join(MNIST_FILES)}")
+        raise ValueError(f"split must be one of {', '.join(MNIST_FILES)}, got {split!r}")
     images_name, labels_name = MNIST_FILES[split]
     images = read_idx(_mnist_file(images_name, data_dir, download))
     labels = read_idx(_mnist_file(labels_name, data_dir, download))
     if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"MNIST {split}: images {tuple(images.shape)}, labels {tuple(labels.shape)}; "
-            "expected (n, 28, 28) and (n,)"
+            f"MNIST {split} must hold images (n, 28, 28) and labels (n,), got"
+            f" {tuple(images.shape)} and {tuple(labels.shape)}"
         )
     return images.unsqueeze(1), labels.long()
 
@@ -109,11 +118,10 @@ def mnist(
     count: int | None = None,
     download: bool = False,
 ) -> Float[torch.Tensor, "n 1 28 28"]:
-    """The first ``count`` (default: all) MNIST images of a split, pixels in [-1, 1].
+    """The first `count` (default: all) MNIST images of a split, pixels in [-1, 1].
 
-    Raises as :func:`mnist_uint8`, and ``ValueError`` for a count below 1 or beyond the split.
+    Raises:
+        ValueError: as `mnist_uint8` does, and for a count below 1 or beyond the split.
+        DataNotFoundError: as `mnist_uint8` does.
     """
-    images, _ = mnist_uint8(split, data_dir, download)
-    if count is not None and not 1 <= count <= len(images):
-        raise ValueError(f"count: {count}; MNIST {split} has {len(images)} images")
-    return to_pixels(images[:count])
+    return to_pixels(first(count, mnist_uint8(split, data_dir, download)[0], f"MNIST {split}"))

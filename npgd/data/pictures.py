@@ -46,8 +46,8 @@ def _picture(
 ) -> UInt8[np.ndarray, "c h w"]:
     """One picture as bytes: grey or RGB, cropped, resized with Lanczos' filter, which antialiases.
 
-    ``crop`` is the side of the centred square cut out first; without it, the largest centred
-    rectangle of the target's aspect ratio is kept. Raises one of ``BROKEN``.
+    `crop` is the side of the centred square cut out first; without it, the largest centred
+    rectangle of the wanted aspect ratio is kept. Raises one of `BROKEN`.
     """
     from PIL import Image, ImageOps
 
@@ -57,7 +57,7 @@ def _picture(
             picture = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    # A picture that has the target's size was cropped when it was made.
+    # A picture that has the wanted size was cropped when it was made.
     if picture.size != (width, height):
         if crop is not None:
             if min(picture.size) < crop:
@@ -71,9 +71,7 @@ def _picture(
 
 def _channels(image_shape: tuple[int, int, int]) -> None:
     if image_shape[0] not in (1, 3):
-        raise ValueError(
-            f"image_shape: {image_shape[0]} channels; pictures have 1 (grey) or 3 (RGB)"
-        )
+        raise ValueError(f"image_shape must have 1 channel (grey) or 3 (RGB), got {image_shape[0]}")
 
 
 class _Folder:
@@ -98,8 +96,9 @@ class _Folder:
 class _Zip:
     """Pictures in a zip, read where they are: nothing is unpacked.
 
-    Raises ``ValueError`` for a file that is no zip, and for one whose entries would leave the
-    folder they were unpacked into: such a zip was made to do harm.
+    Raises:
+        ValueError: a file that is no zip, or one whose entries would leave the folder they were
+            unpacked into: such a zip was made to do harm.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,16 +106,20 @@ class _Zip:
         try:
             self.zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise ValueError(f"images: {path} is not a readable zip ({error})") from error
+            raise ValueError(f"images must be a readable zip, got {path}: {error}") from error
         for entry in self.zip.infolist():
             # ZipInfo.orig_filename is what the file says, before zipfile tidies it.
             said = entry.orig_filename.replace("\\", "/")
             if said.startswith("/") or re.match("[A-Za-z]:", said) or ".." in said.split("/"):
                 self.zip.close()
-                raise ValueError(f"images: {path} has an unsafe path in it: {said!r}")
+                raise ValueError(
+                    f"images must be a zip without unsafe paths, got {said!r} in {path}"
+                )
             if stat.S_ISLNK(entry.external_attr >> 16):
                 self.zip.close()
-                raise ValueError(f"images: {path} has a symbolic link in it: {said!r}")
+                raise ValueError(
+                    f"images must be a zip without symbolic links, got {said!r} in {path}"
+                )
         self.names = [e.filename for e in self.zip.infolist() if not e.is_dir()]
 
     def state(self) -> list[Any]:
@@ -141,15 +144,15 @@ class _Lmdb:
             import lmdb
         except ImportError as error:
             raise ImportError(
-                f"images: {path} is an LMDB; reading it takes the package lmdb "
-                "(pip install npgd[lsun])"
+                f"images must be a folder or a zip unless the package lmdb is installed (pip"
+                f" install npgd[lsun]), got the LMDB {path}"
             ) from error
         self.path = path
         try:
             # readahead off and no lock: LSUN's files are read-only and larger than memory.
             self.env = lmdb.open(str(path), readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
-            raise ValueError(f"images: {path} is not a readable LMDB ({error})") from error
+            raise ValueError(f"images must be a readable LMDB, got {path}: {error}") from error
         self.transaction = self.env.begin(buffers=True)
         with self.transaction.cursor() as cursor:
             self.names = [bytes(key).hex() for key in cursor.iternext(values=False)]
@@ -173,7 +176,7 @@ def _source(path: Path) -> _Folder | _Zip | _Lmdb:
         return _Folder(path)
     if path.is_file():
         return _Zip(path)
-    raise ValueError(f"images: {path} is no folder, zip or LMDB of pictures")
+    raise ValueError(f"images must be a folder, zip or LMDB of pictures, got {path}")
 
 
 def _selected(source: _Folder | _Zip | _Lmdb, split: str | None) -> list[str]:
@@ -201,20 +204,27 @@ def image_archive(
 ) -> tuple[UInt8[torch.Tensor, "n c h w"], list[str]]:
     """A folder, zip or LMDB of pictures as bytes of one shape, sorted by name, and the names.
 
-    ``crop``: side in pixels of the centred square cut out before resizing (108 for the 178×218
-    pictures of CelebA's ``img_align_celeba``); pictures that have ``image_shape``'s size already
-    are taken as they are, and resizing antialiases (Lanczos). ``split``: only what lies in a folder
-    of that name. An LMDB's names are its keys in hexadecimal. Pictures become grey (1 channel) or
-    RGB (3), cut to the centred rectangle of the target's aspect ratio, and are otherwise taken as
-    they are: a prior of white digits on black expects such.
+    Pictures become grey (1 channel) or RGB (3), cut to the centred rectangle of the wanted aspect
+    ratio and resized with Lanczos' filter, which antialiases; those of the wanted size are taken as
+    they are. Nothing else changes: a prior of white digits on black expects such.
 
     Pictures that cannot be read, or are smaller than the crop, are skipped with one warning that
-    counts and names them; ``strict`` refuses them. With ``cache`` the bytes are kept in
-    :func:`cache_directory`, and decoded again when the source's size or time changes.
+    counts and names them.
 
-    Raises ``ValueError`` for a path that holds no pictures, a zip with unsafe paths (absolute,
-    "..", symbolic links), or, ``strict``, a picture that is skipped otherwise; ``ImportError`` for
-    an LMDB without the package lmdb.
+    Args:
+        path: of the folder, zip or LMDB; an LMDB's names are its keys in hexadecimal.
+        image_shape: (channels, height, width) of every image.
+        crop: side in pixels of the centred square cut out before resizing (108 for the 178×218
+            pictures of CelebA's `img_align_celeba`).
+        split: only what lies in a folder of that name.
+        strict: whether to refuse what is skipped otherwise.
+        cache: whether to keep the bytes in `cache_directory`, where they are read from as long as
+            the source's size and time do not change.
+
+    Raises:
+        ValueError: a path that holds no pictures, a zip with unsafe paths (absolute, "..", symbolic
+            links), or, `strict`, a picture that is skipped otherwise.
+        ImportError: an LMDB without the package lmdb.
     """
     path = Path(path).absolute()
     _channels(image_shape)
@@ -232,13 +242,14 @@ def image_archive(
     if skipped:
         told = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:10])
         more = "" if len(skipped) <= 10 else f"; and {len(skipped) - 10} more"
-        message = f"images: {len(skipped)} of {len(skipped) + len(names)} pictures in {path}"
+        count = f"{len(skipped)} of {len(skipped) + len(names)} pictures in {path}"
         if strict:
-            raise ValueError(f"{message} cannot be used ({told}{more})")
-        warnings.warn(f"{message} are skipped ({told}{more})", stacklevel=2)
+            raise ValueError(f"images must all be usable, got {count} that are not ({told}{more})")
+        warnings.warn(f"{count} are skipped ({told}{more})", stacklevel=2)
     if not names:
         where = f"{path}" if split is None else f"{split}/ of {path}"
-        raise ValueError(f"images: no picture in {where} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"images must hold pictures ({kinds}), got none in {where}")
     return images, names
 
 

@@ -13,7 +13,7 @@ class DataNotFoundError(FileNotFoundError):
 
 
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder that holds data sets: the argument, else ``$NPGD_DATA``, else the user's cache."""
+    """The folder that holds data sets: the argument, else `$NPGD_DATA`, else the user's cache."""
     if data_dir is not None:
         return Path(data_dir)
     if os.environ.get("NPGD_DATA"):
@@ -22,5 +22,5 @@ def data_directory(data_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def cache_directory() -> Path:
-    """The folder for what can be made again: ``$XDG_CACHE_HOME/npgd``, else ``~/.cache/npgd``."""
+    """The folder for what can be made again: `$XDG_CACHE_HOME/npgd`, else `~/.cache/npgd`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npgd"

@@ -1,6 +1,6 @@
 """The networks of the priors, one file an architecture.
 
-``build`` makes a network from the name and settings that a weights file carries.
+`build` makes a network from the name and settings that a weights file carries.
 """
 
 from __future__ import annotations

@@ -27,21 +27,31 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 }
 
 
-def build(architecture: str, settings: dict[str, Any]) -> nn.Module:
-    """The network of that name with those settings; ``ValueError`` names an unknown one."""
+def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
+    """A network.
+
+    Args:
+        architecture: its name in `ARCHITECTURES`.
+        settings: its arguments.
+
+    Raises:
+        ValueError: an unknown name, or settings it does not take.
+    """
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"architecture: {architecture!r} is not known; expected one of {known}")
+        raise ValueError(f"architecture must be one of {known}, got {architecture!r}")
     try:
         return ARCHITECTURES[architecture](**settings)
     except TypeError as error:
-        raise ValueError(f"settings of {architecture}: {error}") from error
+        raise ValueError(f"settings must suit {architecture}, got {settings}: {error}") from error
 
 
 def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Name and settings, for :func:`npgd.networks.build`, of a part of a training.
+    """The arguments of `build` for a part of a training.
 
-    ``part``: "generator", "discriminator" or "encoder"; ``settings``: a run's configuration.
+    Args:
+        part: "generator", "discriminator" or "encoder".
+        settings: a run's configuration.
     """
     if settings.get("architecture", "dcgan") == "sagan":
         names = {"discriminator": "SAGANDiscriminator", "encoder": "SAGANEncoder"}
@@ -62,7 +72,7 @@ def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def initialise_encoder(encoder: nn.Module, generator: torch.Generator) -> None:
-    """He's start for LeakyReLU networks without batch norm, drawn from ``generator``."""
+    """He's start for LeakyReLU networks without batch norm, drawn from `generator`."""
     with torch.no_grad():
         for part in encoder.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):
@@ -82,4 +92,5 @@ def channels_last(network: Network) -> Network:
     cores) 1.3 to 1.7 times; the shipped projector (batch 64, one core) 1.1 times in float32, 1.5
     times in float64.
     """
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # torch's own annotations know no memory format of a module.
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from npgd.images import Images, PerImage
+
 # Root mean square deviation that images on [-1, 1] are taken to have; it only sets scales.
 SPREAD = 0.5
 
@@ -27,7 +29,7 @@ def _block(before: int, after: int, change: int = 0) -> nn.Sequential:
 
 
 def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
-    """He's start for ReLU networks: weights N(0, 2/fan-in), biases 0, drawn from ``generator``."""
+    """He's start for ReLU networks: weights N(0, 2/fan-in), biases 0, drawn from `generator`."""
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
@@ -59,14 +61,9 @@ class DenoisingNetwork(nn.Module):
         self.up = nn.ModuleList([_block(4 * c, 2 * c, 1), _block(2 * c, c, 1)])
         self.last = nn.Conv2d(c, channels, 3, 1, 1)
 
-    def forward(
-        self, w: Float[torch.Tensor, "batch c h w"], sigma: float | Float[torch.Tensor, " batch"]
-    ) -> Float[torch.Tensor, "batch c h w"]:
-        if w.ndim != 4 or w.shape[1] != self.channels or w.shape[2] % 4 or w.shape[3] % 4:
-            raise ValueError(
-                f"w has shape {tuple(w.shape)}, expected (batch, {self.channels}, height, width)"
-                " with sides that are multiples of four"
-            )
+    def forward(self, w: Images, sigma: float | PerImage) -> Images:
+        """D(w, σ); ValueError for sides that are no multiples of four."""
+        _quartered(w, self.channels)
         level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device).clamp_min(1e-4)
         level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
         scale = (level.square() + SPREAD**2).rsqrt()
@@ -75,13 +72,23 @@ class DenoisingNetwork(nn.Module):
         middle = self.down[1](fine)
         h = self.up[0](self.down[2](middle)) + middle
         h = self.up[1](h) + fine
-        return (SPREAD * scale).square() * w + level * SPREAD * scale * self.last(h)
+        estimate: Images = (SPREAD * scale).square() * w + level * SPREAD * scale * self.last(h)
+        return estimate
+
+
+def _quartered(w: torch.Tensor, channels: int) -> None:
+    """Raise ValueError unless w is (batch, channels, height, width), sides multiples of four."""
+    if w.ndim != 4 or w.shape[1] != channels or w.shape[2] % 4 or w.shape[3] % 4:
+        raise ValueError(
+            f"w must have shape (batch, {channels}, height, width), sides that are multiples of"
+            f" four, got {tuple(w.shape)}"
+        )
 
 
 class ProximalNetwork(nn.Module):
     """P = decoder∘encoder, OneNet's proximal map: no noise level, no skip past the latent.
 
-    Chang et al., ICCV 2017, section 3.3. ``encode`` gives the latent (4·width channels at a quarter
+    Chang et al., ICCV 2017, section 3.3. `encode` gives the latent (4·width channels at a quarter
     of the side) that the latent classifier looks at.
     """
 
@@ -96,16 +103,16 @@ class ProximalNetwork(nn.Module):
             _block(4 * c, 2 * c, 1), _block(2 * c, c, 1), nn.Conv2d(c, channels, 3, 1, 1)
         )
 
-    def encode(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch k p q"]:
-        if w.ndim != 4 or w.shape[1] != self.channels or w.shape[2] % 4 or w.shape[3] % 4:
-            raise ValueError(
-                f"w has shape {tuple(w.shape)}, expected (batch, {self.channels}, height, width)"
-                " with sides that are multiples of four"
-            )
-        return self.encoder(w)
+    def encode(self, w: Images) -> Float[torch.Tensor, "batch k p q"]:
+        """The latent of w; ValueError for sides that are no multiples of four."""
+        _quartered(w, self.channels)
+        latent: torch.Tensor = self.encoder(w)
+        return latent
 
-    def forward(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch c h w"]:
-        return self.decoder(self.encode(w))
+    def forward(self, w: Images) -> Images:
+        """P(w)."""
+        image: Images = self.decoder(self.encode(w))
+        return image
 
 
 class NaturalnessClassifier(nn.Module):
@@ -124,5 +131,7 @@ class NaturalnessClassifier(nn.Module):
             nn.Conv2d(2 * width, 1, 3, 1, 1),
         )
 
-    def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, " batch"]:
-        return self.layers(x).mean(dim=(1, 2, 3))
+    def forward(self, x: Images) -> PerImage:
+        """The logit of each image."""
+        logit: PerImage = self.layers(x).mean(dim=(1, 2, 3))
+        return logit

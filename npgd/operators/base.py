@@ -6,6 +6,8 @@ An operator maps a batch of images (batch, channels, height, width) to a batch o
     ⟨A x, y⟩ = ⟨x, Aᵀ y⟩    for every x, y.
 """
 
+from __future__ import annotations
+
 import abc
 import math
 from collections.abc import Sequence
@@ -27,17 +29,18 @@ class LinearOperator(nn.Module, abc.ABC):
 
     A subclass writes `_forward` and `_adjoint`, both batched; the shapes are checked here.
 
-    `provenance` says where it comes from, as plain numbers and words for JSON; what designs an
-    operator fills it in, and `save_operator` keeps it.
-
     Args:
         image_shape: (channels, height, width).
         m: number of measurements, at least 1.
     """
 
+    provenance: dict[str, Any]
+    """Where it comes from, as plain numbers and words for JSON; what designs an operator fills it
+    in, and `save_operator` keeps it."""
+
     def __init__(self, image_shape: Sequence[int], m: int) -> None:
         super().__init__()
-        self.provenance: dict[str, Any] = {}
+        self.provenance = {}
         self.image_shape = checks.image_shape(image_shape)
         self.m = checks.integer(m, "m")
         self.n = math.prod(self.image_shape)
@@ -66,8 +69,8 @@ class LinearOperator(nn.Module, abc.ABC):
         """The largest singular value ‖A‖, kept until a buffer changes.
 
         In closed form where there is one. Otherwise by Lanczos iterations on A Aᵀ or Aᵀ A,
-        whichever is smaller, to the rounding of the operator's dtype, from a fixed start: the
-        same operator gives the same number, up to the order in which BLAS sums.
+        whichever is smaller, to the rounding of the operator's dtype, from a fixed first vector:
+        the same operator gives the same number, up to the order in which BLAS sums.
         """
         version = tuple((b.dtype, b.data_ptr(), b._version) for b in self.buffers())
         if self._known_norm is None or self._known_norm[0] != version:
@@ -87,16 +90,16 @@ class LinearOperator(nn.Module, abc.ABC):
                 v = self.adjoint(self(v.reshape(1, *self.image_shape)))
             return v.reshape(side).double().cpu().numpy()
 
-        start = np.random.default_rng(0).standard_normal(side)
-        image = gram(start)
+        first = np.random.default_rng(0).standard_normal(side)
+        image = gram(first)
         if not image.any():
             return 0.0
         if side == 1:
-            return math.sqrt(float(image[0] / start[0]))
+            return math.sqrt(float(image[0] / first[0]))
         tol = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps
         product = scipy.sparse.linalg.LinearOperator((side, side), matvec=gram, dtype=np.float64)
         largest = scipy.sparse.linalg.eigsh(
-            product, k=1, v0=start, tol=tol, return_eigenvectors=False
+            product, k=1, v0=first, tol=tol, return_eigenvectors=False
         )
         return math.sqrt(max(float(largest[0]), 0.0))
 
@@ -115,6 +118,10 @@ class MatrixOperator(LinearOperator):
         matrix: (m, n), torch or numpy, float32 or float64, finite; n = prod(image_shape).
             Images and measurements must have its dtype; `.to(torch.float32)` casts it.
         image_shape: (channels, height, width).
+
+    Raises:
+        TypeError: no dense float32 or float64 matrix.
+        ValueError: a shape that does not fit `image_shape`, or NaN or infinity in it.
     """
 
     matrix: Float[torch.Tensor, "m n"]
@@ -127,14 +134,17 @@ class MatrixOperator(LinearOperator):
         if not isinstance(matrix, torch.Tensor):
             raise TypeError(f"matrix must be a torch or numpy matrix, got {type(matrix).__name__}")
         if matrix.layout != torch.strided:
-            raise TypeError(f"matrix must be dense, got {matrix.layout}; give a scipy sparse one")
+            raise TypeError(
+                f"matrix must be dense, got {matrix.layout}; give a sparse one as scipy's to"
+                " npgd.as_operator"
+            )
         if matrix.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
         n = math.prod(checks.image_shape(image_shape))
         if matrix.ndim != 2 or matrix.shape[1] != n or matrix.shape[0] < 1:
             raise ValueError(
-                f"matrix has shape {tuple(matrix.shape)}, expected (m, {n}) with m at least 1"
-                f" for image_shape {tuple(image_shape)}"
+                f"matrix must have shape (m, {n}), m at least 1, for image_shape"
+                f" {tuple(image_shape)}, got {tuple(matrix.shape)}"
             )
         checks.finite(matrix, "matrix")
         super().__init__(image_shape, matrix.shape[0])
@@ -149,12 +159,12 @@ class MatrixOperator(LinearOperator):
     def _like_matrix(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
         if tensor.dtype != self.matrix.dtype:
             raise TypeError(
-                f"{name} is {tensor.dtype} but the matrix is {self.matrix.dtype};"
+                f"{name} must be {self.matrix.dtype} as the matrix is, got {tensor.dtype};"
                 f" convert one of them, for instance A.to({tensor.dtype})"
             )
         if tensor.device != self.matrix.device:
             raise ValueError(
-                f"{name} is on {tensor.device} but the matrix is on {self.matrix.device};"
+                f"{name} must be on {self.matrix.device} as the matrix is, got {tensor.device};"
                 f" move one of them, for instance A.to({str(tensor.device)!r})"
             )
         return tensor

@@ -27,6 +27,10 @@ class SubsampledDCT(LinearOperator):
         weights: (n,), not negative, at least m of them positive: one coefficient after another is
             drawn with probability ∝ its weight among those that are left; by default uniformly.
         index: (m,), the coefficients themselves, flat in channel, row, column order.
+        dtype: of the two matrices.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
     index: Int[torch.Tensor, " m"]
@@ -45,17 +49,20 @@ class SubsampledDCT(LinearOperator):
         shape = checks.image_shape(image_shape)
         n = math.prod(shape)
         if (m is None) == (index is None):
-            raise ValueError("give one of m and index, not both and not neither")
+            got = "neither" if m is None else "both"
+            raise ValueError(f"one of m and index must be given, got {got}")
         if index is None:
             index = _drawn(n, checks.integer(m, "m"), seed, weights)
         elif (
             not isinstance(index, torch.Tensor)
             or index.dtype != torch.int64
             or index.ndim != 1
-            or not 1 <= len(index) == len(index.unique())
+            or not 1 <= len(index) == len(set(index.tolist()))
             or not 0 <= int(index.min()) <= int(index.max()) < n
         ):
-            raise ValueError(f"index must be different int64 numbers from 0 to {n - 1}")
+            raise ValueError(
+                f"index must be a tensor of different int64 numbers from 0 to {n - 1}, got {index}"
+            )
         super().__init__(shape, len(index))
         self.register_buffer("index", index.detach().clone())
         self.register_buffer("vertical", _dct_matrix(shape[1]).to(dtype))
@@ -89,7 +96,7 @@ def _drawn(
     checks.finite(checks.floating(weights, "weights"), "weights")
     if tuple(weights.shape) != (n,) or float(weights.min()) < 0:
         raise ValueError(
-            f"weights must be {n} numbers, none negative; got shape {tuple(weights.shape)},"
+            f"weights must be {n} numbers, none negative, got shape {tuple(weights.shape)},"
             f" least {float(weights.min()):.4g}"
         )
     possible = int((weights > 0).sum())

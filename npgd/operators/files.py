@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save as serialise
 
 from npgd import checks
-from npgd.files import read_tensors, write_atomically
+from npgd.files import read_tensors, safetensors_path, write_atomically
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
 from npgd.operators.dct import SubsampledDCT
 from npgd.operators.pixels import Inpainting, SuperResolution
@@ -38,10 +38,10 @@ def save_operator(
         ValueError: a path that does not end in .safetensors.
     """
     if not isinstance(A, LinearOperator):
-        raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}; see as_operator")
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"path: {path}; expected a name that ends in .safetensors")
+        raise TypeError(
+            f"A must be a LinearOperator, got {type(A).__name__}; wrap it with npgd.as_operator"
+        )
+    path = safetensors_path(path)
     kept = dict(A.provenance if provenance is None else provenance)
     if isinstance(A, Gaussian) and not kept:
         kept = {"method": "gaussian", "m": A.m, "seed": A.seed}
@@ -53,7 +53,9 @@ def save_operator(
     try:
         header = json.dumps(description)
     except TypeError as error:
-        raise TypeError(f"provenance: {error}; expected plain numbers, words and lists") from error
+        raise TypeError(
+            f"provenance must be plain numbers, words and lists, got {error}"
+        ) from error
     tensors = {key: value.detach().cpu().contiguous() for key, value in A.state_dict().items()}
     write_atomically(path, serialise(tensors, {"operator": header}))
 
@@ -71,7 +73,8 @@ def _description(A: LinearOperator) -> dict[str, Any]:
         if isinstance(A, kind):
             return {"kind": kind.__name__}
     raise TypeError(
-        f"A is a {type(A).__name__}, which no tensor describes; save its matrix as a MatrixOperator"
+        f"A must be an operator that tensors describe, got {type(A).__name__}; save its matrix as a"
+        " MatrixOperator"
     )
 
 
@@ -84,19 +87,22 @@ def load_operator(
 
     In the dtype it was saved in unless `dtype` says another.
 
-    Raises FileNotFoundError where there is no such file, ValueError for a file that is none, or
-    that does not hold what its header says.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that does not hold the operator that its header describes.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: no operator file at {path}")
-    header, tensors = read_tensors(path, "operator")
+        raise FileNotFoundError(f"path must be a file that save_operator wrote, got {path}")
+    description, tensors = read_tensors(path, "operator")
     try:
-        description = json.loads(header)
         operator = _restored(description, tuple(description["image_shape"]), tensors)
         operator.provenance = description["provenance"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: does not hold the operator it names ({error})") from error
+        raise ValueError(
+            f"{path} must hold the operator that its header describes, got {type(error).__name__}:"
+            f" {error}"
+        ) from error
     return operator.to(device=device) if dtype is None else operator.to(device=device, dtype=dtype)
 
 
@@ -120,4 +126,4 @@ def _restored(
     if kind == "Whitened":
         inner = {key.removeprefix("operator."): value for key, value in tensors.items()}
         return Whitened(_restored(description["operator"], shape, inner), whitening, condition)
-    raise ValueError(f"kind {kind!r} is unknown to this version")
+    raise ValueError(f"kind must be known to this version, got {kind!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,10 @@ class Inpainting(LinearOperator):
         hole: side in pixels of the centred square that is missing from every channel (Raj, Li
             and Bresler, ICCV 2019, Section 5.2); from 0 to the shorter side of the image.
         mask: boolean, (height, width) or image_shape; True where a pixel is measured
-            (:func:`scattered_boxes` makes one).
+            (`scattered_boxes` makes one).
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
     index: torch.Tensor
@@ -38,13 +40,14 @@ class Inpainting(LinearOperator):
     ) -> None:
         shape = checks.image_shape(image_shape)
         if (hole is None) == (mask is None):
-            raise ValueError("give one of hole and mask, not both and not neither")
+            got = "neither" if hole is None else "both"
+            raise ValueError(f"one of hole and mask must be given, got {got}")
         name = "hole" if mask is None else "mask"
         measured = _without_hole(shape, hole) if mask is None else _checked_mask(shape, mask)
         index = measured.expand(shape).flatten().nonzero()[:, 0]
         if index.numel() == 0:
-            given = f"hole={hole}" if mask is None else "mask with no True entry"
-            raise ValueError(f"{name} keeps no pixel of image_shape {shape}: {given}")
+            given = hole if mask is None else "no True entry"
+            raise ValueError(f"{name} must leave a pixel of image_shape {shape}, got {given}")
         super().__init__(shape, index.numel())
         self.register_buffer("index", index)
 
@@ -66,7 +69,7 @@ class Inpainting(LinearOperator):
 def scattered_boxes(
     image_shape: Sequence[int], boxes: int, side: int, seed: int = 0
 ) -> Bool[torch.Tensor, "height width"]:
-    """A mask for :class:`Inpainting`: False in `boxes` squares of `side` pixels, True elsewhere.
+    """A mask for `Inpainting`: False in `boxes` squares of `side` pixels, True elsewhere.
 
     Their places are independent and uniform among those inside the image, so that boxes may
     overlap; the first boxes of a larger number with the same seed are the same.
@@ -88,7 +91,9 @@ def scattered_boxes(
         left = int(across * (width - side + 1))
         measured[top : top + side, left : left + side] = False
     if not measured.any():
-        raise ValueError(f"boxes: {boxes} of side {side} leave no pixel of {height}×{width}")
+        raise ValueError(
+            f"boxes must leave a pixel of {height}×{width}, got {boxes} of side {side}"
+        )
     return measured
 
 
@@ -103,14 +108,14 @@ def _without_hole(shape: checks.ImageShape, hole: int | None) -> torch.Tensor:
     return measured
 
 
-def _checked_mask(shape: checks.ImageShape, mask: Any) -> torch.Tensor:
+def _checked_mask(shape: checks.ImageShape, mask: object) -> torch.Tensor:
     if isinstance(mask, np.ndarray):
         mask = torch.from_numpy(np.ascontiguousarray(mask))
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
         kind = getattr(mask, "dtype", type(mask).__name__)
         raise TypeError(f"mask must be a boolean tensor, True where measured, got {kind}")
     if tuple(mask.shape) not in (shape, shape[1:]):
-        raise ValueError(f"mask has shape {tuple(mask.shape)}, expected {shape[1:]} or {shape}")
+        raise ValueError(f"mask must have shape {shape[1:]} or {shape}, got {tuple(mask.shape)}")
     return mask
 
 
@@ -120,13 +125,16 @@ class SuperResolution(LinearOperator):
     Args:
         image_shape: (channels, height, width); factor must divide height and width.
         factor: side of the box in pixels.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
     def __init__(self, image_shape: Sequence[int], factor: int = 2) -> None:
         channels, height, width = checks.image_shape(image_shape)
         factor = checks.integer(factor, "factor")
         if height % factor or width % factor:
-            raise ValueError(f"factor {factor} does not divide image_shape {tuple(image_shape)}")
+            raise ValueError(f"factor must divide {height} and {width}, got {factor}")
         super().__init__(image_shape, channels * (height // factor) * (width // factor))
         self.factor = factor
 

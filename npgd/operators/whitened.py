@@ -25,7 +25,8 @@ class Whitened(LinearOperator):
     recovers from measurements y of A.
     """
 
-    whitening: torch.Tensor  # (m, m), or () for a multiple of the identity
+    whitening: torch.Tensor
+    """(A Aᵀ)^(-1/2), (m, m); or () for a multiple of the identity."""
     condition: float
     """‖A‖ over the least singular value of A, which rounding errors are multiplied by."""
 
@@ -94,7 +95,9 @@ def whiten(A: LinearOperator) -> Whitened:
             times sqrt(m ε) of float64 (about 1e-7), count as zero.
     """
     if not isinstance(A, LinearOperator):
-        raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}; see as_operator")
+        raise TypeError(
+            f"A must be a LinearOperator, got {type(A).__name__}; wrap it with npgd.as_operator"
+        )
     dtype, device = A._kind()
     result: Whitened
     if isinstance(A, SuperResolution) or A.row_orthonormal:
@@ -108,8 +111,8 @@ def whiten(A: LinearOperator) -> Whitened:
         rank = int((values > least).sum())
         if rank < A.m:
             raise ValueError(
-                f"A: A Aᵀ is singular, of rank {rank} at m = {A.m}; drop measurements that the"
-                " others determine"
+                f"A must have independent rows, got rank {rank} at m = {A.m}; drop measurements"
+                " that the others determine"
             )
         condition = math.sqrt(float(values[-1] / values[0]))
         whitening = (vectors / values.sqrt()) @ vectors.T
@@ -135,5 +138,5 @@ def _gram(A: LinearOperator) -> Float[torch.Tensor, "m m"]:
         A = copy.deepcopy(A).double()
     dtype, device = A._kind()
     eye = torch.eye(A.m, dtype=dtype, device=device)
-    gram = torch.cat([A(A.adjoint(rows)).double() for rows in eye.split(256)])
+    gram = torch.cat([A(A.adjoint(rows)).double() for rows in torch.split(eye, 256)])
     return (gram + gram.T) / 2

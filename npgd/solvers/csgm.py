@@ -5,6 +5,8 @@
 The estimate is the G(z) of least measurement error ‖A G(z) − y‖² met so far, over all starts.
 """
 
+from __future__ import annotations
+
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -12,9 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from npgd import checks, latent
-from npgd.images import Images, Measurements
+from npgd.images import Images, Measurements, PerImage, squared_norm
 from npgd.latent import Adam
 from npgd.operators import LinearOperator
+from npgd.sets import Generated
 from npgd.solvers.base import Solver
 
 # The fall of the measurement error that `patience` waits for.
@@ -23,15 +26,22 @@ FALL = 0.01
 
 @dataclass(frozen=True, eq=False)
 class CSGMState:
-    """The best images with their residuals A x − y, and the searches, (restarts, batch, k)."""
+    """The best images met, and where the searches stand."""
 
     x: Images
+    """The best G(z) met so far."""
     residual: Measurements
+    """A x − y."""
     adam: Adam
+    """The latents of all restarts, (restarts, batch, k)."""
     gradient: Float[torch.Tensor, "restarts batch k"]
-    mark: Float[torch.Tensor, " batch"]
+    """Of ‖A G(z) − y‖² + λ‖z‖² at each of them."""
+    mark: PerImage
+    """The measurement error that `patience` counts from."""
     waited: Int[torch.Tensor, " batch"]
+    """Iterations since that error."""
     resting: Bool[torch.Tensor, " batch"]
+    """Whether the image rests."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,34 +64,32 @@ class CSGM(Solver[CSGMState]):
     latent of each restart and compares penalised losses; here, as in the paper's text,
     measurement errors are compared, and those of every step.
 
-    Args:
-        prior: has `generate(z)`, `latent_dim` and `image_shape`.
-        restarts: number of starts z ~ N(0, I), the same for every image, so that an image's
-            result does not depend on its batch; the first of more restarts are those of fewer.
-        learning_rate: of Adam, constant.
-        penalty: λ.
-        patience: an image also rests once this many iterations in a row have not brought its
-            measurement error ‖A x − y‖² down by 1 %; None, the default, never.
-        seed: of the starts.
-        rows: most generator rows in one pass, to bound memory.
-        max_iter: Adam steps.
-        tol: an image rests once ‖A x − y‖ ≤ tol ‖y‖; with noise of known size, its relative size
-            stops the search before it fits the noise. An image at rest costs nothing more.
-
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
 
-    prior: Any
+    prior: Generated
+    """G."""
     restarts: int = 10
+    """Number of starts z ~ N(0, I), the same for every image, so that an image's result does not
+    depend on its batch; the first of more restarts are those of fewer."""
     learning_rate: float = 0.01
+    """Of Adam, constant, in units of z."""
     penalty: float = 0.4
+    """λ."""
     _: KW_ONLY
     patience: int | None = None
+    """An image also rests once this many iterations in a row have not brought its measurement error
+    ‖A x − y‖² down by 1 %; None: never."""
     seed: int = 0
+    """Of the starts."""
     rows: int = 1024
+    """Most generator rows in one pass, to bound memory."""
     max_iter: int = 1000
+    """Adam steps."""
     tol: float = 0.0
+    """An image rests once ‖A x − y‖ ≤ tol ‖y‖; with noise of known size, its relative size stops
+    the search before it fits the noise. An image at rest costs nothing more."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,8 +103,11 @@ class CSGM(Solver[CSGMState]):
         checks.integer(self.rows, "rows")
 
     @classmethod
-    def for_64(cls, prior: Any, **changes: Any) -> "CSGM":
-        """The authors' settings for 64×64 faces: 500 iterations, 10 restarts, rate 0.1, λ 0.001."""
+    def for_64(cls, prior: Generated, **changes: Any) -> CSGM:
+        """The authors' settings for 64×64 faces: 500 iterations, 10 restarts, rate 0.1, λ 0.001.
+
+        `changes` are fields of the solver given directly.
+        """
         settings = {"max_iter": 500, "restarts": 10, "learning_rate": 0.1, "penalty": 0.001}
         return cls(prior, **{**settings, **changes})
 
@@ -105,8 +116,8 @@ class CSGM(Solver[CSGMState]):
         z = latent.starts(self.restarts, self.prior.latent_dim, self.seed, y)
         z = z[:, None].repeat(1, len(y), 1)
         x, residual, gradient = self._look(A, y, z)
-        error = residual.square().sum(1)
-        resting = error <= self.tol**2 * y.square().sum(1)
+        error = squared_norm(residual)
+        resting = error <= self.tol**2 * squared_norm(y)
         waited = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         return CSGMState(x, residual, Adam.at(z), gradient, error, waited, resting)
 
@@ -115,14 +126,14 @@ class CSGM(Solver[CSGMState]):
         going = (~state.resting).nonzero()[:, 0]
         x, residual, gradient = state.x.clone(), state.residual.clone(), state.gradient.clone()
         found, missed, gradient[:, going] = self._look(A, y[going], adam.z[:, going])
-        better = missed.square().sum(1) < residual[going].square().sum(1)
+        better = squared_norm(missed) < squared_norm(residual[going])
         x[going[better]], residual[going[better]] = found[better], missed[better]
 
-        error = residual.square().sum(1)
+        error = squared_norm(residual)
         fell = error < (1 - FALL) * state.mark
         mark = torch.where(fell, error, state.mark)
         waited = torch.where(fell, 0, state.waited + 1)
-        resting = state.resting | (error <= self.tol**2 * y.square().sum(1))
+        resting = state.resting | (error <= self.tol**2 * squared_norm(y))
         if self.patience is not None:
             resting |= waited >= self.patience
         return CSGMState(x, residual, adam, gradient, mark, waited, resting)
@@ -150,7 +161,7 @@ class CSGM(Solver[CSGMState]):
         x, residual, gradient = latent.evaluate(
             self.prior, z.flatten(0, 1), goals, A, self.penalty, self.rows
         )
-        error = residual.square().sum(1).reshape(z.shape[:2])
+        error = squared_norm(residual).reshape(z.shape[:2])
         row = torch.arange(len(y), device=y.device)
         best = error.nan_to_num(nan=torch.inf).argmin(0) * len(y) + row
         return x[best], residual[best], gradient.reshape(z.shape)

@@ -20,15 +20,17 @@ Guarantee: F is convex, and F(x_n) never rises (T alone lowers it) where λ is c
 restarts F(x_n) − F* ≤ 2L ‖x_0 − x*‖²/(n + 1)².
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from npgd import checks
-from npgd.images import Images, Measurements, squared_norm
+from npgd.images import Images, Measurements, PerImage, squared_norm
 from npgd.operators import LinearOperator
 from npgd.solvers.base import Solver
 from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
@@ -41,45 +43,57 @@ RELATIVE_PENALTY = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class LassoState:
-    """The iterate and the one before, A x − y of both, and what the step needs."""
+    """The iterate and the one before, and what the step needs."""
 
     x: Images
+    """x_n."""
     residual: Measurements
+    """A x_n − y."""
     last_x: Images
+    """x_{n−1}."""
     last_residual: Measurements
-    t: Float[torch.Tensor, " batch"]
+    """A x_{n−1} − y."""
+    t: PerImage
+    """t_n."""
     count: int
-    penalty: Float[torch.Tensor, " batch"]
-    largest: Float[torch.Tensor, " batch"]
+    """Steps done."""
+    penalty: PerImage
+    """λ at the end of the continuation."""
+    largest: PerImage
+    """λ_max, at its beginning."""
     lipschitz: float
+    """L = 2 ‖A‖²."""
     transform: Transform
+    """Ψ."""
 
 
 @dataclass(frozen=True, eq=False)
 class Lasso(Solver[LassoState]):
     """min ‖Ax − y‖² + λ‖Ψ(x − o)‖₁ by FISTA with restarts; see the module. One A and one Aᵀ a step.
 
-    Args:
-        transform: Ψ: "dct", "wavelet" (Daubechies' db4), "pixels", or an object of
-            `npgd.transforms` made for A's image shape, for instance Wavelet(shape, "haar").
-        penalty: λ, a positive number; or "auto", that is 10⁻³ λ_max for each image, where
-            λ_max = ‖2 Ψ Aᵀ(y − A o)‖_∞ is the least λ whose solution is x = o. "auto" is meant for
-            measurements without noise; with noise of standard deviation s a measurement, λ of
-            about s √(8 log n) times the norm of a column of A Ψᵀ is the usual order.
-        origin: grey value of o. −1, black, is zero where pixels are in [0, 1], as Lasso is mostly
-            used; 0 penalises Ψ x itself.
-        continuation: for this many steps λ falls geometrically from λ_max to its value, each step
-            starting where the one before ended (Hale, Yin, Zhang, SIAM J. Optim. 19(3), 2008).
-        max_iter, tol: see `Solver`.
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
     transform: str | Transform = "wavelet"
+    """Ψ: "dct", "wavelet" (Daubechies' db4), "pixels", or an object of `npgd.transforms` made for
+    A's image shape, for instance Wavelet(shape, "haar")."""
     _: KW_ONLY
     penalty: float | str = "auto"
+    """λ, a positive number; or "auto", that is 10⁻³ λ_max for each image, where
+    λ_max = ‖2 Ψ Aᵀ(y − A o)‖_∞ is the least λ whose solution is x = o. "auto" is meant for
+    measurements without noise; with noise of standard deviation s a measurement, λ of about
+    s √(8 log n) times the norm of a column of A Ψᵀ is the usual order."""
     origin: float = -1.0
+    """Grey value of o. −1, black, is zero where pixels are in [0, 1], as Lasso is mostly used;
+    0 penalises Ψ x itself."""
     continuation: int = 100
+    """For this many steps λ falls geometrically from λ_max to its value, each step going on where
+    the one before ended (Hale, Yin, Zhang, SIAM J. Optim. 19(3), 2008)."""
     max_iter: int = 300
+    """Most steps."""
     tol: float = 1e-5
+    """An image is at rest where ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖, once λ has its value."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,14 +118,14 @@ class Lasso(Solver[LassoState]):
         transform = TRANSFORMS[made](A.image_shape) if isinstance(made, str) else made
         if transform.image_shape != A.image_shape:
             raise ValueError(
-                f"transform has image_shape {transform.image_shape} but A has {A.image_shape}"
+                f"transform must have A's image_shape {A.image_shape}, got {transform.image_shape}"
             )
         if isinstance(made, str):
             transform = transform.to(y)
         checks.same_kind(y, transform, "y", "transform")
         lipschitz = 2 * A.norm() ** 2
         if lipschitz == 0:
-            raise ValueError("Lasso needs an operator other than zero")
+            raise ValueError("A must differ from zero for Lasso, got ‖A‖ = 0")
         x = y.new_full((y.shape[0], *A.image_shape), self.origin)
         residual = A(x) - y
         largest = 2 * transform(A.adjoint(residual)).abs().flatten(1).amax(1)
@@ -160,38 +174,38 @@ class Lasso(Solver[LassoState]):
         value = self._value(state, state.penalty)
         return {"penalty": state.penalty.tolist(), "lasso_objective": value.tolist()}
 
-    def _penalty_now(self, state: LassoState) -> Float[torch.Tensor, " batch"]:
+    def _penalty_now(self, state: LassoState) -> PerImage:
         """λ_max^(1−s) λ^s, s rising to 1 over the continuation; never below λ."""
         s = min(1.0, (state.count + 1) / self.continuation) if self.continuation else 1.0
         if s == 1:
             return state.penalty
         # An image that equals o has λ_max = 0, and no way to go.
-        start = torch.maximum(state.largest, state.penalty)
-        tiny = torch.finfo(start.dtype).tiny
+        first = torch.maximum(state.largest, state.penalty)
+        tiny = torch.finfo(first.dtype).tiny
         return torch.exp(
-            (1 - s) * start.clamp_min(tiny).log() + s * state.penalty.clamp_min(tiny).log()
+            (1 - s) * first.clamp_min(tiny).log() + s * state.penalty.clamp_min(tiny).log()
         )
 
     def _proximal_gradient(
         self,
         A: LinearOperator,
         state: LassoState,
-        penalty: Float[torch.Tensor, " batch"],
+        penalty: PerImage,
         z: Images,
         residual: Measurements,
-    ) -> tuple[Images, Float[torch.Tensor, " batch"]]:
+    ) -> tuple[Images, PerImage]:
         """T(z), and λ‖Ψ(T(z) − o)‖₁."""
         forward = z - (2 / state.lipschitz) * A.adjoint(residual) - self.origin
         c = state.transform(forward)
         threshold = _each(penalty / state.lipschitz, c)
         c = c - c.clamp(-threshold, threshold)
-        return self.origin + state.transform.inverse(c), penalty * c.abs().flatten(1).sum(1)
+        x: Images = self.origin + state.transform.inverse(c)
+        return x, penalty * c.abs().flatten(1).sum(1)
 
-    def _value(
-        self, state: LassoState, penalty: Float[torch.Tensor, " batch"]
-    ) -> Float[torch.Tensor, " batch"]:
+    def _value(self, state: LassoState, penalty: PerImage) -> PerImage:
         c = state.transform(state.x - self.origin)
-        return squared_norm(state.residual) + penalty * c.abs().flatten(1).sum(1)
+        value: PerImage = squared_norm(state.residual) + penalty * c.abs().flatten(1).sum(1)
+        return value
 
 
 def _each(value: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -7,26 +7,31 @@ The inner problem, n pixels, is given to a few Adam steps that start where the l
 NPGD replaces this search by one pass of a network.
 """
 
+from __future__ import annotations
+
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 
 from npgd import checks, latent
-from npgd.images import Images, Measurements
+from npgd.images import Images, Latents, Measurements
 from npgd.latent import Adam
 from npgd.operators import LinearOperator
+from npgd.sets import Generated
 from npgd.solvers.base import Solver
 
 
 @dataclass(frozen=True, eq=False)
 class PGDGANState:
-    """The iterate, its residual A x − y, and its latent."""
+    """The iterate and its latent."""
 
     x: Images
+    """x_n."""
     residual: Measurements
-    z: Float[torch.Tensor, "batch k"]
+    """A x_n − y."""
+    z: Latents
+    """z_n."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,29 +48,27 @@ class PGDGAN(Solver[PGDGANState]):
     with δ = 0). The search promises no such thing, so nothing is guaranteed of the algorithm as
     it runs: the objective may rise.
 
-    Args:
-        prior: has `generate(z)`, `latent_dim` and `image_shape`.
-        step_size: η, of the outer step.
-        inner: Adam steps per iteration.
-        learning_rate: of Adam, constant.
-        penalty: λ.
-        seed: of the first latent z ~ N(0, I), the same for every image.
-        rows: most generator rows in one pass, to bound memory.
-        max_iter, tol: see `Solver`; max_iter counts outer steps.
-
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
 
-    prior: Any
+    prior: Generated
+    """G."""
     step_size: float = 0.5
+    """η, of the outer step."""
     inner: int = 100
+    """Adam steps an iteration."""
     learning_rate: float = 0.1
+    """Of Adam, constant, in units of z."""
     penalty: float = 0.001
+    """λ."""
     _: KW_ONLY
     seed: int = 0
+    """Of the first latent z ~ N(0, I), the same for every image."""
     rows: int = 1024
+    """Most generator rows in one pass, to bound memory."""
     max_iter: int = 10
+    """Outer steps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,8 @@ images by no more than C σ_n and σ_n → 0 fast enough (Chan, Wang, Elgendy, I
 who let ρ grow as σ falls). For a trained network D, or AᵀA with a kernel, there is none.
 """
 
+from __future__ import annotations
+
 import abc
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -24,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
-from npgd.images import Images, Measurements
+from npgd.images import Images, Measurements, norm
 from npgd.operators import Inpainting, LinearOperator, MatrixOperator, SuperResolution
 from npgd.solvers.base import Solver
 
@@ -33,6 +35,9 @@ from npgd.solvers.base import Solver
 CG_STEPS = 500
 
 Solve = Callable[[Measurements], Images]
+"""r ↦ Aᵀ(A Aᵀ + ρ I)⁻¹ r."""
+Denoiser = Callable[[Images, float], Images]
+"""(w, σ) ↦ an estimate of x from w = x + noise of standard deviation σ per pixel, batched."""
 
 
 def data_step(A: LinearOperator, penalty: float, like: torch.Tensor) -> tuple[Solve, str]:
@@ -46,7 +51,10 @@ def data_step(A: LinearOperator, penalty: float, like: torch.Tensor) -> tuple[So
       AᵀA + ρ I, as Aᵀ(A Aᵀ + ρ I)⁻¹ = (AᵀA + ρ I)⁻¹ Aᵀ. Factored in float64.
     - anything else: conjugate gradients on the smaller of the two, batched, nothing stored.
 
-    `like` gives the dtype and device of the measurements.
+    Args:
+        A: the operator.
+        penalty: ρ, positive.
+        like: a tensor of the measurements' dtype and device.
     """
     if isinstance(A, Inpainting | SuperResolution) or A.row_orthonormal:
         constant = A.norm() ** 2 + penalty
@@ -59,7 +67,8 @@ def data_step(A: LinearOperator, penalty: float, like: torch.Tensor) -> tuple[So
         how = f"Cholesky factor, {len(gram)}×{len(gram)}"
 
         def inverse(b: torch.Tensor) -> torch.Tensor:
-            return torch.cholesky_solve(b.flatten(1).T, factor).T.reshape(b.shape)
+            solved: torch.Tensor = torch.cholesky_solve(b.flatten(1).T, factor)
+            return solved.T.reshape(b.shape)
     else:
         how = "conjugate gradients"
 
@@ -102,21 +111,28 @@ def conjugate_gradients(
 
 @dataclass(frozen=True, eq=False)
 class ADMMState:
-    """x, v, u after `count` iterations, and the data step of A."""
+    """Where ADMM stands, and the data step of A."""
 
     x: Images
+    """The image that fits y."""
     v: Images
+    """The image that D gave."""
     u: Images
+    """The sum of their differences."""
     count: int
+    """Iterations done."""
     solve: Solve
+    """The data step, see `data_step`."""
     how: str
+    """The way it is computed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ADMM(Solver[ADMMState]):
-    """The iteration of the module; a subclass says what D is. `penalty` is ρ."""
+    """The iteration of the module; a subclass says what D is."""
 
     penalty: float
+    """ρ."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,7 +151,9 @@ class ADMM(Solver[ADMMState]):
         w = state.x + state.u
         v = self.denoise(w, state.count)
         if v.shape != w.shape:
-            raise ValueError(f"the denoiser takes shape {tuple(w.shape)} to {tuple(v.shape)}")
+            raise ValueError(
+                f"the denoiser must keep the shape {tuple(w.shape)}, got {tuple(v.shape)}"
+            )
         u = w - v
         z = v - u
         x = z + state.solve(y - A(z))
@@ -143,10 +161,7 @@ class ADMM(Solver[ADMMState]):
 
     def at_rest(self, before: ADMMState, after: ADMMState) -> Bool[torch.Tensor, " batch"]:
         """Both residuals of ADMM are small: v as it was, and x equal to v."""
-        change, apart, size = (
-            torch.linalg.vector_norm(d.flatten(1), dim=1)
-            for d in (after.v - before.v, after.x - after.v, after.v)
-        )
+        change, apart, size = map(norm, (after.v - before.v, after.x - after.v, after.v))
         return (change <= self.tol * size) & (apart <= self.tol * size)
 
     def rest(self) -> str:
@@ -163,24 +178,24 @@ class ADMM(Solver[ADMMState]):
 class PnPADMM(ADMM):
     """ADMM with a denoiser in place of a proximal map; see the module for update and guarantee.
 
-    Args:
-        denoiser: callable (w, sigma) → image, batched: an estimate of x from w = x + noise of
-            standard deviation sigma per pixel. For instance `load_denoiser("mnist")` or
-            `WaveletShrinkage()`.
-        penalty: ρ. Small: x fits y nearly exactly, as it should without noise.
-        sigma: the noise level the denoiser is told; or (first, last): falling geometrically from
-            the first iteration to iteration `max_iter`, so that it starts by removing much.
-        max_iter, tol: see `Solver`; an image is at rest when v is, and x equals v.
-
     The defaults were chosen on 16 training digits under Gaussian A without noise, with the shipped
     network: ρ between 0.03 and 0.1 differ little, 1 is worse at m ≤ 100.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
-    denoiser: Callable[[Images, float], Images]
+    denoiser: Denoiser
+    """(w, σ) → image, batched: an estimate of x from w = x + noise of standard deviation σ per
+    pixel. For instance `load_denoiser("mnist")` or `WaveletShrinkage()`."""
     _: KW_ONLY
     penalty: float = 0.1
+    """ρ. Small: x fits y nearly exactly, as it should without noise."""
     sigma: float | tuple[float, float] = (2.0, 0.02)
+    """The noise level the denoiser is told; or (first, last): falling geometrically from the first
+    iteration to iteration `max_iter`, so that much is removed at first."""
     max_iter: int = 50
+    """Most iterations; an image is at rest when v is, and x equals v."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,4 +221,4 @@ class PnPADMM(ADMM):
         if not isinstance(self.sigma, tuple):
             return self.sigma
         first, last = self.sigma[0], self.sigma[-1]
-        return first * (last / first) ** (count / max(1, self.max_iter - 1))
+        return float(first * (last / first) ** (count / max(1, self.max_iter - 1)))

@@ -24,6 +24,8 @@ rise. What never does is the distance to any minimiser x* with its p*:
     ‖x_n − x*‖²/τ − 2 ⟨∇(x_n − x*), p_n − p*⟩ + ‖p_n − p*‖²/σ
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +33,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
-from npgd.images import Images, Measurements
+from npgd.images import Images, Measurements, PerImage, norm
 from npgd.operators import LinearOperator
 from npgd.solvers.base import Solver
 from npgd.solvers.pnp_admm import Solve, data_step
@@ -46,13 +48,18 @@ RELAXATION = 1.9  # r: about half the iterations of r = 1
 
 @dataclass(frozen=True, eq=False)
 class TotalVariationState:
-    """x_n and p_n, λ, and the data step of A."""
+    """Where the iteration stands, and the data step of A."""
 
     x: Images
+    """x_n."""
     p: Gradients
+    """p_n."""
     penalty: float
+    """λ."""
     solve: Solve
+    """The data step, see `npgd.solvers.pnp_admm.data_step`."""
     how: str
+    """The way it is computed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,20 +67,21 @@ class TotalVariation(Solver[TotalVariationState]):
     """min ‖Ax − y‖² + λ TV(x) by Chambolle and Pock's algorithm; see the module.
 
     One A and one Aᵀ a step, and for a matrix of m rows two products with an m×m factor. Where A is
-    neither a matrix nor has A Aᵀ = c I, conjugate gradients: see `data_step` in
-    :mod:`npgd.solvers.pnp_admm`.
+    neither a matrix nor has A Aᵀ = c I, conjugate gradients: see
+    `npgd.solvers.pnp_admm.data_step`.
 
-    Args:
-        penalty: λ, a positive number; or "auto", 10⁻³ ‖A‖², for measurements without noise.
-        step_size: τ, in units of pixels: how far a pixel moves in a step. Changes the way, not the
-            end.
-        max_iter, tol: see `Solver`; an image is at rest when both x and p are.
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
     penalty: float | str = "auto"
+    """λ, a positive number; or "auto", 10⁻³ ‖A‖², for measurements without noise."""
     step_size: float = 0.1
+    """τ, in units of pixels: how far a pixel moves in a step. Changes the way, not the end."""
     max_iter: int = 500
+    """Most iterations."""
     tol: float = 1e-4
+    """An image is at rest when both x and p change by no more than this, relatively."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +95,7 @@ class TotalVariation(Solver[TotalVariationState]):
     def init(self, A: LinearOperator, y: Measurements) -> TotalVariationState:
         scale = A.norm() ** 2
         if scale == 0:
-            raise ValueError("TotalVariation needs an operator other than zero")
+            raise ValueError("A must differ from zero for TotalVariation, got ‖A‖ = 0")
         auto = isinstance(self.penalty, str)
         penalty = RELATIVE_PENALTY * scale if auto else float(self.penalty)
         solve, how = data_step(A, penalty / (2 * self.step_size), y)
@@ -107,9 +115,8 @@ class TotalVariation(Solver[TotalVariationState]):
     def at_rest(
         self, before: TotalVariationState, after: TotalVariationState
     ) -> Bool[torch.Tensor, " batch"]:
-        change = torch.linalg.vector_norm((after.p - before.p).flatten(1), dim=1)
-        size = torch.linalg.vector_norm(before.p.flatten(1), dim=1)
-        return super().at_rest(before, after) & (change <= self.tol * size)
+        still = norm(after.p - before.p) <= self.tol * norm(before.p)
+        return super().at_rest(before, after) & still
 
     def rest(self) -> str:
         return f"a relative change of x and of p of at most tol = {self.tol:g}"
@@ -143,9 +150,10 @@ def gradient_adjoint(p: Gradients) -> Images:
 
 def lengths(p: Gradients) -> Float[torch.Tensor, "batch 1 1 height width"]:
     """|p_ij|, over both directions and all channels."""
-    return torch.linalg.vector_norm(p, dim=(1, 2), keepdim=True)
+    length: torch.Tensor = torch.linalg.vector_norm(p, dim=(1, 2), keepdim=True)
+    return length
 
 
-def total_variation(x: Images) -> Float[torch.Tensor, " batch"]:
+def total_variation(x: Images) -> PerImage:
     """TV(x) of each image."""
     return lengths(gradient(x)).flatten(1).sum(1)

@@ -42,11 +42,11 @@ def test_idx_files_are_checked(tmp_path):
     path.write_bytes(gzip.compress(idx(array)))
     assert data.read_idx(path).tolist() == array.tolist()
     for content, message in [
-        (gzip.compress(idx(array)[:-1]), "not what its header states"),
-        (gzip.compress(b"PNG" + idx(array)), "not an IDX file"),
-        (gzip.compress(b"\0\0\x0d\x01" + idx(array)[4:]), "IDX type 0x0d"),
-        (b"nothing gzipped", "not a readable gzip"),
-        (gzip.compress(idx(array))[:-9], "not a readable gzip"),
+        (gzip.compress(idx(array)[:-1]), "must hold what its header states"),
+        (gzip.compress(b"PNG" + idx(array)), "must be an IDX file"),
+        (gzip.compress(b"\0\0\x0d\x01" + idx(array)[4:]), "got 0x0d"),
+        (b"nothing gzipped", "must be a readable gzip"),
+        (gzip.compress(idx(array))[:-9], "must be a readable gzip"),
     ]:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
@@ -63,9 +63,9 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
 
 
 def test_count_is_checked(digits):
-    with pytest.raises(ValueError, match="count: 0"):
+    with pytest.raises(ValueError, match=r"count must be from 1 to 10000, .* got 0"):
         data.mnist("test", count=0)
-    with pytest.raises(ValueError, match="count: 10001"):
+    with pytest.raises(ValueError, match="count must be from 1 to 10000"):
         data.mnist("test", count=10_001)
 
 
@@ -80,9 +80,9 @@ def test_a_folder_of_pictures(tmp_path):
     assert torch.equal(images[1, 0], torch.from_numpy(ramp))
     assert data.image_archive(tmp_path, (3, 8, 8), cache=False)[0].shape == (2, 3, 8, 8)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="must hold pictures"):
         data.image_archive(tmp_path / "empty", (1, 28, 28), cache=False)
-    with pytest.raises(ValueError, match="channels"):
+    with pytest.raises(ValueError, match="image_shape must have 1 channel"):
         data.image_archive(tmp_path, (2, 28, 28), cache=False)
 
 
@@ -127,7 +127,7 @@ def test_a_zip_is_read_by_split_and_in_order(tmp_path):
         assert names == sorted(n for n in PICTURES if split is None or n.startswith(split))
         for name, image in zip(names, images, strict=True):
             assert np.array_equal(image.permute(1, 2, 0).numpy(), PICTURES[name])
-    with pytest.raises(ValueError, match="no picture in validation/"):
+    with pytest.raises(ValueError, match="got none in validation/"):
         data.image_archive(path, (3, 64, 64), split="validation")
 
 
@@ -180,7 +180,7 @@ def test_odd_pictures_are_skipped_by_name_or_refused(tmp_path):
         for name in ("empty.png", "cut.png", "no.jpg", "small.png: 200×20 pixels, smaller"):
             assert name in str(caught[0].message)
         assert torch.equal(images[3, 0], images[3, 2])
-        with pytest.raises(ValueError, match=r"cannot be used .*cut\.png"):
+        with pytest.raises(ValueError, match=r"must all be usable, got 4 of 8 .*cut\.png"):
             data.image_archive(path, (3, 64, 64), crop=48, strict=True)
 
 
@@ -189,7 +189,7 @@ def test_odd_pictures_are_skipped_by_name_or_refused(tmp_path):
 )
 def test_a_zip_with_unsafe_paths_is_refused(tmp_path, name):
     write_zip(tmp_path / "a.zip", {"0.png": png(PICTURES["train/0.png"]), name: b"x"})
-    with pytest.raises(ValueError, match="unsafe path"):
+    with pytest.raises(ValueError, match="without unsafe paths"):
         data.image_archive(tmp_path / "a.zip", (3, 64, 64))
 
 
@@ -198,12 +198,12 @@ def test_a_zip_with_a_symbolic_link_is_refused(tmp_path):
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(ValueError, match="symbolic link"):
+    with pytest.raises(ValueError, match="without symbolic links"):
         data.image_archive(tmp_path / "a.zip", (3, 64, 64))
     (tmp_path / "b.zip").write_bytes(b"no zip at all")
-    with pytest.raises(ValueError, match="not a readable zip"):
+    with pytest.raises(ValueError, match="must be a readable zip"):
         data.image_archive(tmp_path / "b.zip", (3, 64, 64))
-    with pytest.raises(ValueError, match="no folder, zip or LMDB"):
+    with pytest.raises(ValueError, match="must be a folder, zip or LMDB"):
         data.image_archive(tmp_path / "absent", (3, 64, 64))
 
 
@@ -255,7 +255,7 @@ def test_celeba_as_it_comes_is_split_by_its_own_partition(tmp_path):
         data.celeba("validation", tmp_path)
     with pytest.raises(data.DataNotFoundError, match=r"church64\.zip"):
         data.church("test", tmp_path)
-    with pytest.raises(ValueError, match="dataset: 'cats'"):
+    with pytest.raises(ValueError, match=r"dataset must be one of .* got 'cats'"):
         data.dataset_uint8("cats")
 
 

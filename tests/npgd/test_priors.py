@@ -1,8 +1,6 @@
 """Priors: shipped ones, a user's own, and files that are none."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -89,7 +87,7 @@ def test_samples_depend_on_the_seed_alone():
     assert torch.equal(prior.sample(3, generator=draw), prior.sample(3, seed=5))
     more = prior.sample_latents(9, seed=5)
     assert torch.equal(more[:3], prior.sample_latents(3, seed=5))
-    with pytest.raises(ValueError, match="exactly one"):
+    with pytest.raises(ValueError, match="one of generator and seed must be given, got neither"):
         prior.sample(3)
     with pytest.raises(ValueError, match="n must be"):
         prior.sample(0, seed=0)
@@ -113,9 +111,9 @@ def test_networks_that_do_not_fit_are_refused_by_name(arguments, error, message)
 
 def test_wrong_shapes_are_refused_by_name():
     prior = own_prior()
-    with pytest.raises(ValueError, match="z: shape"):
+    with pytest.raises(ValueError, match="z must have shape"):
         prior.generate(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="w has shape"):
+    with pytest.raises(ValueError, match="w must have shape"):
         prior.project(torch.zeros(2, 1, 5, 4))
 
 
@@ -133,14 +131,14 @@ def test_saved_and_loaded_again(tmp_path, half):
 
 
 def test_files_that_are_no_prior_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="neither a shipped prior"):
+    with pytest.raises(ValueError, match="name must be a shipped prior"):
         npgd.load_prior("celebb")
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(2)}, other)
-    with pytest.raises(ValueError, match="no prior"):
+    with pytest.raises(ValueError, match="must hold a prior"):
         npgd.load_prior(other)
     other.write_bytes(b"not a safetensors file")
-    with pytest.raises(ValueError, match="not a readable"):
+    with pytest.raises(ValueError, match="must be a safetensors file"):
         npgd.load_prior(other)
     with pytest.raises(ValueError, match="safetensors"):
         npgd.save_prior(shipped_kind_of_prior(), tmp_path / "x.pt", ARCHITECTURE)
@@ -152,18 +150,5 @@ def test_files_that_are_no_prior_are_refused(tmp_path):
             "encoder": {"name": "Encoder", "settings": {"latent_dim": 3, "width": 8, "hidden": 8}},
         },
     )
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="must hold the prior that its header describes"):
         npgd.load_prior(other)
-
-
-def test_import_is_light():
-    """`import npgd` pulls in neither cvxpy, sympy nor matplotlib beyond what torch itself does."""
-    script = (
-        "import sys, torch; before = set(sys.modules); import npgd;"
-        "print([m for m in ('cvxpy', 'sympy', 'matplotlib', 'analysis')"
-        " if m in sys.modules and m not in before])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"

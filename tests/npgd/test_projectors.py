@@ -6,22 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import testing
-from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+from analysis.testing import normal
+from npgd.images import inner, norm, squared_norm
+from npgd.projectors import AffineSet, FiniteSet, LatentRefinement, LatentSearch
 
 DOUBLE = torch.float64
 SHAPE = (1, 3, 4)
-
-
-def rand(*size, seed=0):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
-def affine():
-    return testing.random_affine_set(SHAPE, latent_dim=3)
-
-
-def squared(x):
-    return x.flatten(1).square().sum(1)
 
 
 def curved():
@@ -41,18 +31,18 @@ def test_affine_projection_is_the_nearest_point(w, S, seed):
     p = S.project(w)
     torch.testing.assert_close(S.generate(S.encode(w)), p, rtol=1e-6, atol=1e-6)
     along = S.sample(len(w), seed=seed) - p
-    inner = ((w - p) * along).flatten(1).sum(1)
-    assert bool((inner.abs() <= 1e-10 * (squared(w).sqrt() + 1) * (squared(along).sqrt())).all())
+    product = inner(w - p, along)
+    assert bool((product.abs() <= 1e-10 * (norm(w) + 1) * norm(along)).all())
 
 
 def test_affine_encode_inverts_generate():
-    S = affine()
-    z = rand(6, 3, seed=9)
+    S = testing.random_affine_set(SHAPE, latent_dim=3)
+    z = normal(6, 3, seed=9)
     torch.testing.assert_close(S.encode(S.generate(z)), z)
 
 
 def test_samples_follow_their_seed_and_lie_in_the_set():
-    for S in (affine(), FiniteSet(rand(7, *SHAPE))):
+    for S in (testing.random_affine_set(SHAPE, latent_dim=3), FiniteSet(normal(7, *SHAPE))):
         x = S.sample(20, seed=4)
         torch.testing.assert_close(S(x), x)
         assert torch.equal(x, S.sample(20, generator=torch.Generator().manual_seed(4)))
@@ -64,7 +54,7 @@ def test_samples_follow_their_seed_and_lie_in_the_set():
 def test_finite_projection_is_the_nearest_point(w, S):
     testing.check_projector(S, w, members=S.points)
     for i, p in enumerate(S(w)):
-        assert torch.equal(p, S.points[int(squared(S.points - w[i]).argmin())])
+        assert torch.equal(p, S.points[int(squared_norm(S.points - w[i]).argmin())])
     assert torch.equal(S(S.points), S.points)
 
 
@@ -94,14 +84,13 @@ def test_tie_tolerance_is_delta(w, S, order):
 
 
 def test_search_reaches_the_projection_onto_an_affine_set():
-    basis = torch.linalg.qr(rand(12, 3))[0] * torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE)
-    S = AffineSet(basis, rand(12, seed=1), SHAPE)
-    S_without_encoder = type("G", (), {})()
-    S_without_encoder.generate, S_without_encoder.latent_dim = S.generate, 3
-    S_without_encoder.image_shape = SHAPE
-    w = rand(4, *SHAPE, seed=2)
+    basis = torch.linalg.qr(normal(12, 3))[0] * torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE)
+    S = AffineSet(basis, normal(12, seed=1), SHAPE)
+    parts = {"generate": staticmethod(S.generate), "latent_dim": 3, "image_shape": SHAPE}
+    S_without_encoder = type("G", (), parts)()
+    w = normal(4, *SHAPE, seed=2)
     z, distance = LatentSearch(S_without_encoder, starts=3, steps=800).search(w)
-    torch.testing.assert_close(distance, squared(w - S(w)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(distance, squared_norm(w - S(w)), rtol=1e-6, atol=0)
     torch.testing.assert_close(z, S.encode(w), rtol=1e-3, atol=1e-3)
 
 
@@ -115,33 +104,33 @@ def test_search_reaches_the_projection_onto_an_affine_set():
 )
 def test_search_is_never_worse_than_its_best_start(prior, seed, starts, steps, rate):
     """Even where the learning rate is absurd; and it reports the distance of what it returns."""
-    w, given_z = 2 * rand(3, *SHAPE, seed=seed), rand(2, 3, 2, seed=seed + 1)
+    w, given_z = 2 * normal(3, *SHAPE, seed=seed), normal(2, 3, 2, seed=seed + 1)
     search = LatentSearch(prior, starts, steps, rate, seed=seed % 1000)
     z, distance = search.search(w, given_z)
-    torch.testing.assert_close(distance, squared(w - prior.generate(z)))
+    torch.testing.assert_close(distance, squared_norm(w - prior.generate(z)))
     candidates = torch.cat([given_z, search._starts(w)])
     for start in candidates:
-        assert bool((distance <= squared(w - prior.generate(start)) + 1e-9).all())
+        assert bool((distance <= squared_norm(w - prior.generate(start)) + 1e-9).all())
     assert bool((search.search(w, z[None])[1] <= distance + 1e-9).all())
 
 
 def test_search_improves_on_the_encoder():
     prior = curved()
     w = prior.sample(8, seed=1)
-    poor = squared(w - prior.project(w))
-    found = squared(w - LatentSearch(prior, starts=8, steps=300)(w))
+    poor = squared_norm(w - prior.project(w))
+    found = squared_norm(w - LatentSearch(prior, starts=8, steps=300)(w))
     assert float(found.median()) < 1e-6 < 1e-2 * float(poor.median())
 
 
 def test_search_leaves_the_generator_alone():
     prior = curved().requires_grad_(True)
-    z, distance = LatentSearch(prior, starts=2, steps=5).search(rand(2, *SHAPE))
+    z, distance = LatentSearch(prior, starts=2, steps=5).search(normal(2, *SHAPE))
     assert all(p.grad is None and p.requires_grad for p in prior.parameters())
     assert not z.requires_grad and not distance.requires_grad
 
 
 def test_search_does_not_depend_on_the_batch_nor_on_its_chunks():
-    prior, w = curved(), rand(5, *SHAPE)
+    prior, w = curved(), normal(5, *SHAPE)
     whole = LatentSearch(prior, starts=3, steps=50).search(w)
     chunked = LatentSearch(prior, starts=3, steps=50, rows=4).search(w)
     single = [LatentSearch(prior, starts=3, steps=50).search(w[i : i + 1]) for i in range(5)]
@@ -151,34 +140,55 @@ def test_search_does_not_depend_on_the_batch_nor_on_its_chunks():
     assert torch.equal(whole[0], LatentSearch(prior, starts=3, steps=50).search(w)[0])
 
 
-S, W = affine(), torch.zeros(2, *SHAPE, dtype=DOUBLE)
+def test_samples_of_a_prior_that_draws_none_are_refused_with_what_remains():
+    """LatentSearch works on G alone; what it cannot do without `sample` is said when asked."""
+    S = testing.random_affine_set(SHAPE, latent_dim=3)
+    parts = {"generate": staticmethod(S.generate), "latent_dim": 3, "image_shape": SHAPE}
+    G = type("G", (), parts)
+    search = LatentSearch(G(), starts=2, steps=1)
+    assert search.project(normal(2, *SHAPE)).shape == (2, *SHAPE)
+    with pytest.raises(TypeError, match=r"for samples, got G without `sample`; with images of"):
+        search.sample(3, seed=0)
+    with pytest.raises(TypeError, match=r"for LatentRefinement, got G without `encode`; proj"):
+        LatentRefinement(G())
+
+
+def test_a_bar_changes_nothing_of_the_search(capfd):
+    prior, w = curved(), normal(3, *SHAPE)
+    shown = LatentSearch(prior, starts=2, steps=5, progress=True).search(w)
+    hidden = LatentSearch(prior, starts=2, steps=5).search(w)
+    assert all(torch.equal(a, b) for a, b in zip(shown, hidden, strict=True))
+    assert capfd.readouterr().out == ""
+
+
+S, W = testing.random_affine_set(SHAPE, latent_dim=3), torch.zeros(2, *SHAPE, dtype=DOUBLE)
 NO_RANK = torch.ones(12, 2, dtype=DOUBLE)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "named"),
     [
-        (lambda: AffineSet(rand(11, 3), rand(12), SHAPE), ValueError, "basis has shape"),
-        (lambda: AffineSet(rand(12, 13), rand(12), SHAPE), ValueError, "basis has shape"),
-        (lambda: AffineSet(NO_RANK, rand(12), SHAPE), ValueError, "basis must have full"),
-        (lambda: AffineSet(0 * NO_RANK, rand(12), SHAPE), ValueError, "basis must have full"),
-        (lambda: AffineSet(NO_RANK / 0, rand(12), SHAPE), ValueError, "basis holds NaN"),
-        (lambda: AffineSet(rand(12, 3), rand(11), SHAPE), ValueError, "offset has shape"),
-        (lambda: S(W[0]), ValueError, "w has shape"),
+        (lambda: AffineSet(normal(11, 3), normal(12), SHAPE), ValueError, "basis must have shape"),
+        (lambda: AffineSet(normal(12, 13), normal(12), SHAPE), ValueError, "basis must have shape"),
+        (lambda: AffineSet(NO_RANK, normal(12), SHAPE), ValueError, "basis must have full"),
+        (lambda: AffineSet(0 * NO_RANK, normal(12), SHAPE), ValueError, "basis must have full"),
+        (lambda: AffineSet(NO_RANK / 0, normal(12), SHAPE), ValueError, "basis must be finite"),
+        (lambda: AffineSet(normal(12, 3), normal(11), SHAPE), ValueError, "offset must have shape"),
+        (lambda: S(W[0]), ValueError, "w must have shape"),
         (lambda: S.sample(3), ValueError, "one of generator and seed"),
-        (lambda: FiniteSet(rand(3, 12)), ValueError, "points has shape"),
-        (lambda: FiniteSet(rand(3, *SHAPE) / 0), ValueError, "points holds NaN"),
-        (lambda: FiniteSet(rand(3, *SHAPE), tie_tol=-1), ValueError, "tie_tol"),
+        (lambda: FiniteSet(normal(3, 12)), ValueError, "points must have shape"),
+        (lambda: FiniteSet(normal(3, *SHAPE) / 0), ValueError, "points must be finite"),
+        (lambda: FiniteSet(normal(3, *SHAPE), tie_tol=-1), ValueError, "tie_tol"),
         (lambda: FiniteSet(W).project(W, torch.tensor([0, 0])), ValueError, "prefer must list"),
         (lambda: FiniteSet(W).project(W, torch.tensor([0])), ValueError, "prefer must list"),
         (lambda: LatentSearch(FiniteSet(W)), TypeError, "prior must have `generate`"),
         (lambda: LatentSearch(S, starts=0), ValueError, "starts"),
         (lambda: LatentSearch(S, steps=-1), ValueError, "steps"),
         (lambda: LatentSearch(S, learning_rate=0.0), ValueError, "learning_rate"),
-        (lambda: LatentSearch(S).search(W / 0), ValueError, "w holds NaN"),
-        (lambda: LatentSearch(S).search(W, rand(1, 3, 3)), ValueError, "given has shape"),
+        (lambda: LatentSearch(S).search(W / 0), ValueError, "w must be finite"),
+        (lambda: LatentSearch(S).search(W, normal(1, 3, 3)), ValueError, "given must have shape"),
     ],
 )
-def test_door(call, error, named):
+def test_wrong_arguments_stop_at_the_door(call, error, named):
     with pytest.raises(error, match=named):
         call()

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from npgd.latent import Adam, evaluate
+from analysis.testing import normal, random_affine_set
+from npgd.images import squared_norm
 from npgd.operators import Gaussian, Inpainting
 from npgd.priors import GenerativePrior
-from npgd.projectors import AffineSet, LatentSearch
+from npgd.projectors import LatentSearch
 from npgd.solvers import CSGM, NPGD, PGDGAN, Solver, recover
 
 DOUBLE = torch.float64
@@ -20,19 +21,10 @@ SHAPE = (1, 6, 6)
 seeds = st.integers(0, 2**31)
 
 
-def rand(*size, seed=0):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
-def affine(k=3, seed=0):
-    basis = torch.linalg.qr(rand(36, k, seed=seed))[0]
-    return AffineSet(basis, rand(36, seed=seed + 1), SHAPE)
-
-
 def problem(seed=0, m=24, batch=3, k=3, noise=0.0):
-    S, A = affine(k, seed), Gaussian(SHAPE, m, seed, DOUBLE)
+    S, A = random_affine_set(SHAPE, k, seed), Gaussian(SHAPE, m, seed, DOUBLE)
     x_true = S.sample(batch, seed=seed + 3)  # not the solvers' own start
-    return A, S, x_true, A(x_true) + noise * rand(batch, m, seed=seed + 2)
+    return A, S, x_true, A(x_true) + noise * normal(batch, m, seed=seed + 2)
 
 
 class Bent(nn.Module):
@@ -51,10 +43,6 @@ def bent(seed=0, k=2):
         torch.manual_seed(seed)
         encoder = nn.Sequential(nn.Flatten(), nn.Linear(36, k))
         return GenerativePrior(Bent(k), encoder, k, SHAPE).to(DOUBLE)
-
-
-def squared(x):
-    return x.flatten(1).square().sum(1)
 
 
 def least_squares(A, S, y, penalty=0.0):
@@ -85,7 +73,7 @@ def test_csgm_descends_to_the_penalised_minimum(seed, penalty):
     expected = least_squares(A, S, y, penalty).expand(2, 3, *SHAPE)
     found = S.generate(state.adam.z.flatten(0, 1)).reshape(expected.shape)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert bool((squared(A(state.x) - y) <= squared(A(expected[0]) - y) + 1e-9).all())
+    assert bool((squared_norm(A(state.x) - y) <= squared_norm(A(expected[0]) - y) + 1e-9).all())
 
 
 @settings(deadline=None, max_examples=4)
@@ -121,17 +109,17 @@ def test_pgdgan_takes_the_step_it_states():
 @given(seed=st.integers(0, 1000), penalty=st.sampled_from([0.0, 0.1]))
 def test_csgm_never_rises(seed, penalty):
     prior, A = bent(seed), Gaussian(SHAPE, 8, seed, DOUBLE)
-    y = rand(3, 8, seed=seed)
+    y = normal(3, 8, seed=seed)
     solution = recover(
         A,
         y,
         CSGM(prior, 3, 0.3, penalty, max_iter=40),
-        x_true=rand(3, *SHAPE),
+        x_true=normal(3, *SHAPE),
         record_iterates=True,
     )
     assert bool((solution.objective[1:] <= solution.objective[:-1]).all())
     for objective, x in zip(solution.objective, solution.iterates, strict=True):
-        torch.testing.assert_close(objective, squared(A(x) - y))
+        torch.testing.assert_close(objective, squared_norm(A(x) - y))
     torch.testing.assert_close(solution.iterates[-1], solution.x)
 
 
@@ -161,7 +149,7 @@ SOLVERS = {
 @pytest.mark.parametrize("name", SOLVERS)
 def test_images_do_not_meet(name):
     prior, A = bent(), Gaussian(SHAPE, 12, 0, DOUBLE)
-    y = A(prior.sample(5, seed=2)) + 0.1 * rand(5, 12)
+    y = A(prior.sample(5, seed=2)) + 0.1 * normal(5, 12)
     solver = SOLVERS[name](prior)
     together = recover(A, y, solver)
     alone = [recover(A, y[i : i + 1], solver).x for i in range(5)]
@@ -193,7 +181,7 @@ def test_a_measurement_error_of_tol_is_rest():
     solution = recover(A, y, CSGM(S, 2, 0.05, 0.0, tol=1e-2), record_iterates=True)
     assert solution.outcomes == ("converged",) * 5 and solution.n_iter < 1000
     assert solution.status.endswith("(‖Ax − y‖ at most tol = 0.01 times ‖y‖)")
-    limit = 1e-4 * squared(y)
+    limit = 1e-4 * squared_norm(y)
     assert bool((solution.objective[-1] <= limit).all())
     # Once at rest an image stays as it is, although others go on.
     for i in range(5):
@@ -204,12 +192,12 @@ def test_a_measurement_error_of_tol_is_rest():
 def test_patience():
     """Far outside the set the measurement error levels off, and the search ends."""
     A, S, _, _ = problem()
-    y = 10 * rand(3, 24, seed=5)
+    y = 10 * normal(3, 24, seed=5)
     solution = recover(A, y, CSGM(S, 2, 0.5, 0.0, patience=20))
     assert solution.outcomes == ("converged",) * 3 and 20 <= solution.n_iter < 500
     f = solution.objective
     assert bool((f[-1] >= 0.99 * f[-21]).any())
-    best = squared(A(least_squares(A, S, y)) - y)
+    best = squared_norm(A(least_squares(A, S, y)) - y)
     assert bool((f[-1] <= 1.03 * best).all())
 
 
@@ -221,7 +209,7 @@ def test_without_stopping_every_iteration_is_done():
 
 def test_defaults_are_the_authors():
     """CSGM's penalty on digits is their 0.1 for [0, 1], four times that for [−1, 1]."""
-    S = affine()
+    S = random_affine_set(SHAPE, 3)
     csgm = CSGM(S)
     assert (csgm.max_iter, csgm.restarts, csgm.learning_rate, csgm.penalty) == (1000, 10, 0.01, 0.4)
     faces = CSGM.for_64(S, seed=3)
@@ -231,37 +219,6 @@ def test_defaults_are_the_authors():
     search = PGDGAN(S)
     assert (search.max_iter, search.inner, search.learning_rate) == (10, 100, 0.1)
     assert (search.step_size, search.penalty) == (0.5, 0.001)
-
-
-def test_adam_is_torch_adam():
-    target, z = rand(5, 4, seed=1), rand(5, 4, seed=2)
-    reference = z.clone().requires_grad_()
-    optimizer = torch.optim.Adam([reference], lr=0.1)
-    adam = Adam.at(z)
-    for _ in range(30):
-        optimizer.zero_grad()
-        (reference - target).pow(4).sum().backward()
-        optimizer.step()
-        adam = adam.step(4 * (adam.z - target) ** 3, 0.1)
-    torch.testing.assert_close(adam.z, reference.detach(), rtol=1e-10, atol=1e-10)
-
-
-def test_the_gradient_is_that_of_the_loss():
-    prior, A = bent(), Gaussian(SHAPE, 12, 0, DOUBLE)
-    z, y = rand(5, 2), rand(5, 12)
-
-    def loss(latents):
-        fit = (A(prior.generate(latents)) - y).square().sum()
-        return fit + 0.7 * latents.square().sum()
-
-    images, residuals, gradient = evaluate(prior, z, y, A, penalty=0.7, rows=2)
-    torch.testing.assert_close(images, prior.generate(z))
-    torch.testing.assert_close(residuals, A(images) - y)
-    for entry in ((0, 0), (3, 1)):
-        shift = torch.zeros_like(z)
-        shift[entry] = 1e-5
-        slope = (loss(z + shift) - loss(z - shift)) / 2e-5
-        torch.testing.assert_close(gradient[entry], slope, rtol=1e-6, atol=1e-6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,7 +256,7 @@ def test_the_clock_counts_the_solver_alone():
     assert solution.time_to(1e-9) is None
     assert solution.to_dict()["elapsed"] == solution.elapsed.tolist()
     with pytest.raises(ValueError, match="x_true"):
-        recover(A, y, NPGD(affine(), 0.5)).time_to(0.1)
+        recover(A, y, NPGD(random_affine_set(SHAPE, 3), 0.5)).time_to(0.1)
 
 
 A0, S0, X0, Y0 = problem()
@@ -329,17 +286,17 @@ def test_door(kind, settings, error, named):
         (lambda: CSGM(S0, patience=0), ValueError, "patience must be"),
         (lambda: PGDGAN(S0, step_size=0), ValueError, "step_size must be"),
         (lambda: PGDGAN(S0, inner=0), ValueError, "inner must be"),
-        (lambda: recover(A0, Y0.float(), CSGM(S0)), TypeError, "y is torch.float32"),
-        (lambda: recover(A0, Y0.float(), PGDGAN(S0)), TypeError, "y is torch.float32"),
+        (lambda: recover(A0, Y0.float(), CSGM(S0)), TypeError, "y must be torch.float64"),
+        (lambda: recover(A0, Y0.float(), PGDGAN(S0)), TypeError, "y must be torch.float64"),
         (
             lambda: recover(Gaussian((1, 4, 9), 24, 0, DOUBLE), Y0, CSGM(S0)),
             ValueError,
-            "prior has image_shape",
+            "prior must have A's image_shape",
         ),
         (
             lambda: recover(Gaussian((1, 4, 9), 24, 0, DOUBLE), Y0, PGDGAN(S0)),
             ValueError,
-            "prior has image_shape",
+            "prior must have A's image_shape",
         ),
     ],
 )
@@ -360,8 +317,8 @@ def test_cuda_follows_cpu(name):
 
 def test_search_and_csgm_agree_where_a_is_the_identity():
     """Two uses of one descent: LatentSearch is CSGM for A = I, with a rate that falls."""
-    S, A = affine(), Inpainting(SHAPE, hole=0)
-    w = rand(3, *SHAPE, seed=8)
+    S, A = random_affine_set(SHAPE, 3), Inpainting(SHAPE, hole=0)
+    w = normal(3, *SHAPE, seed=8)
     found = recover(A, A(w), CSGM(S, 2, 0.1, 0.0, max_iter=600)).x
     searched = LatentSearch(S, starts=2, steps=600)(w)
     torch.testing.assert_close(found, searched, rtol=0, atol=1e-6)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.testing import normal
 from npgd.denoisers import load_onenet, save_network
 from npgd.networks import DenoisingNetwork, ProximalNetwork
 from npgd.networks.denoiser import NaturalnessClassifier
@@ -20,10 +21,6 @@ SHAPE = (1, 8, 8)
 TINY = OneNetConfig(width=4, steps=12, batch_size=8)
 
 
-def rand(*size, seed=0):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
 @pytest.fixture(scope="module")
 def images():
     shape = (32, 1, 28, 28)
@@ -34,7 +31,7 @@ def images():
 @given(seed=st.integers(0, 2**31), penalty=st.floats(0.1, 1.0))
 def test_with_the_projection_onto_an_affine_set_the_image_is_recovered(seed, penalty):
     """P exact, the set convex, y = A x* with x* in it and m > k: the minimum is x*, f = 0."""
-    S = AffineSet(rand(64, 4, seed=seed), rand(64, seed=seed + 1), SHAPE)
+    S = AffineSet(normal(64, 4, seed=seed), normal(64, seed=seed + 1), SHAPE)
     A = Gaussian(SHAPE, 40, seed, DOUBLE)
     x_true = S.sample(3, seed=seed)
     solver = OneNet(S.project, penalty=penalty, max_iter=1000, tol=1e-10)
@@ -43,7 +40,7 @@ def test_with_the_projection_onto_an_affine_set_the_image_is_recovered(seed, pen
 
 
 def test_it_is_plug_and_play_without_a_noise_level():
-    A, y = Gaussian(SHAPE, 20, 0, DOUBLE), rand(2, 20)
+    A, y = Gaussian(SHAPE, 20, 0, DOUBLE), normal(2, 20)
     mine = recover(A, y, OneNet(torch.tanh, penalty=0.3, max_iter=9, tol=0))
     same = PnPADMM(lambda w, sigma: w.tanh(), penalty=0.3, max_iter=9, tol=0)
     torch.testing.assert_close(mine.x, recover(A, y, same).x)
@@ -123,16 +120,16 @@ def test_classifiers_learn_to_tell(images):
 def test_saved_and_loaded_by_kind(tmp_path):
     network = ProximalNetwork(4).eval()
     save_network(network, tmp_path / "p.safetensors", {"width": 4})
-    w = rand(2, 1, 8, 8)
+    w = normal(2, 1, 8, 8)
     loaded = load_onenet(tmp_path / "p.safetensors", dtype=DOUBLE)
     torch.testing.assert_close(loaded(w), network.double()(w), rtol=1e-2, atol=1e-2)
     assert network.encode(w).shape == (2, 16, 2, 2)
     assert NaturalnessClassifier(16, 4).double()(network.encode(w)).shape == (2,)
     save_network(DenoisingNetwork(4), tmp_path / "d.safetensors", {"width": 4})
-    with pytest.raises(ValueError, match="no onenet"):
+    with pytest.raises(ValueError, match="must hold an onenet"):
         load_onenet(tmp_path / "d.safetensors")
     with pytest.raises(ValueError, match="multiples of four"):
-        network(rand(1, 1, 10, 8))
+        network(normal(1, 1, 10, 8))
 
 
 def test_the_shipped_map_cleans_perturbed_digits(digits):
@@ -151,7 +148,7 @@ def test_digits_come_back_from_few_measurements(digits):
     ("arguments", "error", "message"),
     [
         ({"proximal": 3}, TypeError, "proximal must be callable"),
-        ({"proximal": "fourier"}, ValueError, "neither a shipped onenet"),
+        ({"proximal": "fourier"}, ValueError, "name must be a shipped onenet"),
         ({"proximal": torch.tanh, "penalty": -1.0}, ValueError, "penalty"),
     ],
 )

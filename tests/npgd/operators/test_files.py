@@ -1,0 +1,87 @@
+"""What is loaded is what was saved; what is no operator is refused."""
+
+import pytest
+import scipy.sparse
+import torch
+from safetensors.torch import save_file
+
+from analysis.testing import normal
+from npgd.operators import (
+    Gaussian,
+    Inpainting,
+    MatrixOperator,
+    SubsampledDCT,
+    SuperResolution,
+    as_operator,
+    load_operator,
+    save_operator,
+    whiten,
+)
+
+DOUBLE = torch.float64
+S = (1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gaussian(S, 5, seed=2),
+        lambda: MatrixOperator(normal(3, 16), S),
+        lambda: Inpainting(S, mask=normal(4, 4) > 0),
+        lambda: SuperResolution(S, 2),
+        lambda: SubsampledDCT(S, 7, seed=1),
+        lambda: whiten(Gaussian(S, 5)),
+        lambda: whiten(SuperResolution(S, 2)).double(),
+        lambda: whiten(Inpainting(S, hole=2)).double(),
+    ],
+)
+def test_what_is_loaded_is_what_was_saved(make, tmp_path):
+    A, path = make(), tmp_path / "A.safetensors"
+    save_operator(A, path, {"method": "by hand", "numbers": [1, 2.5]})
+    B = load_operator(path)
+    assert B.provenance["method"] == "by hand" and B.provenance["numbers"] == [1, 2.5]
+    assert B.provenance["npgd"]
+    x, y = normal(2, *S).to(A._kind()[0]), normal(2, A.m).to(A._kind()[0])
+    assert torch.equal(A(x), B(x)) and torch.equal(A.adjoint(y), B.adjoint(y))
+    assert A.row_orthonormal == B.row_orthonormal and A.norm() == B.norm()
+    assert load_operator(path, torch.float64)(x.double()).dtype == DOUBLE
+    assert [p.name for p in tmp_path.iterdir()] == ["A.safetensors"]
+    if hasattr(A, "whiten"):
+        assert torch.equal(A.whiten(y), B.whiten(y))
+
+
+def test_a_saved_operator_keeps_its_own_provenance(tmp_path):
+    save_operator(Gaussian(S, 5, seed=2), tmp_path / "g.safetensors")
+    assert load_operator(tmp_path / "g.safetensors").provenance["seed"] == 2
+    save_operator(load_operator(tmp_path / "g.safetensors"), tmp_path / "h.safetensors")
+    assert load_operator(tmp_path / "h.safetensors").provenance["method"] == "gaussian"
+
+
+def test_files_that_hold_no_operator_are_refused(tmp_path):
+    path = tmp_path / "A.safetensors"
+    with pytest.raises(FileNotFoundError, match="path must be a file"):
+        load_operator(path)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="must be a safetensors file"):
+        load_operator(path)
+    save_file({"matrix": normal(3, 16)}, path)
+    with pytest.raises(ValueError, match="must hold an operator"):
+        load_operator(path)
+    for header, message in (
+        ("{", "must describe its operator in JSON"),
+        ("[1]", "must describe its operator by names and values, got list"),
+        ('{"kind": "Fourier", "image_shape": [1, 4, 4]}', "got ValueError: kind must be known"),
+        ('{"kind": "Inpainting"}', "that its header describes, got KeyError: 'image_shape'"),
+    ):
+        save_file({"matrix": normal(3, 16)}, path, {"operator": header})
+        with pytest.raises(ValueError, match=message):
+            load_operator(path)
+    with pytest.raises(ValueError, match=r"end in \.safetensors"):
+        save_operator(Gaussian(S, 3), tmp_path / "A.pt")
+    foreign = scipy.sparse.csr_array(normal(3, 16).numpy())
+    with pytest.raises(TypeError, match="got _ArrayOperator; save its matrix"):
+        save_operator(as_operator(foreign, S), path)
+    with pytest.raises(TypeError, match="provenance"):
+        save_operator(Gaussian(S, 3), path, {"prior": object()})
+    with pytest.raises(TypeError, match="A must be a LinearOperator"):
+        save_operator(normal(3, 16), path)
