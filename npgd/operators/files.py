@@ -120,10 +120,11 @@ def _restored(
         return SuperResolution(shape, description["factor"])
     if kind == "SubsampledDCT":
         return SubsampledDCT(shape, index=tensors["index"], dtype=tensors["vertical"].dtype)
-    condition, whitening = description["condition"], tensors["whitening"]
     if kind == "WhitenedMatrix":
-        return WhitenedMatrix(tensors["matrix"], shape, whitening, condition)
+        matrix, whitening = tensors["matrix"], tensors["whitening"]
+        return WhitenedMatrix(matrix, shape, whitening, description["condition"])
     if kind == "Whitened":
         inner = {key.removeprefix("operator."): value for key, value in tensors.items()}
-        return Whitened(_restored(description["operator"], shape, inner), whitening, condition)
+        operator = _restored(description["operator"], shape, inner)
+        return Whitened(operator, tensors["whitening"], description["condition"])
     raise ValueError(f"kind must be known to this version, got {kind!r}")

@@ -81,7 +81,5 @@ def test_a_file_that_is_none_of_its_kind_is_refused(kind, tmp_path):
 def test_weights_that_do_not_fit_what_the_header_describes_are_refused(tmp_path):
     path = tmp_path / "a.safetensors"
     cards.save(nn.Linear(3, 2), path, "denoiser", {"in": 4, "out": 2})
-    with pytest.raises(
-        ValueError, match=r"(?s)header describes, got RuntimeError: .*size"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)header describes, got RuntimeError: .*size"):
         load(path)

@@ -13,7 +13,7 @@ from analysis.testing import normal, random_affine_set
 from npgd.images import squared_norm
 from npgd.operators import Gaussian, Inpainting
 from npgd.priors import GenerativePrior
-from npgd.projectors import LatentSearch
+from npgd.projectors import AffineSet, LatentSearch
 from npgd.solvers import CSGM, NPGD, PGDGAN, Solver, recover
 
 DOUBLE = torch.float64
@@ -22,7 +22,9 @@ seeds = st.integers(0, 2**31)
 
 
 def problem(seed=0, m=24, batch=3, k=3, noise=0.0):
-    S, A = random_affine_set(SHAPE, k, seed), Gaussian(SHAPE, m, seed, DOUBLE)
+    S = random_affine_set(SHAPE, k, seed)
+    S = AffineSet(S.orthonormal, S.offset, SHAPE)  # Adam's steps feel the basis
+    A = Gaussian(SHAPE, m, seed, DOUBLE)
     x_true = S.sample(batch, seed=seed + 3)  # not the solvers' own start
     return A, S, x_true, A(x_true) + noise * normal(batch, m, seed=seed + 2)
 
