@@ -22,8 +22,8 @@ seeds = st.integers(0, 2**31)
 
 
 def problem(seed=0, m=24, batch=3, k=3, noise=0.0):
-    S = random_affine_set(SHAPE, k, seed)
-    S = AffineSet(S.orthonormal, S.offset, SHAPE)  # Adam's steps feel the basis
+    basis = torch.linalg.qr(normal(36, k, seed=seed))[0]  # orthonormal: Adam's steps feel it
+    S = AffineSet(basis, normal(36, seed=seed + 1), SHAPE)
     A = Gaussian(SHAPE, m, seed, DOUBLE)
     x_true = S.sample(batch, seed=seed + 3)  # not the solvers' own start
     return A, S, x_true, A(x_true) + noise * normal(batch, m, seed=seed + 2)
