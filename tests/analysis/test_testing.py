@@ -466,7 +466,7 @@ def test_members_must_stay_where_they_are():
     [
         (lambda w: testing.check_projector(3, w), TypeError, "project must be callable"),
         (lambda w: testing.check_projector(abs, w[:1]), ValueError, "batch at least 2"),
-        (lambda w: testing.check_projector(abs, w[0]), ValueError, "points must have shape"),
+        (lambda w: testing.check_projector(abs, w[0]), ValueError, "points has shape"),
         (lambda w: testing.check_projector(abs, w / 0), ValueError, "points must be finite"),
         (lambda w: testing.check_projector(abs, w, delta=-1), ValueError, "delta"),
         (lambda w: testing.check_projector(abs, w, probes=-1), ValueError, "probes"),
