@@ -53,7 +53,7 @@ class Adam:
 def evaluate(
     prior: Generated,
     z: Latents,
-    target: Residuals,
+    goal: Residuals,
     measure: Callable[[Images], Residuals],
     penalty: float = 0.0,
     rows: int = 1024,
@@ -66,18 +66,18 @@ def evaluate(
     Args:
         prior: G, by `generate(z)`.
         z: latents, one a row.
-        target: t, one a row.
+        goal: t, one a row.
         measure: M, for instance an operator A.
         penalty: λ.
         rows: most generator rows in one pass; more rows take more passes, not more memory.
         gradient: False saves the backward pass, and returns zeros in its place.
     """
     images, residuals, gradients = [], [], []
-    for part, goal in zip(torch.split(z, rows), torch.split(target, rows), strict=True):
+    for part, wanted in zip(torch.split(z, rows), torch.split(goal, rows), strict=True):
         with torch.set_grad_enabled(gradient):
             free = part.detach().requires_grad_(gradient)
             image = prior.generate(free)
-            residual = measure(image) - goal
+            residual = measure(image) - wanted
             fit = residual.square().sum()
         images.append(image.detach())
         residuals.append(residual.detach())

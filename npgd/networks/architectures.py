@@ -72,7 +72,7 @@ def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def initialise_encoder(encoder: nn.Module, generator: torch.Generator) -> None:
-    """He's start for LeakyReLU networks without batch norm, drawn from `generator`."""
+    """He's initial weights for LeakyReLU networks without batch norm, drawn from `generator`."""
     with torch.no_grad():
         for part in encoder.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear)):

@@ -29,7 +29,7 @@ def _block(before: int, after: int, change: int = 0) -> nn.Sequential:
 
 
 def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
-    """He's start for ReLU networks: weights N(0, 2/fan-in), biases 0, drawn from `generator`."""
+    """He's initial weights for ReLU networks: N(0, 2/fan-in), biases 0, drawn from `generator`."""
     with torch.no_grad():
         for part in network.modules():
             if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):

@@ -115,7 +115,7 @@ class CSGM(Solver[CSGMState]):
         latent.check_fit(self.prior, A, y)
         z = latent.starts(self.restarts, self.prior.latent_dim, self.seed, y)
         z = z[:, None].repeat(1, len(y), 1)
-        x, residual, gradient = self._look(A, y, z)
+        x, residual, gradient = self._best(A, y, z)
         error = squared_norm(residual)
         resting = error <= self.tol**2 * squared_norm(y)
         waited = torch.zeros(len(y), dtype=torch.int64, device=y.device)
@@ -125,7 +125,7 @@ class CSGM(Solver[CSGMState]):
         adam = state.adam.step(state.gradient, self.learning_rate)
         going = (~state.resting).nonzero()[:, 0]
         x, residual, gradient = state.x.clone(), state.residual.clone(), state.gradient.clone()
-        found, missed, gradient[:, going] = self._look(A, y[going], adam.z[:, going])
+        found, missed, gradient[:, going] = self._best(A, y[going], adam.z[:, going])
         better = squared_norm(missed) < squared_norm(residual[going])
         x[going[better]], residual[going[better]] = found[better], missed[better]
 
@@ -153,7 +153,7 @@ class CSGM(Solver[CSGMState]):
     def advice(self, state: CSGMState) -> str:
         return f"try a smaller learning_rate (it was {self.learning_rate:g})"
 
-    def _look(
+    def _best(
         self, A: LinearOperator, y: Measurements, z: Float[torch.Tensor, "restarts batch k"]
     ) -> tuple[Images, Measurements, Float[torch.Tensor, "restarts batch k"]]:
         """For every image the best of its restarts, image and residual; and all gradients."""

@@ -62,7 +62,7 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
     assert data.data_directory() == tmp_path
 
 
-def test_count_is_checked(digits):
+def test_a_count_beyond_the_split_is_refused(digits):
     with pytest.raises(ValueError, match=r"count must be from 1 to 10000, .* got 0"):
         data.mnist("test", count=0)
     with pytest.raises(ValueError, match="count must be from 1 to 10000"):
@@ -230,7 +230,7 @@ def test_the_cache_is_used_until_the_source_changes(tmp_path, cache, monkeypatch
         assert len(data.image_archive(path, (3, 64, 64))[0]) == 2
 
 
-def test_lsun_s_lmdb(tmp_path):
+def test_an_lmdb_is_read_as_lsun_ships_it(tmp_path):
     lmdb = pytest.importorskip("lmdb", reason="the optional dependency lmdb is not installed")
     pictures = {b"\x01key": noise(0, 64, 64, 3), b"\xffkey": noise(1, 64, 64, 3)}
     place = str(tmp_path / "church_outdoor_val_lmdb")

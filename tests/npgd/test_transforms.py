@@ -28,7 +28,7 @@ def test_bases_are_orthonormal(shape, wavelet):
     assert torch.equal(a, kept)
 
 
-def test_dct_is_scipys():
+def test_the_dct_is_scipys():
     x = normal(2, 3, 6, 10)
     expected = scipy.fft.dctn(x.numpy(), axes=(2, 3), norm="ortho")
     np.testing.assert_allclose(DCT((3, 6, 10))(x).numpy(), expected, atol=1e-13)

@@ -109,7 +109,7 @@ def test_pgdgan_takes_the_step_it_states():
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 1000), penalty=st.sampled_from([0.0, 0.1]))
-def test_csgm_never_rises(seed, penalty):
+def test_the_objective_of_csgm_never_rises(seed, penalty):
     prior, A = bent(seed), Gaussian(SHAPE, 8, seed, DOUBLE)
     y = normal(3, 8, seed=seed)
     solution = recover(
@@ -125,7 +125,7 @@ def test_csgm_never_rises(seed, penalty):
     torch.testing.assert_close(solution.iterates[-1], solution.x)
 
 
-def test_restarts_help():
+def test_more_restarts_are_no_worse_and_help_on_a_bent_set():
     """More restarts begin with the fewer, so the best is no worse; on a bent set it is better."""
     prior, A = bent(), Gaussian(SHAPE, 8, 0, DOUBLE)
     y = A(prior.sample(6, seed=1))
@@ -162,7 +162,7 @@ def test_images_do_not_meet(name):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_the_seed_decides(name):
+def test_the_seed_decides_the_result(name):
     prior, A = bent(), Gaussian(SHAPE, 12, 0, DOUBLE)
     y = A(prior.sample(2, seed=2))
     first, second, other = (recover(A, y, SOLVERS[name](prior, seed=s)).x for s in (4, 4, 5))
@@ -191,7 +191,7 @@ def test_a_measurement_error_of_tol_is_rest():
         assert bool((solution.iterates[first:, i] == solution.x[i]).all())
 
 
-def test_patience():
+def test_a_search_ends_where_the_error_levels_off():
     """Far outside the set the measurement error levels off, and the search ends."""
     A, S, _, _ = problem()
     y = 10 * normal(3, 24, seed=5)
@@ -276,7 +276,7 @@ A0, S0, X0, Y0 = problem()
         ({"max_iter": 0}, ValueError, "max_iter must be"),
     ],
 )
-def test_door(kind, settings, error, named):
+def test_wrong_settings_of_either_stop_at_the_door(kind, settings, error, named):
     with pytest.raises(error, match=named):
         kind(**{"prior": S0, **settings})
 
@@ -302,7 +302,7 @@ def test_door(kind, settings, error, named):
         ),
     ],
 )
-def test_door_of_one(call, error, named):
+def test_wrong_arguments_stop_at_the_door(call, error, named):
     with pytest.raises(error, match=named):
         call()
 

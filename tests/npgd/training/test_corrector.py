@@ -109,7 +109,9 @@ def test_a_run_is_not_resumed_for_other_networks(tmp_path):
 
 def test_what_does_not_fit_is_named():
     g, e, _ = networks()
-    with pytest.raises(ValueError, match="corrections must be 0 for a prior without corrector, got 1"):
+    with pytest.raises(
+        ValueError, match="corrections must be 0 for a prior without corrector, got 1"
+    ):
         GenerativePrior(g, e, 6, (1, 28, 28), corrections=1)
     with pytest.raises(TypeError, match="corrector"):
         GenerativePrior(g, e, 6, (1, 28, 28), corrector=lambda w, z, g: z, corrections=1)
