@@ -245,7 +245,7 @@ def test_the_end_satisfies_the_conditions_of_optimality(seed):
 
 @settings(max_examples=5)
 @given(seed=seeds, scale=st.floats(0.2, 5.0), shift=st.floats(-2, 2))
-def test_the_solution_follows_shifts_scales_and_turns_of_the_image(seed, scale, shift):
+def test_the_solution_follows_what_the_image_is_shifted_scaled_or_transposed_by(seed, scale, shift):
     """Transposed, channels permuted, scaled together with λ, shifted: so is what is found.
 
     Scaled and shifted, in what all minimisers share, Ax and TV(x): there may be many (a missing
