@@ -6,7 +6,7 @@
 
 NPGD: Raj, Li, Bresler, "GAN-based projector for faster recovery with convergence guarantees in
 linear inverse problems", ICCV 2019. What the theory assumes and predicts is measured by
-`analysis`, which this package never imports.
+:mod:`analysis`, which this package never imports.
 """
 
 from npgd.denoisers import WaveletShrinkage, load_denoiser, load_onenet

@@ -109,9 +109,11 @@ def test_train_then_recover_with_what_was_trained(tmp_path, monkeypatch):
     """The two training commands, on a small data set of their own, end in a usable prior."""
     import torch
 
+    from npgd import data
+
     shape = (32, 1, 28, 28)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    monkeypatch.setattr("npgd.data.datasets.mnist_uint8", lambda *a: (images, torch.zeros(32)))
+    monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     g, p = tmp_path / "g", tmp_path / "p"
     common = ["--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8]
     done = run("train", "generator", "--output", g, *common)
@@ -134,9 +136,10 @@ def test_train_a_colour_prior(tmp_path, monkeypatch):
     import torch
 
     import npgd
+    from npgd import data
 
     images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
-    monkeypatch.setattr("npgd.data.datasets.church_uint8", lambda *a: images)
+    monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     g, p, c = (tmp_path / name for name in "gpc")
     chosen = ["--dataset", "church", "--precision", "bfloat16"]
     done = run("train", "generator", "--output", g, *chosen, "--architecture", "sagan",
