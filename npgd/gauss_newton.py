@@ -13,12 +13,13 @@ about as much as 2k passes of G. This is what NPGD does without; it pays for its
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import torch
 from jaxtyping import Float
 
+from npgd.images import Images, Latents, Measurements
 from npgd.operators import LinearOperator
+from npgd.sets import Generated
 
 DAMPINGS = (0.0, 1e-2, 1e-1, 1.0, 10.0)  # μ
 ROWS = 4096  # Jacobian columns held at a time, to bound memory
@@ -28,7 +29,7 @@ forward_mode = threading.Lock()
 
 
 def jacobian(
-    prior: Any, z: Float[torch.Tensor, "count k"]
+    prior: Generated, z: Float[torch.Tensor, "count k"]
 ) -> Float[torch.Tensor, "count k channels height width"]:
     """The columns ∂G/∂z_j at every z, by forward mode for the whole batch at once.
 
@@ -38,8 +39,9 @@ def jacobian(
     """
     directions = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
-    def along(direction: torch.Tensor) -> torch.Tensor:
-        return torch.func.jvp(prior.generate, (z,), (direction.expand_as(z),))[1]
+    def along(direction: torch.Tensor) -> Images:
+        image: Images = torch.func.jvp(prior.generate, (z,), (direction.expand_as(z),))[1]
+        return image
 
     with forward_mode, torch.no_grad():
         try:
@@ -51,16 +53,16 @@ def jacobian(
 
 @torch.no_grad()
 def gauss_newton_step(
-    prior: Any,
-    z: Float[torch.Tensor, "batch k"],
-    y: Float[torch.Tensor, "batch m"],
+    prior: Generated,
+    z: Latents,
+    y: Measurements,
     A: LinearOperator | None = None,
     penalty: float = 0.0,
-) -> tuple[Float[torch.Tensor, "batch k"], Float[torch.Tensor, "batch channels height width"]]:
+) -> tuple[Latents, Images]:
     """One step from z, and its image G(z).
 
     Args:
-        prior: has `generate(z)`.
+        prior: G.
         z: where to step from.
         y: measurements; without A, images as rows of pixels.
         A: the operator; None is the identity, for the projection min_z ‖w − G(z)‖².
@@ -69,14 +71,14 @@ def gauss_newton_step(
     size = max(1, ROWS // z.shape[1])
     parts = [
         _step(prior, latents, targets, A, penalty)
-        for latents, targets in zip(z.split(size), y.split(size), strict=True)
+        for latents, targets in zip(torch.split(z, size), torch.split(y, size), strict=True)
     ]
     return torch.cat([z for z, _ in parts]), torch.cat([x for _, x in parts])
 
 
 def _step(
-    prior: Any, z: torch.Tensor, y: torch.Tensor, A: LinearOperator | None, penalty: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    prior: Generated, z: Latents, y: Measurements, A: LinearOperator | None, penalty: float
+) -> tuple[Latents, Images]:
     batch, k = z.shape
 
     def measured(images: torch.Tensor) -> torch.Tensor:
@@ -96,8 +98,8 @@ def _step(
 
     candidates = torch.cat([z[None], z + steps.to(z.dtype)])
     tried = prior.generate(candidates[1:].flatten(0, 1))
-    images = torch.cat([x, tried]).unflatten(0, candidates.shape[:2])
-    misfit = measured(tried).unflatten(0, steps.shape[:2]) - y
+    images = torch.cat([x, tried]).reshape(*candidates.shape[:2], *x.shape[1:])
+    misfit = measured(tried).reshape(*steps.shape[:2], -1) - y
     objective = torch.cat([residual.square().sum(1)[None], misfit.double().square().sum(2)])
     objective = objective + penalty * candidates.double().square().sum(2)
     winner = torch.nan_to_num(objective, nan=torch.inf).argmin(0)

@@ -21,7 +21,6 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import nn
 
 from npgd import checks
@@ -49,9 +48,7 @@ class Corrector(nn.Module):
         self.spread = nn.Linear(latent_dim, hidden, bias=False)  # B
         self.gather = nn.Linear(hidden, latent_dim, bias=False)  # C
 
-    def forward(
-        self, w: Images, z: Latents, generate: Callable[[Latents], Images]
-    ) -> Float[torch.Tensor, "batch k"]:
+    def forward(self, w: Images, z: Latents, generate: Callable[[Latents], Images]) -> Latents:
         """The latent after the step from z; gradients reach the weights, not z or w."""
         with torch.enable_grad():
             free = z.detach().requires_grad_()
@@ -62,14 +59,14 @@ class Corrector(nn.Module):
         g = g / (rho * residual[0].numel() ** 0.5)
         size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
         features = self.trunk(torch.cat([g, z.detach(), rho.log(), size], dim=1))
-        step = self.gather(self.gate(features) * self.spread(g)) + self.shift(features)
+        step: Latents = self.gather(self.gate(features) * self.spread(g)) + self.shift(features)
         return z.detach() + rho / (1 + rho) / (1 + (rho / self.reach) ** 4) * step
 
 
 def initialise_corrector(corrector: Corrector, generator: torch.Generator) -> None:
     """Start near a gradient step of half length: h = 1, b = 0 and C B = I/2, but for small weights.
 
-    The other layers are N(0, 1/fan-in), all drawn from ``generator``.
+    The other layers are N(0, 1/fan-in), all drawn from `generator`.
     """
     with torch.no_grad():
         for part in corrector.modules():

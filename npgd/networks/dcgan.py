@@ -9,8 +9,9 @@ at half the image's side, and doubles with every halving.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import nn
+
+from npgd.images import Images, Latents, PerImage
 
 # (kernel, stride, padding) of each layer, from 1×1 up.
 LAYERS = {
@@ -20,10 +21,10 @@ LAYERS = {
 
 
 def layers_for(image_size: int) -> tuple[tuple[int, int, int], ...]:
-    """The layers that lead from 1×1 to images of that side; ``ValueError`` where there are none."""
+    """The layers that lead from 1×1 to images of that side; ValueError where there are none."""
     if image_size not in LAYERS:
         known = ", ".join(map(str, LAYERS))
-        raise ValueError(f"image_size: {image_size!r}; expected one of {known}")
+        raise ValueError(f"image_size must be one of {known}, got {image_size!r}")
     return LAYERS[image_size]
 
 
@@ -44,7 +45,7 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
 class DCGANGenerator(nn.Module):
     """G: latents (batch, latent_dim) to images (batch, channels, height, width) in (-1, 1).
 
-    ``image_size`` is both height and width. Transposed convolutions with batch norm and ReLU
+    `image_size` is both height and width. Transposed convolutions with batch norm and ReLU
     between them, and a final tanh; channels 4·width, 2·width, width, channels at 28×28, and
     8·width before them at 64×64.
     """
@@ -66,8 +67,10 @@ class DCGANGenerator(nn.Module):
             layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch c h w"]:
-        return self.layers(z[:, :, None, None])
+    def forward(self, z: Latents) -> Images:
+        """G(z)."""
+        image: Images = self.layers(z[:, :, None, None])
+        return image
 
 
 class DCGANDiscriminator(nn.Module):
@@ -93,5 +96,7 @@ class DCGANDiscriminator(nn.Module):
                 layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, " batch"]:
-        return self.layers(x).flatten()
+    def forward(self, x: Images) -> PerImage:
+        """The logit of each image."""
+        logit: PerImage = self.layers(x).flatten()
+        return logit

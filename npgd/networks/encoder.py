@@ -17,22 +17,22 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import nn
 
+from npgd.images import Images, Latents
 from npgd.networks.dcgan import layers_for
 
 
 class PrincipalEncoder(nn.Module):
     """What encoders share: the scaled input, and a path through principal components.
 
-    With r the root mean square of w and φ the convolutional ``features`` of (w/r, log r), the
-    latent is a linear ``head`` of φ. With ``principal`` it is
+    With r the root mean square of w and φ the convolutional `features` of (w/r, log r), the
+    latent is a linear `head` of φ. With `principal` it is
 
         z = (1 + a(φ)) ⊙ L w̄ + b(φ),    (a, b) = head(φ),
 
     where w̄ is w averaged over 2×2 pixels and L an affine map to k numbers, which
-    :meth:`start_from` sets to the whitened principal components of a set of images: the best
+    `start_from` sets to the whitened principal components of a set of images: the best
     linear code of k numbers, with mean 0 and covariance I. Training leaves L as it is, and starts
     a and b at 0.
     """
@@ -54,18 +54,20 @@ class PrincipalEncoder(nn.Module):
         if self.principal is not None:
             self.principal.requires_grad_(False)
 
-    def forward(self, w: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch k"]:
+    def forward(self, w: Images) -> Latents:
+        """G†(w)."""
         rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
         level = rms.log().expand(-1, 1, *w.shape[2:])
-        z = self.layers(torch.cat([w / rms, level], dim=1))
+        z: Latents = self.layers(torch.cat([w / rms, level], dim=1))
         if self.principal is None:
             return z
-        a, b = z.chunk(2, dim=1)
-        return (1 + a) * self.principal(F.avg_pool2d(w, 2).flatten(1)) + b
+        a, b = torch.chunk(z, 2, dim=1)
+        code: Latents = self.principal(F.avg_pool2d(w, 2).flatten(1))
+        return (1 + a) * code + b
 
     @torch.no_grad()
-    def start_from(self, images: Float[torch.Tensor, "n c h w"]) -> None:
-        """Set L to the whitened principal components of ``images``, and a and b to 0."""
+    def start_from(self, images: Images) -> None:
+        """Set L to the whitened principal components of `images`, and a and b to 0."""
         assert self.principal is not None
         pooled = F.avg_pool2d(images, 2).flatten(1)
         mean = pooled.mean(dim=0)
@@ -89,7 +91,7 @@ class Encoder(PrincipalEncoder):
     """G†: images (batch, channels, image_size, image_size) to latents (batch, latent_dim).
 
     Convolutions (width, 2·width, 4·width, hidden at 28×28; 8·width before hidden at 64×64) and a
-    linear layer; LeakyReLU(0.2). ``principal``: see :class:`PrincipalEncoder`.
+    linear layer; LeakyReLU(0.2). `principal`: see `PrincipalEncoder`.
     """
 
     def __init__(

@@ -5,8 +5,8 @@ used in Raj, Li, Bresler, ICCV 2019, section 4.2: in G four transposed convoluti
 layer, in D four convolutions before the output layer, self-attention after the third and the
 fourth. Width is the number of channels at half the image's side.
 
-The networks here are plain; :func:`add_spectral_norm` normalises their layers for training
-(Miyato, Kataoka, Koyama, Yoshida, ICLR 2018), and :func:`folded_state` gives the weights of the
+The networks here are plain; `add_spectral_norm` normalises their layers for training
+(Miyato, Kataoka, Koyama, Yoshida, ICLR 2018), and `folded_state` gives the weights of the
 plain network that computes the same, so that what ships needs no normalisation.
 """
 
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from npgd.images import Images, Latents, PerImage
 from npgd.networks.encoder import PrincipalEncoder
 
 LAYERED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -26,7 +27,7 @@ class SelfAttention(nn.Module):
     """x + γ·W_v h(x) softmax(f(x)ᵀ g(x)) over all pairs of pixels; γ starts at 0.
 
     f, g and h are 1×1 convolutions to an eighth of the channels, W_v one back (Zhang et al.,
-    section 3). With ``pool`` p > 1, f and h pass through max-pooling over p×p pixels, as in the
+    section 3). With `pool` p > 1, f and h pass through max-pooling over p×p pixels, as in the
     code that Zhang et al. released: a quarter of the pairs at p = 2.
     """
 
@@ -40,12 +41,14 @@ class SelfAttention(nn.Module):
         self.back = nn.Conv2d(inner, channels, 1, bias=False)
         self.gain = nn.Parameter(torch.zeros(()))
 
-    def forward(self, x: Float[torch.Tensor, "batch c h w"]) -> Float[torch.Tensor, "batch c h w"]:
+    def forward(self, x: Images) -> Images:
+        """x and what it attends to."""
         q = self.query(x).flatten(2).mT
         k, v = (self.pool(part(x)).flatten(2).mT for part in (self.key, self.value))
         # Written out, because the fused kernels have no forward-mode derivative for tangents.
         attended = (q @ k.mT).softmax(dim=-1) @ v
-        return x + self.gain * self.back(attended.mT.unflatten(2, x.shape[2:]))
+        back: Images = self.back(attended.mT.reshape(len(x), -1, *x.shape[2:]))
+        return x + self.gain * back
 
 
 class SAGANGenerator(nn.Module):
@@ -72,8 +75,10 @@ class SAGANGenerator(nn.Module):
                 layers.append(SelfAttention(sizes[i + 1], pool=2))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Float[torch.Tensor, "batch k"]) -> Float[torch.Tensor, "batch c 64 64"]:
-        return self.layers(z[:, :, None, None])
+    def forward(self, z: Latents) -> Float[torch.Tensor, "batch c 64 64"]:
+        """G(z)."""
+        image: Images = self.layers(z[:, :, None, None])
+        return image
 
 
 def _convolutions(channels: int, width: int, norm: bool) -> list[nn.Module]:
@@ -103,14 +108,16 @@ class SAGANDiscriminator(nn.Module):
             *_convolutions(channels, width, norm=False), nn.Conv2d(8 * width, 1, 4)
         )
 
-    def forward(self, x: Float[torch.Tensor, "batch c 64 64"]) -> Float[torch.Tensor, " batch"]:
-        return self.layers(x).flatten()
+    def forward(self, x: Float[torch.Tensor, "batch c 64 64"]) -> PerImage:
+        """The number of each image."""
+        number: PerImage = self.layers(x).flatten()
+        return number
 
 
 class SAGANEncoder(PrincipalEncoder):
     """G†: images (batch, channels, 64, 64) to latents (batch, latent_dim).
 
-    D's convolutions with a latent output, changed as :class:`npgd.networks.Encoder` is and for its
+    D's convolutions with a latent output, changed as `npgd.networks.Encoder` is and for its
     reasons: the input divided by its root mean square, whose logarithm enters as one more
     channel, group norm, and a hidden layer before the latent.
     """
@@ -138,7 +145,7 @@ def add_spectral_norm(network: nn.Module, seed: int) -> None:
     """Divide every layer's weight by its largest singular value, estimated as training goes.
 
     One power iteration a forward pass in training; none in evaluation, so that the network is then
-    a fixed function. ``seed`` draws the iteration's start.
+    a fixed function. `seed` draws the iteration's start.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -150,9 +157,9 @@ def add_spectral_norm(network: nn.Module, seed: int) -> None:
 
 
 def folded_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of the plain network that computes what ``network`` does in evaluation.
+    """The state of the plain network that computes what `network` does in evaluation.
 
-    Without spectral normalisation this is ``network.state_dict()``.
+    Without spectral normalisation this is `network.state_dict()`.
     """
     state = network.state_dict()
     for name, part in network.named_modules():

@@ -19,6 +19,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, norm, squared_norm
 from npgd.operators import LinearOperator
+from npgd.progress import track
 
 # An image has diverged when its objective is not finite, or exceeds this many times the largest of
 # ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖². x_1 counts because x_0 = Aᵀ y may fit y far better than any
@@ -38,16 +39,13 @@ S = TypeVar("S", bound=State)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solver(abc.ABC, Generic[S]):
-    """An iterative recovery algorithm, as its hyper-parameters.
-
-    Args:
-        max_iter: most iterations.
-        tol: an image is at rest when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖; 0 waits for equality. The loop
-            stops when every image is. A solver may say otherwise, see `at_rest`.
-    """
+    """An iterative recovery algorithm, as its hyper-parameters."""
 
     max_iter: int = 30
+    """Most iterations."""
     tol: float = 1e-5
+    """An image is at rest when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖; 0 waits for equality. The loop stops
+    when every image is. A solver may say otherwise, see `at_rest`."""
 
     def __post_init__(self) -> None:
         checks.integer(self.max_iter, "max_iter")
@@ -67,7 +65,7 @@ class Solver(abc.ABC, Generic[S]):
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
-        return norm(after.x - before.x) <= self.tol * norm(before.x)
+        return torch.le(norm(after.x - before.x), self.tol * norm(before.x))
 
     def rest(self) -> str:
         """What `at_rest` asks of an image, in words."""
@@ -84,32 +82,29 @@ class Solver(abc.ABC, Generic[S]):
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What `recover` returns. Errors and objectives are per image, on pixels in [−1, 1].
-
-    Attributes:
-        x: the recovered images.
-        objective: ‖A x_n − y‖² (no ½), x_0 first.
-        error: mean squared error per pixel, x_0 first; None without `x_true`.
-        iterates: x_0 first; None unless asked for.
-        status: how it ended, in words.
-        outcomes: per image, "converged", "max_iter reached" or "diverged".
-        seconds: wall time, the solver's own preparations included.
-        elapsed: seconds the solver itself had worked, on all images together, when each iterate
-            stood: its `init` and its steps, without the bookkeeping of errors and objectives.
-        method: name of the solver.
-        info: what the solver chose by itself, for instance {"step_size": 1.26}.
-    """
+    """What `recover` returns. Errors and objectives are per image, on pixels in [−1, 1]."""
 
     x: Images
+    """The recovered images."""
     objective: Float[torch.Tensor, "iterates batch"]
+    """‖A x_n − y‖² (no ½), x_0 first."""
     error: Float[torch.Tensor, "iterates batch"] | None
+    """Mean squared error per pixel, x_0 first; None without `x_true`."""
     iterates: Float[torch.Tensor, "iterates batch channels height width"] | None
+    """x_0 first; None unless asked for."""
     status: str
+    """How it ended, in words."""
     outcomes: tuple[str, ...]
+    """Of each image: "converged", "max_iter reached" or "diverged"."""
     seconds: float
+    """Wall time, the solver's own preparations included."""
     elapsed: Float[torch.Tensor, " iterates"]
+    """Seconds the solver itself had worked, on all images together, when each iterate stood: its
+    `init` and its steps, without the bookkeeping of errors and objectives."""
     method: str
+    """Name of the solver."""
     info: Mapping[str, Any]
+    """What the solver chose by itself, for instance {"step_size": 1.26}."""
 
     @property
     def n_iter(self) -> int:
@@ -204,11 +199,13 @@ def recover(
         raise TypeError(f"solver must be a Solver such as NPGD(prior), got {solver!r}")
     checks.finite(checks.measurements(y, A.m), "y")
     if y.shape[0] == 0:
-        raise ValueError(f"y has shape {tuple(y.shape)}, expected at least one image")
+        raise ValueError(f"y must hold at least one image, got shape {tuple(y.shape)}")
     if x_true is not None:
         checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
         if x_true.shape[0] != y.shape[0]:
-            raise ValueError(f"x_true holds {x_true.shape[0]} images but y {y.shape[0]}")
+            raise ValueError(
+                f"x_true must hold {y.shape[0]} images as y does, got {x_true.shape[0]}"
+            )
 
     began = _now(y)
     state = solver.init(A, y)
@@ -217,7 +214,7 @@ def recover(
     energy = squared_norm(y)
     error = [] if x_true is None else [squared_norm(state.x - x_true) / A.n]
     iterates = [state.x] if record_iterates else []
-    for _ in _ticks(solver.max_iter, progress):
+    for _ in track(range(solver.max_iter), solver.max_iter, "recover", progress):
         before, stepped = state, _now(y)
         state = solver.step(A, y, before)
         elapsed.append(elapsed[-1] + _now(y) - stepped)
@@ -287,11 +284,3 @@ def _now(tensor: torch.Tensor) -> float:
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
     return time.perf_counter()
-
-
-def _ticks(count: int, progress: bool) -> Any:
-    if not progress:
-        return range(count)
-    from rich.progress import track
-
-    return track(range(count), description="recover", transient=True)

@@ -6,11 +6,11 @@ P projects onto the set of plausible images, for instance P = G∘G† with a ge
 network G† trained to invert it.
 
 Beyond the paper, `refine` ends a run with damped Gauss–Newton steps on the latent behind its last
-iterate, min_z ‖A G(z) − y‖² (see :mod:`npgd.gauss_newton`): the projector's error no longer limits
+iterate, min_z ‖A G(z) − y‖² (see `npgd.gauss_newton`): the projector's error no longer limits
 the result, at the price of a Jacobian of G per step.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
+from npgd.sets import ENCODED, Projectable, Projector, encodes, generates, needs, projector, samples
 from npgd.solvers.base import Solver, recover
 
 # Steps tried by choose_step_size, in units of 1/(mean gain): a third of an octave apart.
@@ -42,48 +43,44 @@ class NPGDState:
 class NPGD(Solver[NPGDState]):
     """Algorithm 1. One iteration costs one A, one Aᵀ and one projection.
 
-    Args:
-        prior: anything with `project(w)`, or a callable w → P(w), on batches of images.
-        step_size: η. A positive number; or "1/beta", that is 1/‖A‖², a constant valid on every
-            set (the analysis package gives sharper ones); or "auto", which tries several on
-            samples of the prior, see `choose_step_size`. "auto" chooses anew at every call:
-            for many calls choose once and pass the number.
-        start: "adjoint", x_0 = Aᵀ y (the paper's); "range", x_0 = P(Aᵀ y), inside the set as
-            Theorem 1 wants it; or a tensor (batch, channels, height, width).
-        seed: of the samples behind "auto".
-        refine: how many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on
-            ‖A G(z) − y‖² + refine_penalty·‖z‖², each at about the price of 2k passes of G; the
-            prior then needs `encode`, `generate` and `latent_dim`. None of them raises that
-            objective. 0 is the paper's algorithm. To refine every projection instead, give
-            NPGD(LatentRefinement(prior)).
-        refine_penalty: λ ≥ 0, of the latent; it matters where m is near k or below.
-        max_iter, tol: see `Solver`.
-
     The step in use is in `Solution.info["step_size"]`.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
-    prior: Any
+    prior: Projectable | Projector
+    """Anything with `project(w)`, or a callable w → P(w), on batches of images."""
     step_size: float | str = "auto"
+    """η. A positive number; or "1/beta", that is 1/‖A‖², a constant valid on every set (the
+    analysis package gives sharper ones); or "auto", which tries several on samples of the prior,
+    see `choose_step_size`. "auto" chooses anew at every call: for many calls choose once and pass
+    the number."""
     _: KW_ONLY
-    start: str | Float[torch.Tensor, "batch channels height width"] = "adjoint"
+    start: str | Images = "adjoint"
+    """"adjoint", x_0 = Aᵀ y (the paper's); "range", x_0 = P(Aᵀ y), inside the set as Theorem 1
+    wants it; or images of your own."""
     seed: int = 0
+    """Of the samples behind "auto"."""
     refine: int = 0
+    """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on
+    ‖A G(z) − y‖² + refine_penalty·‖z‖², each at about the price of 2k passes of G; the prior then
+    needs `encode` and `generate`. None of them raises that objective. 0 is the paper's algorithm.
+    To refine every projection instead, give NPGD(LatentRefinement(prior))."""
     refine_penalty: float = 0.1
+    """λ ≥ 0, of the latent; it matters where m is near k or below."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _projection(self.prior)
+        projector(self.prior)
         if not 0 <= checks.integer(self.refine, "refine", minimum=0) < self.max_iter:
             raise ValueError(
                 f"refine must be below max_iter = {self.max_iter}, whose last iterations it takes,"
                 f" got {self.refine}"
             )
         checks.number(self.refine_penalty, "refine_penalty", zero=True)
-        for name in ("encode", "generate", "latent_dim") if self.refine else ():
-            if not hasattr(self.prior, name):
-                raise TypeError(
-                    f"refine needs a prior with `{name}`, {type(self.prior).__name__} has none"
-                )
+        if self.refine:
+            needs(self.prior, *ENCODED, what="refine")
         if isinstance(self.step_size, str):
             if self.step_size not in ("auto", "1/beta"):
                 raise ValueError(
@@ -100,7 +97,7 @@ class NPGD(Solver[NPGDState]):
     def init(self, A: LinearOperator, y: Measurements) -> NPGDState:
         shape = getattr(self.prior, "image_shape", A.image_shape)
         if tuple(shape) != A.image_shape:
-            raise ValueError(f"prior has image_shape {tuple(shape)} but A has {A.image_shape}")
+            raise ValueError(f"prior must have A's image_shape {A.image_shape}, got {tuple(shape)}")
         checks.same_kind(y, self.prior, "y", "prior")
         step_size = self._step_size(A)
         x = self._start(A, y)
@@ -109,13 +106,16 @@ class NPGD(Solver[NPGDState]):
     def step(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
         n, z = state.n + 1, None
         if n > self.max_iter - self.refine:
-            assert state.z is not None  # the last iteration of Algorithm 1 has left it
+            # The last iteration of Algorithm 1 has left z.
+            assert state.z is not None and generates(self.prior)
             z, x = gauss_newton_step(self.prior, state.z, y, A, self.refine_penalty)
         else:
             w = state.x - state.step_size * A.adjoint(state.residual)
-            if n == self.max_iter - self.refine and self.refine:
+            if n == self.max_iter - self.refine and encodes(self.prior) and self.refine:
                 z = self.prior.encode(w)
-            x = self._project(w) if z is None else self.prior.generate(z)
+                x = self.prior.generate(z)
+            else:
+                x = self._project(w)
         return NPGDState(x, A(x) - y, state.step_size, n, z)
 
     def at_rest(self, before: NPGDState, after: NPGDState) -> Bool[torch.Tensor, " batch"]:
@@ -149,22 +149,26 @@ class NPGD(Solver[NPGDState]):
         if isinstance(self.start, torch.Tensor):
             checks.finite(checks.images(self.start, A.image_shape, "start"), "start")
             if self.start.shape[0] != y.shape[0]:
-                raise ValueError(f"start holds {self.start.shape[0]} images but y {y.shape[0]}")
+                raise ValueError(
+                    f"start must hold {y.shape[0]} images as y does, got {self.start.shape[0]}"
+                )
             return self.start
         x = A.adjoint(y)
         return self._project(x) if self.start == "range" else x
 
     def _project(self, w: Images) -> Images:
-        x = _projection(self.prior)(w)
+        x = projector(self.prior)(w)
         if x.shape != w.shape:
-            raise ValueError(f"prior projects shape {tuple(w.shape)} to {tuple(x.shape)}")
+            raise ValueError(
+                f"prior must project shape {tuple(w.shape)} to itself, got {tuple(x.shape)}"
+            )
         return x
 
 
 @torch.no_grad()
 def choose_step_size(
     A: LinearOperator,
-    prior: Any,
+    prior: Projectable | Projector,
     images: Images | None = None,
     seed: int = 0,
     count: int = 32,
@@ -193,17 +197,17 @@ def choose_step_size(
         ValueError: A maps every difference to zero, or every step diverges.
     """
     if images is None:
-        if not hasattr(prior, "sample"):
+        if not samples(prior):
             raise TypeError(
-                f'step_size "auto" needs a prior with `sample`, {type(prior).__name__} has none:'
-                ' give step_size as a number or as "1/beta", or call'
-                " choose_step_size(A, prior, images=…) with images to choose it on"
+                f'prior must have `sample` and `image_shape` for step_size="auto", got'
+                f' {type(prior).__name__} without: give step_size as a number or as "1/beta", or'
+                " call choose_step_size(A, prior, images=…) with images to choose it on"
             )
         generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
         images = prior.sample(checks.integer(count, "count", minimum=2), generator=generator)
     checks.finite(checks.images(images, A.image_shape, "images"), "images")
     if images.shape[0] < 2:
-        raise ValueError("images must be at least two")
+        raise ValueError(f"images must be at least two, got {images.shape[0]}")
     secants = images[1:] - images[:-1]
     lengths = secants.flatten(1).square().sum(1)
     gains = A(secants).square().sum(1)[lengths > 0] / lengths[lengths > 0]
@@ -227,11 +231,3 @@ def choose_step_size(
             f"every step from {unit * STEPS[0]:.3g} to {unit * STEPS[-1]:.3g} diverges"
         )
     return STEPS[best] * unit
-
-
-def _projection(prior: Any) -> Callable[[Images], Images]:
-    if hasattr(prior, "project"):
-        return prior.project
-    if not callable(prior):
-        raise TypeError(f"prior must have `project(w)` or be callable, got {type(prior).__name__}")
-    return prior
