@@ -65,7 +65,9 @@ class Solver(abc.ABC, Generic[S]):
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
-        return torch.le(norm(after.x - before.x), self.tol * norm(before.x))
+        still: Bool[torch.Tensor, " batch"]
+        still = norm(after.x - before.x) <= self.tol * norm(before.x)
+        return still
 
     def rest(self) -> str:
         """What `at_rest` asks of an image, in words."""

@@ -144,7 +144,7 @@ def test_npgd_at_rest_still_refines():
 
 def test_what_does_not_fit_is_named():
     points = npgd.FiniteSet(draws(0, 3, *SHAPE))
-    with pytest.raises(TypeError, match="refine needs a prior with `encode`"):
+    with pytest.raises(TypeError, match="`encode` for refine"):
         NPGD(points, 0.5, refine=1)
     with pytest.raises(ValueError, match="refine must be below max_iter = 30"):
         NPGD(affine(0), 0.5, refine=30)
