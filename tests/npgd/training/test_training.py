@@ -29,15 +29,9 @@ from npgd.training import (
     train_projector,
 )
 from npgd.training.augment import AUGMENTATIONS, augment, cutout, translation
+from npgd.training.checkpoints import checkpoints, newest_checkpoint
 from npgd.training.gan import GeneratorTask, latent_moments
-from npgd.training.loop import (
-    Average,
-    Batches,
-    checkpoints,
-    decayed,
-    generator_for,
-    newest_checkpoint,
-)
+from npgd.training.loop import Average, Batches, decayed, generator_for
 from npgd.training.points import OPERATORS
 from npgd.training.projector import ProjectorTask
 
@@ -521,7 +515,7 @@ import sys, torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
 from npgd.training import GeneratorConfig, train_generator
-from npgd.training import loop
+from npgd.training import checkpoints, loop
 from npgd.training.gan import GeneratorTask
 from npgd.training.loop import generator_for
 rank, out = loop.processes().rank, sys.argv[1]
@@ -550,7 +544,7 @@ GeneratorTask.step = step
 images = torch.randint(0, 256, (128, 1, 28, 28), generator=generator_for(0), dtype=torch.uint8)
 config = GeneratorConfig(latent_dim=3, width=4, epochs=2, batch_size=32, coverage=1.0)
 train_generator(images, f"{out}/run", config, checkpoint_every=2)
-state = loop._state(GeneratorTask.last)
+state = checkpoints.state(GeneratorTask.last)
 save_file(state, f"{out}/state-{rank}.safetensors")
 seen = {key: value.contiguous() for key, value in seen.items()}
 save_file(seen, f"{out}/seen-{rank}.safetensors")
