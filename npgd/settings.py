@@ -1,57 +1,12 @@
-"""Settings are dataclasses, each field documented once by a string under it.
+"""What the settings of several kinds of training check alike.
 
-`documented` reads those strings back, so that no command line has to repeat them:
-
-    >>> @dataclass(frozen=True)
-    ... class Walk:
-    ...     steps: int = 10
-    ...     \"\"\"Steps to take.\"\"\"
-    >>> documented(Walk)
-    {'steps': 'Steps to take.'}
-
-Beside it, the checks that settings of several kinds share.
+Settings are frozen dataclasses: each field is documented once, by a string under it, which is also
+the help of the option that the command line has for it.
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import functools
-import inspect
-import itertools
-import textwrap
 from collections.abc import Collection
-
-
-def documented(settings: type) -> dict[str, str]:
-    """The text under each field of a dataclass, in the order of its fields.
-
-    A field without a string of its own has its base class's, and "" where there is none. Line
-    breaks become spaces.
-
-    Raises:
-        TypeError: if `settings` is not a dataclass.
-        OSError: if its source is not to be had, as of a class typed at the Python prompt.
-    """
-    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
-        raise TypeError(f"settings must be a dataclass, got {settings!r}")
-    texts: dict[str, str] = {}
-    for base in reversed(settings.__mro__):
-        if dataclasses.is_dataclass(base):
-            texts |= _strings_under_fields(base)
-    return {field.name: texts.get(field.name, "") for field in dataclasses.fields(settings)}
-
-
-@functools.cache
-def _strings_under_fields(settings: type) -> dict[str, str]:
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(settings))).body
-    assert isinstance(definition, ast.ClassDef)
-    texts = {}
-    for field, below in itertools.pairwise(definition.body):
-        match field, below:
-            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
-                texts[name] = " ".join(text.split())
-    return texts
 
 
 def choice(value: str, name: str, known: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analysis.commands import app
+from npgd.training import PAPER
 
 runner = CliRunner()
 
@@ -113,14 +115,18 @@ def test_train_then_recover_with_what_was_trained(tmp_path, monkeypatch):
 
     shape = (32, 1, 28, 28)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    monkeypatch.setattr(data, "mnist_uint8", lambda *a: (images, torch.zeros(32)))
+    monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     g, p = tmp_path / "g", tmp_path / "p"
     common = ["--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8]
+    common += ["--coverage", 1, "--principal"]
     done = run("train", "generator", "--output", g, *common)
     assert done.exit_code == 0, done.output
     done = run("train", "projector", "--generator", g, "--output", p, "--width", 4, "--hidden", 8,
-               "--steps", 2, "--paper")  # fmt: skip
+               "--steps", 2, "--paper", "--noise-low", 0.5)  # fmt: skip
     assert done.exit_code == 0, done.output
+    card = json.loads((p / "prior.json").read_text())
+    given = {"width": 4, "hidden": 8, "steps": 2, "noise_low": 0.5}
+    assert card["projector_training"] == asdict(replace(PAPER, **given))
     c = tmp_path / "c"
     done = run("train", "corrector", "--prior", p / "prior.safetensors", "--output", c,
                "--hidden", 8, "--steps", 2, "--real-fraction", 0)  # fmt: skip
@@ -139,12 +145,12 @@ def test_train_a_colour_prior(tmp_path, monkeypatch):
     from npgd import data
 
     images = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
-    monkeypatch.setattr(data, "church_uint8", lambda *a: images)
+    monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     g, p, c = (tmp_path / name for name in "gpc")
     chosen = ["--dataset", "church", "--precision", "bfloat16"]
     done = run("train", "generator", "--output", g, *chosen, "--architecture", "sagan",
                "--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8, "--flips",
-               "--augment", "color", "--coverage", 2, "--principal", "--unbiased")  # fmt: skip
+               "--augment", "color", "--coverage", 2, "--unbiased")  # fmt: skip
     assert done.exit_code == 0, done.output
     points = ["--operators", "gaussian,inpainting,super-resolution", "--m-low", 5, "--m-high", 9]
     done = run("train", "projector", "--generator", g, "--output", p, *chosen, *points,
@@ -166,7 +172,7 @@ def test_train_what_admm_needs(what, tmp_path, monkeypatch):
     from npgd import data
 
     images = torch.randint(0, 256, (80, 1, 28, 28), dtype=torch.uint8)
-    monkeypatch.setattr(data, "mnist_uint8", lambda *a: (images, torch.zeros(80)))
+    monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     done = run("train", what, "--output", tmp_path, "--width", 4, "--steps", 2)
     assert done.exit_code == 0, done.output
     load = {"denoiser": npgd.load_denoiser, "onenet": npgd.load_onenet}[what]
