@@ -71,7 +71,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.m is None and self.method is not Design.NUMAX:
-            raise ValueError(f"--m must be given for {self.method.value}, got none")
+            needs = f"{self.method.value} needs the number of measurements"
+            raise ValueError(f"--m must be given ({needs}), got none")
 
     def design(
         self, prior: GenerativePrior, secants: Secants, seed: int, orthonormal: bool

@@ -190,3 +190,38 @@ def test_design_then_recover_with_it(method, tmp_path):
     assert done.exit_code == 0, done.output
     done = run("design", "--method", method, "--m", 30, "--output", file)
     assert done.exit_code == 2 and "--force" in done.output
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, monkeypatch):
+    """The report itself is tested beside `analysis.verify`; here it is a stand-in's."""
+    import analysis
+
+    asked = []
+
+    class Report:
+        summary = "All is well."
+
+        def table(self):
+            return "a table"
+
+        def write(self, output, force):
+            return output / "report.html"
+
+    def verify(A, prior, images=None, **options):
+        asked.append((A, images, options))
+        return Report()
+
+    monkeypatch.setattr(analysis, "verify", verify)
+    if given:
+        (tmp_path / "in").mkdir()
+        Image.new("L", (28, 28), 255).save(tmp_path / "in/white.png")
+    pictures = ["--images", tmp_path / "in"] if given else []
+    done = run("verify", "--m", 7, "--seed", 5, "--step-size", 0.8, "--max-iter", 9, "--noise", 0.1,
+               "--count", 3, *pictures, "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "a table" in done.output and "All is well." in done.output
+    ((A, images, options),) = asked
+    assert A.m == 7 and (images.shape == (1, 1, 28, 28) if given else images is None)
+    told = {"step_size": 0.8, "n_iter": 9, "noise": 0.1, "count": 3, "seed": 5}
+    assert told.items() <= options.items()
