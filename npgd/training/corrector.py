@@ -30,6 +30,7 @@ class CorrectorConfig(PointsConfig):
     corrections: int = 2
     """Steps in use."""
     learning_rate: float = 1e-3
+    """Learning rate of Adam."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

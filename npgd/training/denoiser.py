@@ -42,7 +42,7 @@ class DenoiserConfig:
     learning_rate: float = 2e-3
     """Learning rate of Adam."""
     average: float = 0.999
-    """Decay of the running average of the weights, which is what the training is for."""
+    """Decay of the running average of the weights, which the training returns."""
     seed: int = 0
     """Seed of the first weights, the order of the images and the noise."""
 

@@ -86,7 +86,7 @@ class GeneratorConfig:
     learning_rate: float = 2e-4
     """Learning rate of Adam."""
     average: float = 0.999
-    """Decay of the running average of G's weights, which is what the training is for."""
+    """Decay of the running average of G's weights, which the training returns."""
     flips: bool = False
     """Mirror half of the real images."""
     augment: str = ""

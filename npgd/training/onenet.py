@@ -70,7 +70,7 @@ class OneNetConfig:
     classifier_rate: float = 2e-4
     """Learning rate of the classifiers' Adam."""
     average: float = 0.999
-    """Decay of the running average of P's weights, which is what the training is for."""
+    """Decay of the running average of P's weights, which the training returns."""
     seed: int = 0
     """Seed of the first weights, the order of the images and the perturbations."""
 

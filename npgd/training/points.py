@@ -73,13 +73,13 @@ class PointsConfig:
     adjoint_fraction: float = 0.25
     """Fraction of the images whose first point is AᵀA x*, in place of x* under noise."""
     m_low: int = 20
-    """Least rows of those Gaussian."""
+    """Fewest rows of a Gaussian A."""
     m_high: int = 500
-    """Most rows of those Gaussian."""
+    """Most rows of a Gaussian A."""
     operators: str = "gaussian"
     """Operators of the iteration trained on: a choice of gaussian,inpainting,super-resolution."""
     step_low: float = 0.5
-    """Least step size η of the iteration, in units of 1/‖A‖² (of 1 for those Gaussian)."""
+    """Least step size η of the iteration, in units of 1/‖A‖² (a Gaussian A: as it is)."""
     step_high: float = 1.4
     """Largest step size η."""
     balanced: bool = True
@@ -93,7 +93,7 @@ class PointsConfig:
     learning_rate: float = 5e-4
     """Learning rate of Adam."""
     average: float = 0.999
-    """Decay of the running average of the weights, which is what the training is for."""
+    """Decay of the running average of the weights, which the training returns."""
     precision: str = "float32"
     """float32, or bfloat16 (mixed)."""
     seed: int = 0
