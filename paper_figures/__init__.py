@@ -10,7 +10,11 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from npgd_command import ours
+
 __all__ = ["figures", "tables"]
+
+ours("analysis")
 
 
 def figures() -> dict[str, str]:

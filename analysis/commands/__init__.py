@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from functools import cached_property
+from typing import Annotated, Any
+
 import typer
+from typer.core import TyperGroup
 
 from analysis.commands import design, figures, recover, theory, verify
-from analysis.commands.train import train_app
+
+
+class _Trainings(TyperGroup):
+    """Commands that are made when they are asked for: their options are read from `npgd.training`,
+    which takes seconds to import."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        del self.commands
+
+    @cached_property
+    def commands(self) -> MutableMapping[str, Any]:  # type: ignore[override]
+        from analysis.commands.train import train_app
+
+        return typer.main.get_group(train_app).commands
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import npgd
+
+        typer.echo(npgd.__version__)
+        raise typer.Exit()
+
 
 app = typer.Typer(
     help="Recover images with generative priors, and verify the theory on the way.",
@@ -18,9 +46,26 @@ app.command()(design.design)
 app.command("worst-case")(theory.worst_case_command)
 app.command()(theory.derive)
 app.command()(figures.figures)
-app.add_typer(train_app, name="train")
+app.add_typer(
+    typer.Typer(
+        cls=_Trainings,
+        help="Train a generator, a projector, a corrector, a denoiser or a OneNet.",
+        no_args_is_help=True,
+    ),
+    name="train",
+)
+
+
+@app.callback()
+def _npgd(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="The version."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """The command's entry point, where `analysis` is known to be this package."""
     app()

@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from analysis.commands.options import plain_errors
+from analysis.commands.options import command
+from npgd_command import ours
 
 
+@command
 def figures(
     names: Annotated[
         list[str] | None, typer.Argument(help="Figures or tables; default: every figure.")
@@ -28,15 +30,15 @@ def figures(
     that is not at hand (in $NPGD_DATA) is skipped, and named; after a failure the others still
     run, and the exit status is 1. Each script of paper_figures/ takes further options of its own.
     """
-    with plain_errors():
-        import paper_figures
+    ours("paper_figures")
+    import paper_figures
 
-        there = paper_figures.figures() | paper_figures.tables()
-        unknown = sorted(set(names or ()) - set(there))
-        if unknown:
-            raise ValueError(
-                f"{', '.join(unknown)}: no such figure or table; there are {', '.join(there)}"
-            )
+    there = paper_figures.figures() | paper_figures.tables()
+    unknown = sorted(set(names or ()) - set(there))
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)}: no such figure or table; there are {', '.join(there)}"
+        )
     wanted = names or list(there if tables or listed else paper_figures.figures())
     if listed:
         for name in wanted:

@@ -1,18 +1,34 @@
-"""What the commands of ``npgd`` share: their options' names, their console, their errors."""
+"""What the commands of `npgd` share: groups of options, their console, their errors.
+
+A group of options is a dataclass. Each of its fields is an option: the field's name, type and
+default are the option's, and the string under it is the help. `command` makes a command of a
+function whose parameters are such groups, so that no option is written down twice.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import dataclasses
+import functools
+import inspect
+import itertools
 import os
 import shutil
+import textwrap
+import typing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from npgd_command import Shadowed
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +36,97 @@ if TYPE_CHECKING:
     from npgd import GenerativePrior, LinearOperator
 
 console = Console()
+
+# ------------------------------------------------------------------------- a function, a command
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what a user can mend into one line on standard error and exit status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError, FileExistsError, Shadowed) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command, with an option for every field of its parameters that are dataclasses.
+
+    A parameter of the function itself takes the place of a field of the same name, which keeps its
+    default. What a user can mend becomes one line on standard error, and exit status 2.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    own = inspect.signature(function).parameters
+    groups = {name: hints[name] for name in own if dataclasses.is_dataclass(hints[name])}
+    parameters: dict[str, Parameter] = {}
+    for name, parameter in own.items():
+        found = (
+            [option for option in options_of(groups[name]) if option.name not in own]
+            if name in groups
+            else [parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name])]
+        )
+        parameters |= {option.name: option for option in found}
+
+    def run(**values: Any) -> None:
+        with plain_errors():
+            given = {name: value for name, value in values.items() if name in own}
+            for name, group in groups.items():
+                options = {option.name for option in options_of(group)} - own.keys()
+                given[name] = group(**{option: values[option] for option in options})
+            function(**given)
+
+    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, __name__
+    run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
+    signature = inspect.Signature(list(parameters.values()))
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    return run
+
+
+def options_of(group: type) -> list[Parameter]:
+    """An option for each field of a dataclass; its own come before those of its base classes."""
+    hints, texts = typing.get_type_hints(group), documented(group)
+    bases = reversed(list(enumerate(group.__mro__)))
+    rank = {name: i for i, base in bases for name in inspect.get_annotations(base)}
+    return [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            annotation=Annotated[hints[field.name], typer.Option(help=texts[field.name])],
+        )
+        for field in sorted(dataclasses.fields(group), key=lambda field: rank[field.name])
+    ]
+
+
+def documented(group: type) -> dict[str, str]:
+    """The string under each field of a dataclass, or its base class's; "" where there is none.
+
+    Line breaks become spaces. The source is read, so that nothing else need be imported.
+    """
+    texts: dict[str, str] = {}
+    for base in reversed(group.__mro__):
+        if dataclasses.is_dataclass(base):
+            texts |= _declared(base)
+    return texts
+
+
+@functools.cache
+def _declared(group: type) -> dict[str, str]:
+    """The fields that a class itself declares with a string under them, and the strings."""
+    if not dataclasses.is_dataclass(group):
+        return {}
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
+    assert isinstance(definition, ast.ClassDef)
+    texts = {}
+    for field, below in itertools.pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
+
+
+# ------------------------------------------------------------------------- options and groups
 
 
 class TaskName(StrEnum):
@@ -52,71 +159,200 @@ class Dataset(StrEnum):
 Prior = Annotated[
     str, typer.Option(help="mnist, mnist-k100, celeba, church, or a prior's .safetensors file.")
 ]
-DatasetOption = Annotated[Dataset | None, typer.Option(help="Recover images of this data set.")]
-Images = Annotated[Path | None, typer.Option(help="A folder, zip or LMDB of pictures to recover.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets are; default: $NPGD_DATA, else a cache folder.")
-]
-Download = Annotated[bool, typer.Option(help="Download the data set where it is absent.")]
-Strict = Annotated[bool, typer.Option(help="Refuse pictures that cannot be read; else skip them.")]
-Task = Annotated[TaskName, typer.Option(help="The inverse problem.")]
-M = Annotated[int, typer.Option(help="Measurements of --task cs.")]
-Hole = Annotated[int, typer.Option(help="Side of the missing square of --task inpainting.")]
-Boxes = Annotated[
-    int, typer.Option(help="Missing boxes of --task inpainting, scattered, in place of the hole.")
-]
-BoxSide = Annotated[int, typer.Option(help="Side of each of --boxes.")]
-Factor = Annotated[int, typer.Option(help="Factor of --task super-resolution.")]
-OperatorFile = Annotated[
-    Path | None, typer.Option("--operator", help="A file of npgd design, in place of --task.")
-]
-Noise = Annotated[float, typer.Option(help="Standard deviation of the noise on each measurement.")]
 Seed = Annotated[int, typer.Option(help="Seed of the operator, the noise and the samples.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
-StepSize = Annotated[str, typer.Option(help='A number, "auto" or "1/beta".')]
-MaxIter = Annotated[int, typer.Option(help="Iterations at most.")]
-Force = Annotated[bool, typer.Option(help="Replace what the output directory holds.")]
+Output = Annotated[Path, typer.Option(help="Directory to write.")]
+Force = Annotated[bool, typer.Option(help="Replace what stands there.")]
 
 
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on standard error and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+@dataclass(frozen=True)
+class Data:
+    """Where data sets come from."""
+
+    data_dir: Path | None = None
+    """Where data sets are; default: $NPGD_DATA, else a cache folder."""
+    download: bool = False
+    """Download the data set where it is absent."""
+
+
+@dataclass(frozen=True)
+class Archives(Data):
+    """Where data sets of single pictures come from."""
+
+    strict: bool = False
+    """Refuse pictures that cannot be read; else skip them."""
+
+
+@dataclass(frozen=True)
+class Pictures(Archives):
+    """Images of a data set or of a user's own, in place of samples of the prior."""
+
+    dataset: Dataset | None = None
+    """Images of this data set."""
+    images: Path | None = None
+    """A folder, zip or LMDB of pictures."""
+
+    def __post_init__(self) -> None:
+        if self.dataset is not None and self.images is not None:
+            raise ValueError("--dataset, --images: give one of the two")
+
+    def read(self, path: Path, image_shape: tuple[int, int, int]) -> tuple[torch.Tensor, list[str]]:
+        """The pictures of a folder, zip or LMDB with pixels in [-1, 1], and their names.
+
+        Those that are skipped are told on standard error.
+        """
+        from npgd import data
+
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found, names = data.image_archive(path, image_shape, strict=self.strict, cache=False)
+        for warning in told:
+            Console(stderr=True).print(f"[yellow]warning:[/] {warning.message}", highlight=False)
+        return data.to_pixels(found), names
+
+
+@dataclass(frozen=True)
+class Subject(Pictures):
+    """The images to recover."""
+
+    dataset: Dataset | None = None
+    """Recover images of this data set."""
+    images: Path | None = None
+    """A folder, zip or LMDB of pictures to recover."""
+    count: int = 12
+    """Images to recover, at most."""
+
+    @property
+    def real(self) -> bool:
+        """Whether images are given; else samples of the prior are."""
+        return self.dataset is not None or self.images is not None
+
+    def load(self, prior: GenerativePrior, seed: int) -> tuple[torch.Tensor, str]:
+        """The images, and where they come from in words."""
+        from npgd import data
+
+        if self.count < 1:
+            raise ValueError(f"--count must be at least 1, got {self.count}")
+        if self.images is not None:
+            pictures, names = self.read(self.images, prior.image_shape)
+            some = pictures[: self.count]
+            return some, f"{min(self.count, len(names))} pictures in {self.images}"
+        if self.dataset is None:
+            x = prior.sample(self.count, seed=seed + 1).float()
+            return x, f"{self.count} samples of G (give --dataset or --images for real images)"
+        name, shape = self.dataset.value, data.IMAGE_SHAPES[self.dataset.value]
+        if prior.image_shape != shape:
+            raise ValueError(
+                f"--dataset must have the prior's image shape {prior.image_shape}, got {name} "
+                f"of {shape}"
+            )
+        x = data.dataset(name, "test", self.data_dir, self.count, self.download)
+        words = {"mnist": "MNIST test digits", "celeba": "held-out CelebA faces"}
+        return x, f"first {self.count} {words.get(name, 'held-out churches')}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The operator: a task's, or a file's."""
+
+    task: TaskName = TaskName.CS
+    """The inverse problem."""
+    operator: Path | None = None
+    """A file of npgd design, in place of --task."""
+    m: int = 100
+    """Measurements of --task cs."""
+    hole: int = 10
+    """Side of the missing square of --task inpainting."""
+    boxes: int = 0
+    """Missing boxes of --task inpainting, scattered, in place of the hole."""
+    box_side: int = 8
+    """Side of each of --boxes."""
+    factor: int = 2
+    """Factor of --task super-resolution."""
+
+    def build(self, image_shape: tuple[int, int, int], seed: int) -> tuple[LinearOperator, str]:
+        """The operator in float32, and its name in words."""
+        import torch
+
+        import npgd
+
+        if self.operator is not None:
+            A = npgd.load_operator(self.operator, torch.float32)
+            method = A.provenance.get("method", type(A).__name__)
+            words = f"{method} ({self.operator.name}), m = {A.m}"
+            return npgd.as_operator(A, image_shape), words
+        if self.task is TaskName.CS:
+            return npgd.Gaussian(image_shape, m=self.m, seed=seed), f"Gaussian, m = {self.m}"
+        if self.task is TaskName.SUPER_RESOLUTION:
+            words = f"super-resolution ×{self.factor}"
+            return npgd.SuperResolution(image_shape, self.factor), words
+        if self.boxes:
+            mask = npgd.scattered_boxes(image_shape, self.boxes, self.box_side, seed)
+            words = f"inpainting, {self.boxes} boxes {self.box_side}×{self.box_side}"
+            return npgd.Inpainting(image_shape, mask=mask), words
+        words = f"inpainting, hole {self.hole}×{self.hole}"
+        return npgd.Inpainting(image_shape, hole=self.hole), words
+
+
+@dataclass(frozen=True)
+class Run:
+    """The measurements' noise, and NPGD's run."""
+
+    noise: float = 0.0
+    """Standard deviation of the noise on each measurement."""
+    step_size: str = "1/beta"
+    """A number, "auto" or "1/beta"."""
+    max_iter: int = 30
+    """Iterations at most."""
+
+    def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise ValueError(f"--noise must be a standard deviation, at least 0, got {self.noise}")
+
+    @property
+    def eta(self) -> float | str:
+        """The step size as NPGD takes it."""
+        if self.step_size in ("auto", "1/beta"):
+            return self.step_size
+        try:
+            return float(self.step_size)
+        except ValueError:
+            raise ValueError(
+                f'--step-size must be a number, "auto" or "1/beta", got {self.step_size!r}'
+            ) from None
+
+
+# ------------------------------------------------------------------------- what they all check
 
 
 def torch_device(name: str) -> torch.device:
+    """The device of that name; ValueError for one that is not there."""
     import torch
 
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"--device: {name!r} is no device of torch") from error
+        raise ValueError(f"--device must be a device of torch, got {name!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device: {name!r}, but torch sees no CUDA device")
+        raise ValueError(f"--device must be one that torch sees, got {name!r} without CUDA")
     return device
 
 
-def set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise ValueError(f"--threads: {threads}; expected at least 1")
-        torch.set_num_threads(threads)
+def unwritten(output: Path, force: bool) -> None:
+    """Raise FileExistsError where something is there already and `force` is false."""
+    if output.exists() and not force:
+        raise FileExistsError(
+            f"--output must name nothing that exists, got {output}; give --force to replace it"
+        )
 
 
 @contextlib.contextmanager
 def output_directory(path: Path, force: bool) -> Iterator[Path]:
-    """A new directory that appears under ``path`` whole, when the block ends without an error.
+    """A new directory that appears under `path` whole, when the block ends without an error.
 
-    Raises ``FileExistsError`` where something is there already and ``force`` is false.
+    Raises `FileExistsError` where something is there already and `force` is false.
     """
-    if path.exists() and not force:
-        raise FileExistsError(f"output: {path} exists; name another directory, or give --force")
+    unwritten(path, force)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -132,97 +368,3 @@ def output_directory(path: Path, force: bool) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def build_operator(
-    task: TaskName,
-    image_shape: tuple[int, ...],
-    m: int,
-    hole: int,
-    factor: int,
-    seed: int,
-    dtype: torch.dtype,
-    file: Path | None = None,
-    boxes: int = 0,
-    box_side: int = 8,
-) -> tuple[LinearOperator, str]:
-    """The operator of a file, or of a task, and its name in words."""
-    import npgd
-
-    if file is not None:
-        operator = npgd.load_operator(file, dtype)
-        method = operator.provenance.get("method", type(operator).__name__)
-        return npgd.as_operator(operator, image_shape), f"{method} ({file.name}), m = {operator.m}"
-    if task is TaskName.CS:
-        return npgd.Gaussian(image_shape, m=m, seed=seed, dtype=dtype), f"Gaussian, m = {m}"
-    if task is TaskName.INPAINTING and boxes:
-        mask = npgd.scattered_boxes(image_shape, boxes, box_side, seed)
-        words = f"inpainting, {boxes} boxes {box_side}×{box_side}"
-        return npgd.Inpainting(image_shape, mask=mask), words
-    if task is TaskName.INPAINTING:
-        return npgd.Inpainting(image_shape, hole=hole), f"inpainting, hole {hole}×{hole}"
-    return npgd.SuperResolution(image_shape, factor), f"super-resolution ×{factor}"
-
-
-def load_images(
-    prior: GenerativePrior,
-    dataset: Dataset | None,
-    images: Path | None,
-    data_dir: Path | None,
-    download: bool,
-    count: int,
-    seed: int,
-    strict: bool = False,
-) -> tuple[torch.Tensor, str]:
-    """The images to recover, and where they come from in words."""
-    from npgd import data
-
-    if dataset is not None and images is not None:
-        raise ValueError("--dataset, --images: give one of the two")
-    if count < 1:
-        raise ValueError(f"--count: {count}; expected at least 1")
-    if images is not None:
-        pictures, names = pictures_in(images, prior.image_shape, strict)
-        return pictures[:count], f"{min(count, len(names))} pictures in {images}"
-    if dataset is not None:
-        if prior.image_shape != data.IMAGE_SHAPES[dataset.value]:
-            raise ValueError(
-                f"--dataset {dataset.value}: the prior's images are {prior.image_shape}"
-            )
-        x = data.dataset(dataset.value, "test", data_dir, count, download)
-        words = {"mnist": "MNIST test digits", "celeba": "held-out CelebA faces"}
-        return x, f"first {count} {words.get(dataset.value, 'held-out churches')}"
-    x = prior.sample(count, seed=seed + 1).float()
-    return x, f"{count} samples of G (give --dataset or --images for real images)"
-
-
-def pictures_in(
-    path: Path, image_shape: tuple[int, int, int], strict: bool
-) -> tuple[torch.Tensor, list[str]]:
-    """The pictures of a folder, zip or LMDB with pixels in [-1, 1], and their names.
-
-    Those that are skipped are told on standard error.
-    """
-    from npgd import data
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        found, names = data.image_archive(path, image_shape, strict=strict, cache=False)
-    for warning in told:
-        Console(stderr=True).print(f"[yellow]warning:[/] {warning.message}", highlight=False)
-    return data.to_pixels(found), names
-
-
-def _step(text: str) -> float | str:
-    if text in ("auto", "1/beta"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f'--step-size: {text!r}; expected a number, "auto" or "1/beta"') from None
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("npgd")

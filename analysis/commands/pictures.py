@@ -18,9 +18,9 @@ def draw_rows(
     columns: int = 12,
     title: str = "",
 ) -> None:
-    """Write a figure with one labelled row per entry, ``columns`` images at most in each.
+    """Write a figure with one labelled row per entry, `columns` images at most in each.
 
-    Pixels are shown on [-1, 1], black to white, and clipped outside. The suffix of ``path`` says
+    Pixels are shown on [-1, 1], black to white, and clipped outside. The suffix of `path` says
     the format (.png, .pdf, .svg).
     """
     import matplotlib

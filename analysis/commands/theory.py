@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from analysis.commands.options import console, plain_errors
+from analysis.commands.options import command, console
 
 
+@command
 def worst_case_command(
+    *,
     alpha: Annotated[float, typer.Option(help="Lower restricted eigenvalue constant.")],
     beta: Annotated[float, typer.Option(help="Upper restricted eigenvalue constant.")],
     n_iter: Annotated[int, typer.Option(help="Steps N.")] = 3,
@@ -27,35 +29,36 @@ def worst_case_command(
     """
     from rich.table import Table
 
-    with plain_errors():
-        from analysis.performance_estimation import certify, sweep_step_sizes
+    from analysis.performance_estimation import certify, sweep_step_sizes
 
-        try:
-            if sweep:
-                swept = sweep_step_sizes(
-                    alpha, beta, n_iter, delta=delta, noise=noise, progress=console.is_terminal
-                )
-                table = Table(title=f"worst case after {n_iter} steps, by step size")
-                for name in ("ηβ", "primal value", "dual bound", "bound of the induction"):
-                    table.add_column(name)
-                for swept_row in swept.rows():
-                    table.add_row(*swept_row)
-                console.print(table)
-                return
-            certificate = certify(alpha, beta, n_iter, step_size, delta, noise)
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
-        table = Table(title=certificate.worst_case.title)
-        table.add_column("quantity")
-        table.add_column("number", justify="right")
-        table.add_column("rests on")
-        for row in certificate.rows():
-            table.add_row(*row)
-        console.print(table)
-        console.print(certificate.status, highlight=False)
+    try:
+        if sweep:
+            swept = sweep_step_sizes(
+                alpha, beta, n_iter, delta=delta, noise=noise, progress=console.is_terminal
+            )
+            table = Table(title=f"worst case after {n_iter} steps, by step size")
+            for name in ("ηβ", "primal value", "dual bound", "bound of the induction"):
+                table.add_column(name)
+            for swept_row in swept.rows():
+                table.add_row(*swept_row)
+            console.print(table)
+            return
+        certificate = certify(alpha, beta, n_iter, step_size, delta, noise)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    table = Table(title=certificate.worst_case.title)
+    table.add_column("quantity")
+    table.add_column("number", justify="right")
+    table.add_column("rests on")
+    for row in certificate.rows():
+        table.add_row(*row)
+    console.print(table)
+    console.print(certificate.status, highlight=False)
 
 
+@command
 def derive(
+    *,
     latex: Annotated[bool, typer.Option("--latex", help="LaTeX in place of plain text.")] = False,
 ) -> None:
     """Derive the convergence theorem step by step, each step checked symbolically."""

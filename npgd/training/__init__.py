@@ -1,8 +1,9 @@
 """Train generators, projectors and their correctors, denoisers; resumable, in one loop.
 
-See :mod:`npgd.training.loop`.
+The loop, and what a training is: `npgd.training.loop`.
 """
 
+from npgd.training.checkpoints import load_checkpoint
 from npgd.training.corrector import CorrectorConfig, train_corrector
 from npgd.training.denoiser import DenoiserConfig, train_denoiser
 from npgd.training.gan import (
@@ -11,7 +12,6 @@ from npgd.training.gan import (
     load_generator,
     train_generator,
 )
-from npgd.training.loop import load_checkpoint
 from npgd.training.onenet import OneNetConfig, train_onenet
 from npgd.training.projector import PAPER, ProjectorConfig, train_projector
 

@@ -8,11 +8,12 @@ The three transformations and their ranges are the paper's; images are in [-1, 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import torch
 
 from npgd.images import Images
+from npgd.settings import choices
 
 
 def _uniform(x: Images, generator: torch.Generator) -> torch.Tensor:
@@ -30,7 +31,7 @@ def color(x: Images, generator: torch.Generator) -> Images:
 
 
 def translation(x: Images, generator: torch.Generator, ratio: float = 0.125) -> Images:
-    """A shift by up to ``ratio`` of each side, zeros where the image leaves the frame.
+    """A shift by up to `ratio` of each side, zeros where the image leaves the frame.
 
     A product with two shift matrices an image: its gradient is two products as well, where
     indexing's would scatter.
@@ -45,7 +46,7 @@ def translation(x: Images, generator: torch.Generator, ratio: float = 0.125) -> 
 
 
 def cutout(x: Images, generator: torch.Generator, ratio: float = 0.5) -> Images:
-    """A square of ``ratio`` of the side set to zero; its centre is anywhere in the image."""
+    """A square of `ratio` of the side set to zero; its centre is anywhere in the image."""
     masks = []
     for side in x.shape[2:]:
         centre = (_uniform(x, generator).reshape(-1, 1) * (side + 1)).floor()
@@ -69,22 +70,12 @@ AUGMENTATIONS: dict[str, Callable[[Images, torch.Generator], Images]] = {
 
 
 def parse(policy: str) -> tuple[str, ...]:
-    """The names in a comma-separated policy ("" is none); ``ValueError`` names an unknown one."""
-    return named(policy, "augment", AUGMENTATIONS)
-
-
-def named(policy: str, argument: str, known: Collection[str]) -> tuple[str, ...]:
-    """The names in a comma-separated choice; ``ValueError`` for one that is not ``known``."""
-    names = tuple(name.strip() for name in policy.split(",") if name.strip())
-    for name in names:
-        if name not in known:
-            expected = f"expected a comma-separated choice of {', '.join(known)}"
-            raise ValueError(f"{argument}: {name!r}; {expected}")
-    return names
+    """The names in a comma-separated policy ("" is none); ValueError names an unknown one."""
+    return choices(policy, "augment", AUGMENTATIONS)
 
 
 def augment(x: Images, policy: str, generator: torch.Generator) -> Images:
-    """T(x): the transformations of ``policy``, one after another, each image its own draw."""
+    """T(x): the transformations of `policy`, one after another, each image its own draw."""
     for name in parse(policy):
         x = AUGMENTATIONS[name](x, generator)
     return x

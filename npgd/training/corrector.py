@@ -1,14 +1,13 @@
 """Train the corrector of a projector, with G and G† frozen.
 
-The same points w, targets x* and losses as for the encoder (:mod:`npgd.training.projector`), at the
-latent after each of ``corrections`` steps; no gradient runs from one step into the one before.
+The same points w, targets x* and losses as for the encoder (`npgd.training.projector`), at the
+latent after each of `corrections` steps; no gradient runs from one step into the one before.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,7 +16,8 @@ from torch import nn
 from npgd import checks
 from npgd.networks import Corrector
 from npgd.networks.corrector import initialise_corrector
-from npgd.training.loop import Average, generator_for, tensors_digest, train
+from npgd.training.checkpoints import tensors_digest
+from npgd.training.loop import generator_for, train
 from npgd.training.points import PointsConfig, PointsTask
 
 
@@ -26,8 +26,11 @@ class CorrectorConfig(PointsConfig):
     """Settings of a corrector's training; the defaults are what the shipped weights used."""
 
     hidden: int = 384
+    """Units of the hidden layers."""
     corrections: int = 2
+    """Steps in use."""
     learning_rate: float = 1e-3
+    """Learning rate of Adam."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,9 +38,10 @@ class CorrectorConfig(PointsConfig):
         checks.integer(self.corrections, "corrections")
 
 
-class CorrectorTask(PointsTask):
+class CorrectorTask(PointsTask[Corrector]):
     """The corrector, from a gradient step of half length."""
 
+    kind = "corrector"
     config: CorrectorConfig
 
     def __init__(
@@ -49,18 +53,13 @@ class CorrectorTask(PointsTask):
         config: CorrectorConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        super().__init__(generator_network, latent_dim, images, config, device)
+        networks = {"generator": generator_network, "encoder": encoder_network}
+        stored = {name: tensors_digest(network.state_dict()) for name, network in networks.items()}
+        super().__init__(generator_network, latent_dim, images, config, device, **stored)
         self.e = encoder_network.to(self.device).eval().requires_grad_(False)
-        self.c = Corrector(latent_dim, config.hidden)
-        initialise_corrector(self.c, generator_for(config.seed, 2))
-        mean = Corrector(latent_dim, config.hidden)
-        for network in (self.c, mean):
-            network.to(self.device)
-        self.average = Average(self.c, mean, config.average)
-        self.networks = {"corrector": self.c, "average": mean}
-        self.optimisers = {
-            "corrector": torch.optim.Adam(self.c.parameters(), lr=config.learning_rate)
-        }
+        corrector = Corrector(latent_dim, config.hidden)
+        initialise_corrector(corrector, generator_for(config.seed, 2))
+        self.c = self.learn("corrector", corrector)
 
     def train_on(
         self,
@@ -82,7 +81,8 @@ class CorrectorTask(PointsTask):
         code = self.e(w)
         for _ in range(self.config.corrections):
             code = self.average.average(w, code, self.g)
-        return self.g(code)
+        x: torch.Tensor = self.g(code)
+        return x
 
 
 def train_corrector(
@@ -98,24 +98,12 @@ def train_corrector(
 ) -> Corrector:
     """Train (or go on training) a corrector for frozen G and G†; returns the averaged one.
 
-    A run is not resumed with other networks: their digests are stored. Raises ``ValueError`` for
-    settings that do not fit together.
+    A run is not resumed with other networks: their digests are stored.
+
+    Raises:
+        ValueError: for settings that do not fit together, or a directory that holds another
+            training.
     """
     config = config or CorrectorConfig()
-    stored: dict[str, Any] = {"kind": "corrector", "latent_dim": latent_dim}
-    for name, network in (("generator", generator_network), ("encoder", encoder_network)):
-        stored[name] = tensors_digest({k: v.cpu() for k, v in network.state_dict().items()})
     task = CorrectorTask(generator_network, encoder_network, latent_dim, images, config, device)
-    train(
-        task,
-        steps=config.steps,
-        directory=directory,
-        config={**stored, **asdict(config)},
-        defaults=asdict(CorrectorConfig()),
-        seed=config.seed,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-    )
-    average = task.average.average
-    assert isinstance(average, Corrector)
-    return average
+    return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)

@@ -1,6 +1,6 @@
 """Train a denoiser D(w, σ) that is told the noise level.
 
-Images x, white noise ν ~ N(0, I), σ log-uniform between ``noise_low`` and ``noise_high``, drawn for
+Images x, white noise ν ~ N(0, I), σ log-uniform between `noise_low` and `noise_high`, drawn for
 each image:
 
     E (1/σ² + 1/s²) ‖D(x + σ ν, σ) − x‖²/n,     s = SPREAD,
@@ -14,16 +14,15 @@ that ADMM denoises at the start of a recovery from few measurements are that far
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import nn
 
 from npgd.networks import DenoisingNetwork
-from npgd.networks.architectures import channels_last
 from npgd.networks.denoiser import SPREAD, initialise_he
-from npgd.training.loop import Average, Batches, decayed, generator_for, set_rate, train
+from npgd.settings import interval
+from npgd.training.loop import Batches, Task, generator_for, train
 
 
 @dataclass(frozen=True)
@@ -31,24 +30,31 @@ class DenoiserConfig:
     """Settings of a denoiser's training; the defaults are what the shipped weights used."""
 
     width: int = 12
+    """Channels at full size."""
     noise_low: float = 0.02
+    """Least σ."""
     noise_high: float = 4.0
+    """Largest σ."""
     steps: int = 6000
+    """Training steps."""
     batch_size: int = 64
+    """Images a step."""
     learning_rate: float = 2e-3
+    """Learning rate of Adam."""
     average: float = 0.999
+    """Decay of the running average of the weights, which the training returns."""
     seed: int = 0
+    """Seed of the first weights, the order of the images and the noise."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise_low <= self.noise_high:
-            raise ValueError(
-                f"noise_low, noise_high: {self.noise_low}, {self.noise_high}; "
-                "expected 0 < noise_low <= noise_high"
-            )
+        interval(self.noise_low, self.noise_high, "noise")
 
 
-class DenoiserTask:
+class DenoiserTask(Task[DenoisingNetwork]):
     """One step: a batch of images under white noise of many levels."""
+
+    kind = "denoiser"
+    config: DenoiserConfig
 
     def __init__(
         self,
@@ -56,23 +62,16 @@ class DenoiserTask:
         config: DenoiserConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.config, self.device = config, torch.device(device)
-        self.batches = Batches(images, config.batch_size, config.seed)
+        check_images(images)
         channels = images.shape[1]
-        self.network = DenoisingNetwork(config.width, channels)
-        initialise_he(self.network, generator_for(config.seed, 2))
-        mean = DenoisingNetwork(config.width, channels)
-        for network in (self.network, mean):
-            channels_last(network.to(self.device))
-        self.average = Average(self.network, mean, config.average)
-        self.networks: dict[str, nn.Module] = {"denoiser": self.network, "average": mean}
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "denoiser": torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
-        }
+        super().__init__(config, device, steps=config.steps, channels=channels)
+        self.batches = Batches(images, config.batch_size, config.seed)
+        network = DenoisingNetwork(config.width, channels)
+        initialise_he(network, generator_for(config.seed, 2))
+        self.network = self.learn("denoiser", network)
 
-    def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def descend(self, i: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         optimiser = self.optimisers["denoiser"]
-        set_rate(optimiser, self.config.learning_rate * decayed(i, total))
         x = self.batches(i).to(self.device)
         low, high = self.config.noise_low, self.config.noise_high
         sigma = low * (high / low) ** torch.rand(len(x), generator=generator).to(self.device)
@@ -83,7 +82,6 @@ class DenoiserTask:
         loss = ((sigma**-2 + SPREAD**-2) * error).mean()
         loss.backward()
         optimiser.step()
-        self.average.update(i)
         return {"loss": loss.detach(), "error": error.detach().mean()}
 
     @torch.no_grad()
@@ -108,35 +106,19 @@ def train_denoiser(
 ) -> DenoisingNetwork:
     """Train (or go on training) a denoiser; returns the averaged network.
 
-    Raises ``ValueError`` for images that are not uint8 (n, channels, height, width) with sides
-    that are multiples of four.
+    Raises:
+        ValueError: for images that are not uint8 (n, channels, height, width) with sides that are
+            multiples of four, or a directory that holds another training.
     """
-    check_images(images)
-    config = config or DenoiserConfig()
-    task = DenoiserTask(images, config, device)
-    train(
-        task,
-        steps=config.steps,
-        directory=directory,
-        config={"kind": "denoiser", "channels": images.shape[1], **asdict(config)},
-        seed=config.seed,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-    )
-    average = task.average.average
-    assert isinstance(average, DenoisingNetwork)
-    return average
+    task = DenoiserTask(images, config or DenoiserConfig(), device)
+    return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)
 
 
 def check_images(images: UInt8[torch.Tensor, "n c h w"]) -> None:
-    """Raise ``ValueError`` for training images that the two networks cannot take."""
-    if (
-        images.dtype != torch.uint8
-        or images.ndim != 4
-        or images.shape[2] % 4
-        or images.shape[3] % 4
-    ):
+    """Raise ValueError for training images that the denoiser and OneNet cannot take."""
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[2] % 4 or shape[3] % 4:
         raise ValueError(
-            f"images: {images.dtype} {tuple(images.shape)}; expected uint8 (n, channels, height, "
-            "width) with sides that are multiples of four"
+            "images must be uint8 (n, channels, height, width) with sides that are multiples of "
+            f"four, got {images.dtype} {shape}"
         )

@@ -3,30 +3,30 @@
 Raj, Li, Bresler, ICCV 2019, section 4.1: min_G max_D E log D(x) + E log(1 − D(G(z))) with the
 non-saturating loss for G (Goodfellow et al. 2014), Adam, images in [-1, 1], z ~ N(0, I), batch 128.
 
-``architecture`` "sagan" is the paper's second network (:mod:`npgd.networks.sagan`), trained with
-``loss`` "wasserstein": max_D E D(x) − E D(G(z)), min_G −E D(G(z)), D kept Lipschitz by spectral
+`architecture` "sagan" is the paper's second network (`npgd.networks.sagan`), trained with
+`loss` "wasserstein": max_D E D(x) − E D(G(z)), min_G −E D(G(z)), D kept Lipschitz by spectral
 normalisation, which is on G too.
 
 A GAN alone leaves out parts of the data, and what range(G) lacks no recovery finds. With
-``coverage`` c > 0 an encoder G† is trained beside G, on clean images, and G's loss becomes
+`coverage` c > 0 an encoder G† is trained beside G, on clean images, and G's loss becomes
 
     −E log D(G(z)) + c · ( E‖G(G†(x)) − x‖²/n + λ E‖G†(G(z)) − z‖²/k + λ M ),
 
 where M = ‖mean G†(x)‖²/k + ‖cov G†(x) − I‖²_F/k over the batch keeps the latents of real images
 where z ~ N(0, I) puts its mass. c = 0 is the paper's training. Over a batch of b, M of latents that
 are N(0, I) is about (k+1)/(b−1) rather than 0, and smallest where their variance is
-1/(1 + (k+1)/(b−1)): 0.86 at k = 20, b = 128, but 0.38 at k = 100, b = 64. ``unbiased`` estimates M
+1/(1 + (k+1)/(b−1)): 0.86 at k = 20, b = 128, but 0.38 at k = 100, b = 64. `unbiased` estimates M
 without that error, by sums over pairs.
 
-``principal`` starts G† from the whitened principal components of the images
-(:class:`npgd.networks.encoder.PrincipalEncoder`), so that its latents tell images apart, with the
+`principal` starts G† from the whitened principal components of the images
+(`npgd.networks.encoder.PrincipalEncoder`), so that its latents tell images apart, with the
 moments of N(0, I), from the first step on.
 
-``precision`` "bfloat16" is mixed precision: weights, moments, losses and augmentation stay in
+`precision` "bfloat16" is mixed precision: weights, moments, losses and augmentation stay in
 float32, the networks' products are taken in bfloat16.
 
-With the few thousand images of a 64×64 data set, ``flips`` mirrors half of the real ones, and D
-sees every image through the random transformations of ``augment`` (:mod:`npgd.training.augment`).
+With the few thousand images of a 64×64 data set, `flips` mirrors half of the real ones, and D
+sees every image through the random transformations of `augment` (`npgd.training.augment`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -48,21 +48,15 @@ from npgd.networks.architectures import channels_last, initialise_encoder, netwo
 from npgd.networks.dcgan import LAYERS, initialise
 from npgd.networks.encoder import PrincipalEncoder
 from npgd.networks.sagan import add_spectral_norm
+from npgd.settings import choice
 from npgd.training.augment import augment, parse
-from npgd.training.loop import (
-    PRECISIONS,
-    Average,
-    Batches,
-    choice,
-    decayed,
-    generator_for,
+from npgd.training.checkpoints import (
     load_checkpoint,
-    mixed,
+    network_state,
     newest_checkpoint,
-    set_rate,
     tensors_digest,
-    train,
 )
+from npgd.training.loop import PRECISIONS, Average, Batches, Task, generator_for, mixed, train
 from npgd.training.processes import processes
 
 CHOICES = {
@@ -78,32 +72,50 @@ class GeneratorConfig:
     """Settings of a generator's training; the defaults are the paper's on MNIST, at width 32."""
 
     latent_dim: int = 20
+    """Dimension k of z."""
     width: int = 32
+    """Channels at half the image's side."""
     coverage: float = 0.0
+    """Weight of the coverage term; 0 is the paper's GAN."""
     latent_weight: float = 0.1
+    """Weight λ of the latents within the coverage term."""
     epochs: int = 20
+    """Passes over the images."""
     batch_size: int = 128
+    """Images a step."""
     learning_rate: float = 2e-4
+    """Learning rate of Adam."""
     average: float = 0.999
+    """Decay of the running average of G's weights, which the training returns."""
     flips: bool = False
+    """Mirror half of the real images."""
     augment: str = ""
+    """What D sees images through, for small data sets: a choice of color,translation,cutout."""
     unbiased: bool = False
+    """Moments of latents by pairs; for k near or above the batch size."""
     precision: str = "float32"
+    """float32, or bfloat16 (mixed)."""
     architecture: str = "dcgan"
+    """dcgan, or sagan for 64×64."""
     loss: str = "vanilla"
+    """vanilla, or wasserstein for sagan."""
     principal: bool = False
+    """Start the coverage term's encoder from principal components."""
     seed: int = 0
+    """Seed of the first weights, the order of the images and every draw."""
 
     def __post_init__(self) -> None:
         parse(self.augment)
         for name, known in CHOICES.items():
             choice(getattr(self, name), name, known)
         if self.principal and self.coverage == 0:
-            raise ValueError("principal: asked for without coverage > 0, whose encoder it starts")
+            raise ValueError(
+                "principal must come with coverage > 0, whose encoder it starts, got 0"
+            )
         if self.loss == "wasserstein" and self.architecture != "sagan":
             raise ValueError(
-                f"loss: 'wasserstein' with architecture {self.architecture!r}; expected 'sagan', "
-                "whose discriminator is kept Lipschitz"
+                "loss must be 'vanilla' but for architecture 'sagan', whose discriminator is kept "
+                f"Lipschitz, got 'wasserstein' with {self.architecture!r}"
             )
 
 
@@ -112,7 +124,7 @@ def latent_moments(
 ) -> Float[torch.Tensor, ""]:
     """‖mean z‖²/k + ‖cov z − I‖²_F/k over a batch: zero for the moments of N(0, I).
 
-    ``unbiased``: ‖E z‖²/k + ‖E zzᵀ − I‖²_F/k, each square as a mean over pairs of different rows,
+    `unbiased`: ‖E z‖²/k + ‖E zzᵀ − I‖²_F/k, each square as a mean over pairs of different rows,
     whose expectation over batches is the value for the distribution they come from.
     """
     b, k = z.shape
@@ -130,8 +142,12 @@ def latent_moments(
     return (mean.square().sum() + (covariance - identity).square().sum()) / k
 
 
-class GeneratorTask:
+class GeneratorTask(Task[nn.Module]):
     """One GAN step: D on real and generated images, then G (with G† when coverage is asked for)."""
+
+    kind = "generator"
+    config: GeneratorConfig
+    absent: ClassVar[dict[str, int]] = {"image_size": 28}
 
     def __init__(
         self,
@@ -139,11 +155,13 @@ class GeneratorTask:
         config: GeneratorConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.config, self.device = config, torch.device(device)
+        _check_images(images, config)
         self.batches = Batches(images, config.batch_size, config.seed)
-        channels, image_size = images.shape[1:3]
+        made = {"channels": images.shape[1], "image_size": images.shape[2]}
+        steps = config.epochs * self.batches.per_epoch
+        super().__init__(config, device, steps=steps, **made)
+        settings = asdict(config) | made
         start = generator_for(config.seed, 2)
-        settings = asdict(config) | {"channels": channels, "image_size": image_size}
         self.g, mean = (build(**network_spec("generator", settings)) for _ in range(2))
         self.d = build(**network_spec("discriminator", settings))
         initialise(self.g, start)
@@ -151,7 +169,8 @@ class GeneratorTask:
         if config.architecture == "sagan":
             for part in (self.g, self.d):
                 add_spectral_norm(part, config.seed)
-        self.networks: dict[str, nn.Module] = {"generator": self.g, "discriminator": self.d}
+        self.networks |= {"generator": self.g, "discriminator": self.d}
+        g_parameters = list(self.g.parameters())
         if config.coverage > 0:
             self.e = build(**network_spec("encoder", settings))
             assert isinstance(self.e, PrincipalEncoder)
@@ -159,28 +178,22 @@ class GeneratorTask:
             if config.principal:
                 self.e.start_from(to_pixels(images))
             self.networks["encoder"] = self.e
-        for part in [*self.networks.values(), mean]:
+            g_parameters += self.e.parameters()
+        for part in (*self.networks.values(), mean):
             channels_last(part.to(self.device))
+        # Under spectral normalisation the average is another module than G: no copy, as in learn.
         self.average = Average(self.g, mean, config.average)
-        g_parameters = list(self.g.parameters())
-        if config.coverage > 0:
-            g_parameters += list(self.e.parameters())
-        rate, betas = config.learning_rate, (0.5, 0.999)
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "generator": torch.optim.Adam(g_parameters, lr=rate, betas=betas),
-            "discriminator": torch.optim.Adam(self.d.parameters(), lr=rate, betas=betas),
-        }
         self.networks["average"] = mean
+        betas = (0.5, 0.999)
+        self.optimise("generator", g_parameters, config.learning_rate, betas)
+        self.optimise("discriminator", self.d.parameters(), config.learning_rate, betas)
         self.fixed = torch.randn(64, config.latent_dim, generator=generator_for(config.seed, 3))
 
     def _through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return mixed(network, x, self.config.precision)
 
-    def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def descend(self, i: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         config = self.config
-        rate = config.learning_rate * decayed(i, total)
-        for optimiser in self.optimisers.values():
-            set_rate(optimiser, rate)
         x = self.batches(i).to(self.device)
         z = torch.randn(len(x), config.latent_dim, generator=generator).to(self.device)
         if config.flips:
@@ -218,12 +231,21 @@ class GeneratorTask:
         self.optimisers["generator"].zero_grad(set_to_none=True)
         g_loss.backward()
         self.optimisers["generator"].step()
-        self.average.update(i)
         return losses
 
     @torch.no_grad()
     def pictures(self) -> Float[torch.Tensor, "64 c h w"]:
-        return self.average.average(self.fixed.to(self.device))
+        x: torch.Tensor = self.average.average(self.fixed.to(self.device))
+        return x
+
+
+def _check_images(images: UInt8[torch.Tensor, "n c h w"], config: GeneratorConfig) -> None:
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8 or len(shape) != 4 or shape[2:] not in SHAPES:
+        expected = " or ".join(f"(n, channels, {size}, {size})" for size in LAYERS)
+        raise ValueError(f"images must be uint8 {expected}, got {images.dtype} {shape}")
+    if config.architecture == "sagan" and shape[2] != 64:
+        raise ValueError(f"images must be 64×64 for architecture 'sagan', got {shape[2:]}")
 
 
 def train_generator(
@@ -234,38 +256,16 @@ def train_generator(
     progress: bool = False,
     checkpoint_every: int = 500,
 ) -> nn.Module:
-    """Train (or go on training) a generator in ``directory``; returns the averaged generator.
+    """Train (or go on training) a generator in `directory`; returns the averaged generator.
 
-    Raises ``ValueError`` for images that are not uint8 (n, c, s, s) with a side s of
-    :data:`npgd.networks.dcgan.LAYERS`, or a directory that holds another training.
+    Raises:
+        ValueError: for images that are not uint8 (n, c, s, s) with a side s of
+            `npgd.networks.dcgan.LAYERS`, or a directory that holds another training.
     """
-    config = config or GeneratorConfig()
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2:] not in SHAPES:
-        expected = " or ".join(f"(n, channels, {size}, {size})" for size in LAYERS)
-        raise ValueError(f"images: {images.dtype} {tuple(images.shape)}; expected uint8 {expected}")
-    if config.architecture == "sagan" and images.shape[2] != 64:
-        raise ValueError(f"architecture: 'sagan' makes 64×64 images; images: {images.shape[2:]}")
     if torch.device(device).type == "cuda":
         device = processes().device or device  # each process has its own
-    task = GeneratorTask(images, config, device)
-    steps = config.epochs * task.batches.per_epoch
-    stored = {
-        "kind": "generator",
-        "channels": images.shape[1],
-        "image_size": images.shape[2],
-        "steps": steps,
-    }
-    train(
-        task,
-        steps=steps,
-        directory=directory,
-        config={**stored, **asdict(config)},
-        defaults={"image_size": 28, **asdict(GeneratorConfig())},
-        seed=config.seed,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-    )
-    return task.average.average
+    task = GeneratorTask(images, config or GeneratorConfig(), device)
+    return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)
 
 
 def load_generator(
@@ -273,7 +273,8 @@ def load_generator(
 ) -> tuple[nn.Module, dict[str, Any], str]:
     """The averaged generator of a finished training run, its configuration, and its digest.
 
-    Raises ``ValueError`` where the directory holds no generator's run, or one not finished.
+    Raises:
+        ValueError: where the directory holds no generator's run, or one not finished.
     """
     g, config, weights = _trained(directory, "generator", "average")
     return g, config, tensors_digest(weights)
@@ -282,7 +283,8 @@ def load_generator(
 def load_coverage_encoder(directory: str | os.PathLike[str]) -> nn.Module:
     """The encoder that the coverage term trained beside G, as it stood at the end.
 
-    Raises as :func:`load_generator`, and ``ValueError`` for a run without that term.
+    Raises:
+        ValueError: as `load_generator`, and for a run without that term.
     """
     return _trained(directory, "encoder", "encoder")[0]
 
@@ -308,8 +310,7 @@ def _trained(
             f"generator: {directory} stands at step {step} of {config['steps']}; "
             "give the training command again to finish it"
         )
-    prefix = f"network/{stored_as}/"
-    weights = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    weights = network_state(tensors, stored_as)
     network = build(**network_spec(part, config))
     network.load_state_dict(weights)
     return network.eval(), config, weights

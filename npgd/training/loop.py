@@ -1,62 +1,137 @@
 """The one training loop: resumable, deterministic, visible.
 
-A training is a ``Task``: networks, optimisers, and what one step does. All randomness of step i is
+A training is a `Task`: networks, optimisers, and what one step does. All randomness of step i is
 drawn from a generator seeded by (seed, i), and the order of the images in epoch e by (seed, e), so
 the state of a training is its weights, its optimisers' moments and the step number, nothing else.
 A run killed at any moment and started again goes on from its last checkpoint and ends with the same
 weights bit for bit (CPU, float32, the same number of threads).
 
 Several processes, each with its own GPU or share of the cores, train one network together when
-``accelerate launch --multi_gpu`` starts the command, or ``torchrun`` on a CPU: each takes its own
+`accelerate launch --multi_gpu` starts the command, or `torchrun` on a CPU: each takes its own
 batches of the common order and draws its own randomness, and gradients and batch-norm statistics
 are averaged before they are used, so that all hold the same state after every step. The first
 process writes the files.
 
 In the run's directory:
 
-- ``config.json``: what is trained and how;
-- ``checkpoint-N.safetensors``: the state after N steps, the two newest kept;
-- ``log.jsonl``: one line of losses every ``log_every`` steps;
-- ``samples/N.png``: a grid of images as training goes.
+- `config.json`: what is trained and how;
+- `checkpoint-N.safetensors`: the state after N steps, the two newest kept;
+- `log.jsonl`: one line of losses every `log_every` steps;
+- `samples/N.png`: a grid of images as training goes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import copy
+import io
 import json
+import math
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from PIL import Image
 from torch import nn
 
+from npgd import checks
 from npgd.data import to_pixels, to_uint8
 from npgd.files import write_atomically
+from npgd.networks.architectures import channels_last
 from npgd.networks.sagan import folded_state
+from npgd.progress import bar
+from npgd.training.checkpoints import resume, save_checkpoint
 from npgd.training.processes import Processes, processes
 
 
-class Task(Protocol):
-    """What a training is: the loop asks for nothing else."""
+class Config(Protocol):
+    """Settings of a training: a frozen dataclass whose defaults are a training of their own."""
 
-    networks: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Optimizer]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def average(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+Averaged = TypeVar("Averaged", bound=nn.Module)
+
+
+class Task(ABC, Generic[Averaged]):
+    """One training: networks, their optimisers, and what a step does.
+
+    A subclass makes its networks in `__init__`, with `learn` for the one whose average is what the
+    training is for, and says what a step does (`descend`) and shows (`pictures`). The rest is the
+    same for every training, and lives here and in `train`.
+    """
+
+    kind: ClassVar[str]
+    """What is trained, in the run's `config.json`."""
+    config: Config
+    average: Average[Averaged]
+
+    absent: ClassVar[Mapping[str, Any]] = {}
+    """What runs that began before a part of `stored` existed had in its place."""
+
+    def __init__(
+        self, config: Config, device: str | torch.device, *, steps: int, **stored: Any
+    ) -> None:
+        self.config, self.device, self.steps = config, torch.device(device), steps
+        self.stored = {**stored, "steps": steps}
+        """What tells this training from others of its kind, beside its settings."""
+        self.networks: dict[str, nn.Module] = {}
+        self.optimisers: dict[str, torch.optim.Optimizer] = {}
+
+    def learn(self, name: str, network: Averaged) -> Averaged:
+        """Train a network by Adam, and keep its average; returns it, on the task's device."""
+        mean = copy.deepcopy(network)
+        for part in (network, mean):
+            channels_last(part.to(self.device))
+        self.average = Average(network, mean, self.config.average)
+        self.networks |= {name: network, "average": mean}
+        self.optimise(name, network.parameters(), self.config.learning_rate)
+        return network
+
+    def optimise(
+        self,
+        name: str,
+        parameters: Iterable[nn.Parameter],
+        rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        """An Adam of that name, whose rate `step` lets fall from `rate`."""
+        optimiser = torch.optim.Adam(parameters, lr=rate, betas=betas)
+        for group in optimiser.param_groups:
+            group["initial_lr"] = rate
+        self.optimisers[name] = optimiser
 
     def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Do step i of ``total`` with randomness from ``generator`` alone; return the losses."""
-        ...
+        """Do step i of `total` with randomness from `generator` alone; returns the losses."""
+        for optimiser in self.optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * decayed(i, total)
+        losses = self.descend(i, generator)
+        self.average.update(i)
+        return losses
 
+    @abstractmethod
+    def descend(self, i: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Step i of every optimiser, randomness from `generator` alone; returns the losses."""
+
+    @abstractmethod
     def pictures(self) -> Float[torch.Tensor, "n c h w"]:
         """Images that show how far the training is."""
-        ...
 
 
 def generator_for(*words: int) -> torch.Generator:
@@ -73,14 +148,14 @@ class Batches:
 
     def __init__(self, images: UInt8[torch.Tensor, "n c h w"], size: int, seed: int) -> None:
         if not 1 <= size <= len(images):
-            raise ValueError(f"batch_size: {size}; expected 1 to {len(images)} (all images)")
+            raise ValueError(f"batch_size must be 1 to {len(images)} (all images), got {size}")
         self.images, self.size, self.seed = images, size, seed
         self.processes = processes()
         self.per_epoch = len(images) // (size * self.processes.count)
         if self.per_epoch == 0:
             raise ValueError(
-                f"batch_size: {size} in each of {self.processes.count} processes; "
-                f"there are {len(images)} images"
+                f"batch_size must be at most {len(images) // self.processes.count} in each of "
+                f"{self.processes.count} processes ({len(images)} images), got {size}"
             )
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
@@ -96,14 +171,14 @@ class Batches:
         )
 
 
-class Average:
+class Average(Generic[Averaged]):
     """Exponential moving average of a network's weights and buffers, kept in a second network.
 
     Of a network under spectral normalisation, the average is of the normalised weights, and the
     second network is a plain one.
     """
 
-    def __init__(self, network: nn.Module, average: nn.Module, decay: float) -> None:
+    def __init__(self, network: nn.Module, average: Averaged, decay: float) -> None:
         average.load_state_dict(folded_state(network))
         average.eval().requires_grad_(False)
         self.network, self.average, self.decay = network, average, decay
@@ -121,105 +196,19 @@ class Average:
                 mean.copy_(value)
 
 
-# --- state in, state out ---------------------------------------------------------------------
-
-
-def _state(task: Task) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name, network in task.networks.items():
-        for key, value in network.state_dict().items():
-            tensors[f"network/{name}/{key}"] = value.detach().cpu().contiguous()
-    for name, optimiser in task.optimisers.items():
-        for index, moments in optimiser.state_dict()["state"].items():
-            for key, value in moments.items():
-                value = torch.as_tensor(value)
-                tensors[f"optimiser/{name}/{index}/{key}"] = value.detach().cpu().contiguous()
-    return tensors
-
-
-def _load_state(task: Task, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, network in task.networks.items():
-        prefix = f"network/{name}/"
-        network.load_state_dict(
-            {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        )
-    for name, optimiser in task.optimisers.items():
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith(f"optimiser/{name}/"):
-                _, _, index, moment = key.split("/")
-                moments.setdefault(int(index), {})[moment] = value
-        state = optimiser.state_dict()
-        state["state"] = moments
-        optimiser.load_state_dict(state)
-
-
-def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names and contents."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        digest.update(key.encode())
-        digest.update(tensors[key].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def save_checkpoint(directory: Path, step: int, task: Task) -> Path:
-    """Write the state after ``step`` steps, and drop all but the two newest checkpoints."""
-    tensors = _state(task)
-    path = directory / f"checkpoint-{step:08d}.safetensors"
-    metadata = {"step": str(step), "sha256": tensors_digest(tensors)}
-    write_atomically(path, serialise(tensors, metadata))
-    for old in checkpoints(directory)[:-2]:
-        old.unlink()
-    return path
-
-
-def load_checkpoint(path: Path) -> tuple[int, dict[str, torch.Tensor]]:
-    """Step and tensors of a checkpoint; ``ValueError`` if it is broken or was altered."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({error})") from error
-    if metadata.get("sha256") != tensors_digest(tensors):
-        raise ValueError(f"{path}: its contents do not match the checksum it carries")
-    return int(metadata["step"]), tensors
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(directory.glob("checkpoint-*.safetensors"))
-
-
-def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest checkpoint of a run, or None."""
-    return checkpoints(directory)[-1] if checkpoints(directory) else None
-
-
-def _resume(directory: Path, task: Task) -> int:
-    for path in reversed(checkpoints(directory)):
-        try:
-            step, tensors = load_checkpoint(path)
-        except ValueError as error:
-            warnings.warn(f"{error}; going back to the checkpoint before it", stacklevel=3)
-            continue
-        _load_state(task, tensors)
-        return step
-    return 0
-
-
-def _check_config(directory: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Store the configuration, or refuse to go on under another one.
+def _check_config(directory: Path, task: Task[Any], count: int) -> None:
+    """Store what is trained, how, and by how many processes; refuse to go on under another one.
 
     A setting that the stored configuration lacks came later: the run had its default.
     """
     path = directory / "config.json"
+    own = {"kind": task.kind, **task.stored, **asdict(task.config), "processes": count}
+    config = _plain(own)
     if not path.exists():
         write_atomically(path, (json.dumps(config, indent=2) + "\n").encode())
         return
-    stored = json.loads(json.dumps(defaults)) | json.loads(path.read_text())
-    config = json.loads(json.dumps(config))
+    defaults = asdict(type(task.config)())
+    stored = _plain({**task.absent, **defaults, "processes": 1}) | json.loads(path.read_text())
     differing = sorted(
         key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key)
     )
@@ -231,12 +220,14 @@ def _check_config(directory: Path, config: Mapping[str, Any], defaults: Mapping[
         )
 
 
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
+
+
 def save_grid(path: Path, images: Float[torch.Tensor, "n c h w"], columns: int = 8) -> None:
-    """Images side by side in one PNG, ``columns`` to a row, one white pixel between them."""
-    import io
-
-    from PIL import Image
-
+    """Images side by side in one PNG, `columns` to a row, one white pixel between them."""
     pixels = to_uint8(images.detach().float().cpu().clone())
     n, channels, height, width = pixels.shape
     rows = -(-n // columns)
@@ -250,7 +241,7 @@ def save_grid(path: Path, images: Float[torch.Tensor, "n c h w"], columns: int =
 
 
 class _Log:
-    """``log.jsonl``: lines beyond the step resumed from are dropped first."""
+    """`log.jsonl`: lines beyond the step resumed from are dropped first."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
@@ -267,94 +258,74 @@ class _Log:
             file.write(json.dumps({"step": step, **losses}) + "\n")
 
 
-@contextlib.contextmanager
-def _progress(show: bool, total: int, done: int) -> Iterator[Any]:
-    if not show:
-        yield lambda step, text: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-    ) as progress:
-        bar = progress.add_task("training", total=total, completed=done, losses="")
-        yield lambda step, text: progress.update(bar, completed=step, losses=text)
-
-
 def train(
-    task: Task,
-    steps: int,
+    task: Task[Averaged],
     directory: str | os.PathLike[str],
-    config: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    *,
     checkpoint_every: int = 500,
     log_every: int = 50,
     sample_every: int = 1000,
     progress: bool = False,
-) -> None:
-    """Bring a task to ``steps`` steps, from its last checkpoint where the directory holds one.
+) -> Averaged:
+    """Bring a task to its last step, from its last checkpoint where the directory holds one.
 
-    ``defaults`` are those of the settings, for runs that began before a setting existed.
+    Returns:
+        The average of the network that is trained.
 
-    Raises ``ValueError`` where the directory holds a training with another configuration, and
-    ``FloatingPointError`` when a loss stops being finite (the last checkpoint stays).
+    Raises:
+        ValueError: where the directory holds a training with another configuration.
+        FloatingPointError: when a loss stops being finite; the last checkpoint stays.
     """
-    if steps < 1:
-        raise ValueError(f"steps: {steps}; expected at least 1")
-    directory = Path(directory)
+    steps, directory = checks.integer(task.steps, "steps"), Path(directory)
     together = processes()
     first = together.rank == 0
     if first:
         (directory / "samples").mkdir(parents=True, exist_ok=True)
-        count = {"processes": together.count}
-        _check_config(directory, {**config, **count}, {**(defaults or {}), "processes": 1})
+        _check_config(directory, task, together.count)
     together.wait()
-    start = _resume(directory, task)
+    done = resume(directory, task)
     together.wait()
-    log = _Log(directory / "log.jsonl", start) if first else None
+    log = _Log(directory / "log.jsonl", done) if first else None
     # One process draws from (seed, 0, i), as it always has.
     own = () if together.count == 1 else (together.rank,)
-    with _averaged(task, together), _progress(progress and first, steps, start) as show:
-        for i in range(start, steps):
-            losses = task.step(i, steps, generator_for(seed, 0, i, *own))
+    show = progress and first
+    with _averaged(task, together), bar(steps, "training", show, done) as shown:
+        for i in range(done, steps):
+            losses = task.step(i, steps, generator_for(task.config.seed, 0, i, *own))
             together.average(_statistics(task))
             done = i + 1
             if done % log_every == 0 or done == steps:
-                values = {name: float(value) for name, value in losses.items()}
-                if not all(np.isfinite(value) for value in values.values()):
-                    raise FloatingPointError(
-                        f"a loss is not finite at step {done}: {values}. The last checkpoint in "
-                        f"{directory} is from before; lower the learning rate."
-                    )
+                values = _finite(losses, done, directory)
                 if log is not None:
                     log.add(done, values)
-                show(done, "  ".join(f"{name} {value:.4f}" for name, value in values.items()))
+                told = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+                shown.reach(done, told)
             if first and (done % sample_every == 0 or done == steps):
                 save_grid(directory / "samples" / f"{done:08d}.png", task.pictures())
             if first and (done % checkpoint_every == 0 or done == steps):
                 save_checkpoint(directory, done, task)
     together.wait()
+    return task.average.average
 
 
-def _statistics(task: Task) -> list[torch.Tensor]:
+def _finite(losses: Mapping[str, torch.Tensor], done: int, directory: Path) -> dict[str, float]:
+    values = {name: float(value) for name, value in losses.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise FloatingPointError(
+            f"a loss is not finite at step {done}: {values}. The last checkpoint in "
+            f"{directory} is from before; lower the learning rate."
+        )
+    return values
+
+
+def _statistics(task: Task[Any]) -> list[torch.Tensor]:
     """The networks' floating-point buffers: what batch norm keeps of its batches."""
     buffers = (buffer for network in task.networks.values() for buffer in network.buffers())
     return [buffer for buffer in buffers if buffer.is_floating_point()]
 
 
 @contextlib.contextmanager
-def _averaged(task: Task, together: Processes) -> Iterator[None]:
+def _averaged(task: Task[Any], together: Processes) -> Iterator[None]:
     """Average gradients over the processes right before each optimiser's step."""
 
     def average(optimiser: torch.optim.Optimizer, *_: Any) -> None:
@@ -379,22 +350,11 @@ def decayed(i: int, total: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1.0 + float(np.cos(np.pi * progress)))
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every parameter group."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
-
 PRECISIONS = ("float32", "bfloat16")
 
 
 def mixed(network: nn.Module, x: torch.Tensor, precision: str) -> torch.Tensor:
     """A network's output in float32; with "bfloat16" its products are in bfloat16."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return network(x).float()
-
-
-def choice(value: str, name: str, known: Sequence[str]) -> None:
-    """``ValueError`` for a value that is not one of ``known``."""
-    if value not in known:
-        raise ValueError(f"{name}: {value!r}; expected one of {', '.join(known)}")
+        output: torch.Tensor = network(x)
+    return output.float()

@@ -2,7 +2,7 @@
 
 Chang, Li, Póczos, Kumar, Sankaranarayanan, "One network to solve them all", ICCV 2017, section 3.
 With images x, perturbed images v(x), the encoder E inside P, a classifier D of images and a
-classifier D_ℓ of latents E(·), cross-entropies H against "natural", and ε = ``clean_share``:
+classifier D_ℓ of latents E(·), cross-entropies H against "natural", and ε = `clean_share`:
 
     P lowers   a ‖P(v) − x‖² + b ( ε ‖P(x) − x‖² + (1 − ε) ‖P(v) − v‖² )
                + c ( ε H(D(P(x))) + (1 − ε) H(D(P(v))) ) + d H(D_ℓ(E(v)))
@@ -13,11 +13,11 @@ squares as means per pixel, weights a, b, c, d and ε as in the authors' release
 
 Perturbed images: in three of ten the image is first made blocky (shrunk to 0.2 … 0.95 of its side
 and blown up again, nearest neighbour); then comes white noise, times a standard deviation drawn
-for each image between 0.05 and ``noise``, times a smooth map of values in [−√3, √3] (a random grid
+for each image between 0.05 and `noise`, times a smooth map of values in [−√3, √3] (a random grid
 of one to a tenth of the side, bicubic), so that the noise varies over the image.
 
 What differs from the authors: sizes of network and digits; no virtual batch normalisation; Adam
-with a decaying rate, and an average of P's weights; ``noise`` of 1.5 in place of 0.5, on pixels in
+with a decaying rate, and an average of P's weights; `noise` of 1.5 in place of 0.5, on pixels in
 [−1, 1], because ADMM from few random measurements visits points that far off.
 """
 
@@ -25,18 +25,18 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import nn
 
 from npgd.networks import ProximalNetwork
 from npgd.networks.architectures import channels_last
 from npgd.networks.denoiser import NaturalnessClassifier, initialise_he
+from npgd.settings import fraction
 from npgd.training.denoiser import check_images
-from npgd.training.loop import Average, Batches, decayed, generator_for, set_rate, train
+from npgd.training.loop import Batches, Task, generator_for, train
 
 
 @dataclass(frozen=True)
@@ -44,27 +44,41 @@ class OneNetConfig:
     """Settings of a OneNet's training; the defaults are what the shipped weights used."""
 
     width: int = 12
+    """Channels at full size."""
     noise: float = 1.5
+    """Largest σ of the perturbation."""
     blocky: float = 0.3
+    """Fraction of the images made blocky before the noise."""
     denoising: float = 1.0
+    """Weight a of ‖P(v) − x‖²."""
     proximity: float = 5e-3
+    """Weight b of P's distance from its argument."""
     image_adversary: float = 1e-3
+    """Weight c of the classifier of images."""
     latent_adversary: float = 1e-4
+    """Weight d of the classifier of latents."""
     clean_share: float = 0.01
+    """Share ε of the clean images in the losses."""
     soft_label: float = 0.85
+    """Label of natural images, for the classifiers."""
     steps: int = 2500
+    """Training steps."""
     batch_size: int = 64
+    """Images a step."""
     learning_rate: float = 1e-3
+    """Learning rate of P's Adam."""
     classifier_rate: float = 2e-4
+    """Learning rate of the classifiers' Adam."""
     average: float = 0.999
+    """Decay of the running average of P's weights, which the training returns."""
     seed: int = 0
+    """Seed of the first weights, the order of the images and the perturbations."""
 
     def __post_init__(self) -> None:
         for name in ("blocky", "clean_share", "soft_label"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; expected a fraction in [0, 1]")
+            fraction(getattr(self, name), name)
         if self.noise < 0.05:
-            raise ValueError(f"noise: {self.noise}; expected at least 0.05")
+            raise ValueError(f"noise must be at least 0.05, got {self.noise}")
 
 
 def perturb(
@@ -100,8 +114,11 @@ def _natural(logits: torch.Tensor, label: float = 1.0) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
-class OneNetTask:
+class OneNetTask(Task[ProximalNetwork]):
     """One step: P against the classifiers, then the classifiers against P."""
+
+    kind = "onenet"
+    config: OneNetConfig
 
     def __init__(
         self,
@@ -109,35 +126,23 @@ class OneNetTask:
         config: OneNetConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.config, self.device = config, torch.device(device)
-        self.batches = Batches(images, config.batch_size, config.seed)
+        check_images(images)
         channels, c = images.shape[1], config.width
-        self.p = ProximalNetwork(c, channels)
+        super().__init__(config, device, steps=config.steps, channels=channels)
+        self.batches = Batches(images, config.batch_size, config.seed)
+        p = ProximalNetwork(c, channels)
         self.d, self.d_latent = NaturalnessClassifier(channels, c), NaturalnessClassifier(4 * c, c)
-        mean = ProximalNetwork(c, channels)
-        for k, network in enumerate((self.p, self.d, self.d_latent)):
+        for k, network in enumerate((p, self.d, self.d_latent)):
             initialise_he(network, generator_for(config.seed, 2, k))
-        for network in (self.p, self.d, self.d_latent, mean):
+        self.p = self.learn("proximal", p)
+        for network in (self.d, self.d_latent):
             channels_last(network.to(self.device))
-        self.average = Average(self.p, mean, config.average)
-        self.networks: dict[str, nn.Module] = {
-            "proximal": self.p,
-            "image_classifier": self.d,
-            "latent_classifier": self.d_latent,
-            "average": mean,
-        }
+        self.networks |= {"image_classifier": self.d, "latent_classifier": self.d_latent}
         classifiers = [*self.d.parameters(), *self.d_latent.parameters()]
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "proximal": torch.optim.Adam(self.p.parameters(), lr=config.learning_rate),
-            "classifiers": torch.optim.Adam(
-                classifiers, lr=config.classifier_rate, betas=(0.5, 0.999)
-            ),
-        }
+        self.optimise("classifiers", classifiers, config.classifier_rate, betas=(0.5, 0.999))
 
-    def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def descend(self, i: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         config, share = self.config, self.config.clean_share
-        set_rate(self.optimisers["proximal"], config.learning_rate * decayed(i, total))
-        set_rate(self.optimisers["classifiers"], config.classifier_rate * decayed(i, total))
         x = self.batches(i).to(self.device)
         v = perturb(x, generator, config.noise, config.blocky)
 
@@ -165,9 +170,8 @@ class OneNetTask:
             _natural(self.d_latent(e_x), config.soft_label) + _natural(self.d_latent(e_v), 0.0)
         )
         self.optimisers["classifiers"].zero_grad(set_to_none=True)
-        (image + latent).backward()
+        torch.autograd.backward(image + latent)
         self.optimisers["classifiers"].step()
-        self.average.update(i)
         return {
             "denoising": denoising.detach(),
             "fooling": fooling.detach(),
@@ -194,21 +198,9 @@ def train_onenet(
 ) -> ProximalNetwork:
     """Train (or go on training) a proximal map; returns the averaged network.
 
-    Raises ``ValueError`` for images that are not uint8 (n, channels, height, width) with sides
-    that are multiples of four.
+    Raises:
+        ValueError: for images that are not uint8 (n, channels, height, width) with sides that are
+            multiples of four, or a directory that holds another training.
     """
-    check_images(images)
-    config = config or OneNetConfig()
-    task = OneNetTask(images, config, device)
-    train(
-        task,
-        steps=config.steps,
-        directory=directory,
-        config={"kind": "onenet", "channels": images.shape[1], **asdict(config)},
-        seed=config.seed,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
-    )
-    average = task.average.average
-    assert isinstance(average, ProximalNetwork)
-    return average
+    task = OneNetTask(images, config or OneNetConfig(), device)
+    return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,17 +14,8 @@ from torch import nn
 
 from npgd.networks.architectures import channels_last
 from npgd.operators import Inpainting, SuperResolution
-from npgd.training.augment import named
-from npgd.training.loop import (
-    PRECISIONS,
-    Average,
-    Batches,
-    choice,
-    decayed,
-    generator_for,
-    mixed,
-    set_rate,
-)
+from npgd.settings import choice, choices, fraction, interval
+from npgd.training.loop import PRECISIONS, Averaged, Batches, Task, generator_for, mixed
 
 
 def _log_uniform(low: float, high: float, n: int, generator: torch.Generator) -> torch.Tensor:
@@ -38,7 +31,7 @@ def _step(config: PointsConfig, generator: torch.Generator) -> float:
     return config.step_low + (config.step_high - config.step_low) * share
 
 
-def _gaussian(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+def _gaussian(task: PointsTask[Any], generator: torch.Generator) -> tuple[Normal, float]:
     config, n = task.config, math.prod(task.shape)
     m = int(_log_uniform(config.m_low, config.m_high + 1, 1, generator))
     eta = _step(config, generator)
@@ -46,14 +39,14 @@ def _gaussian(task: PointsTask, generator: torch.Generator) -> tuple[Normal, flo
     return lambda x: ((x.flatten(1) @ a.T) @ a).view_as(x), eta
 
 
-def _inpainting(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+def _inpainting(task: PointsTask[Any], generator: torch.Generator) -> tuple[Normal, float]:
     side = task.shape[1]
     hole = int(torch.randint(side // 4, 5 * side // 8 + 1, (), generator=generator))
     a = Inpainting(task.shape, hole).to(task.device)
     return lambda x: a.adjoint(a(x)), _step(task.config, generator)
 
 
-def _super_resolution(task: PointsTask, generator: torch.Generator) -> tuple[Normal, float]:
+def _super_resolution(task: PointsTask[Any], generator: torch.Generator) -> tuple[Normal, float]:
     a = SuperResolution(task.shape, 2 + 2 * int(torch.randint(2, (), generator=generator)))
     return lambda x: a.adjoint(a(x)), _step(task.config, generator) / a.norm() ** 2
 
@@ -70,54 +63,63 @@ class PointsConfig:
     """The points w a projector is trained on, and how long."""
 
     noise_low: float = 0.02
+    """Least σ."""
     noise_high: float = 5.0
+    """Largest σ."""
     real_fraction: float = 0.5
+    """Fraction of real training images."""
     visits: int = 3
+    """Points of the iteration trained on; 1 is none but the first."""
     adjoint_fraction: float = 0.25
+    """Fraction of the images whose first point is AᵀA x*, in place of x* under noise."""
     m_low: int = 20
+    """Fewest rows of a Gaussian A."""
     m_high: int = 500
+    """Most rows of a Gaussian A."""
     operators: str = "gaussian"
+    """Operators of the iteration trained on: a choice of gaussian,inpainting,super-resolution."""
     step_low: float = 0.5
+    """Least step size η of the iteration, in units of 1/‖A‖² (a Gaussian A: as it is)."""
     step_high: float = 1.4
+    """Largest step size η."""
     balanced: bool = True
+    """Divide each image's loss by 1 + ‖w − x*‖²/n."""
     latent_weight: float = 0.1
+    """Weight λ of the latent's term."""
     steps: int = 10_000
+    """Training steps."""
     batch_size: int = 64
+    """Images a step."""
     learning_rate: float = 5e-4
+    """Learning rate of Adam."""
     average: float = 0.999
+    """Decay of the running average of the weights, which the training returns."""
     precision: str = "float32"
+    """float32, or bfloat16 (mixed)."""
     seed: int = 0
+    """Seed of the first weights, the order of the images and every draw."""
 
     def __post_init__(self) -> None:
         choice(self.precision, "precision", PRECISIONS)
-        named(self.operators, "operators", OPERATORS)
-        if not self.operators:
-            raise ValueError(f"operators: none; expected some of {', '.join(OPERATORS)}")
-        if not 0 < self.noise_low <= self.noise_high:
-            raise ValueError(
-                f"noise_low, noise_high: {self.noise_low}, {self.noise_high}; "
-                "expected 0 < noise_low <= noise_high"
-            )
+        if not choices(self.operators, "operators", OPERATORS):
+            raise ValueError(f"operators must be some of {', '.join(OPERATORS)}, got none")
+        interval(self.noise_low, self.noise_high, "noise")
+        interval(self.m_low, self.m_high, "m")
         for name in ("real_fraction", "adjoint_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: {getattr(self, name)}; expected a fraction in [0, 1]")
+            fraction(getattr(self, name), name)
         if self.visits < 1:
-            raise ValueError(f"visits: {self.visits}; expected at least 1 (1: white noise only)")
-        if not 1 <= self.m_low <= self.m_high:
             raise ValueError(
-                f"m_low, m_high: {self.m_low}, {self.m_high}; expected 1 <= low <= high"
+                f"visits must be at least 1 (which is white noise only), got {self.visits}"
             )
 
 
-class PointsTask:
+class PointsTask(Task[Averaged]):
     """One step: points around x* (white noise, Aᵀy, the iteration's own), targets x*.
 
-    What is trained on them is a subclass's: its networks, and `train_on`.
+    What is trained on them is a subclass's: its network, `train_on` and `projected`.
     """
 
-    networks: dict[str, nn.Module]
-    optimisers: dict[str, torch.optim.Optimizer]
-    average: Average
+    config: PointsConfig
 
     def __init__(
         self,
@@ -126,10 +128,12 @@ class PointsTask:
         images: UInt8[torch.Tensor, "n c h w"] | None,
         config: PointsConfig,
         device: str | torch.device = "cpu",
+        **stored: Any,
     ) -> None:
         if config.real_fraction > 0 and images is None:
-            raise ValueError("images: none given; real_fraction > 0 needs training images")
-        self.config, self.device, self.latent_dim = config, torch.device(device), latent_dim
+            raise ValueError("images must be given where real_fraction > 0, got none")
+        super().__init__(config, device, steps=config.steps, latent_dim=latent_dim, **stored)
+        self.latent_dim = latent_dim
         self.g = channels_last(generator_network.to(self.device))
         self.g.eval().requires_grad_(False)
         self.n_real = round(config.real_fraction * config.batch_size)
@@ -141,12 +145,14 @@ class PointsTask:
         )
         self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
         with torch.no_grad():
-            self.shape = tuple(self.g(self.fixed[:1].to(self.device)).shape[1:])
+            _, channels, height, width = self.g(self.fixed[:1].to(self.device)).shape
+        self.shape = (int(channels), int(height), int(width))
 
     def through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """A network's output in float32; in mixed precision its products are in bfloat16."""
         return mixed(network, x, self.config.precision)
 
+    @abstractmethod
     def train_on(
         self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -154,11 +160,10 @@ class PointsTask:
 
         `z` are the latents of the first x_true (the samples of G), `weight` that of each image.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def projected(self, w: torch.Tensor) -> torch.Tensor:
         """P(w) with the averaged weights."""
-        raise NotImplementedError
 
     def _targets(self, i: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """x* (samples of G first, then real images) and the z of the samples."""
@@ -169,10 +174,9 @@ class PointsTask:
             x = torch.cat([x, self.batches(i).to(self.device)])
         return x, z
 
-    def step(self, i: int, total: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def descend(self, i: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         config = self.config
         (optimiser,) = self.optimisers.values()
-        set_rate(optimiser, config.learning_rate * decayed(i, total))
         x_true, z = self._targets(i, generator)
         b = len(x_true)
 
@@ -180,7 +184,7 @@ class PointsTask:
         noise = torch.randn(x_true.shape, generator=generator)
         w = x_true + (sigma[:, None, None, None] * noise).to(self.device)
         if config.visits > 1 or config.adjoint_fraction > 0:
-            kinds = named(config.operators, "operators", OPERATORS)
+            kinds = choices(config.operators, "operators", OPERATORS)
             pick = 0 if len(kinds) == 1 else int(torch.randint(len(kinds), (), generator=generator))
             normal, eta = OPERATORS[kinds[pick]](self, generator)
             from_adjoint = torch.rand(b, generator=generator) < config.adjoint_fraction
@@ -198,7 +202,6 @@ class PointsTask:
             if visit + 1 < config.visits:
                 w = x - eta * normal(x - x_true)
         optimiser.step()
-        self.average.update(i)
         return {"image": image, "latent": latent}
 
     @torch.no_grad()
@@ -206,9 +209,8 @@ class PointsTask:
         """Rows of eight: samples, then the same samples projected from under noise σ = 1."""
         x = self.g(self.fixed.to(self.device))
         noise = torch.randn(x.shape, generator=generator_for(self.config.seed, 4)).to(self.device)
-        projected = self.projected(x + noise)
-        rows = [part for pair in zip(x.split(8), projected.split(8), strict=True) for part in pair]
-        return torch.cat(rows)
+        rows = torch.stack([x, self.projected(x + noise)]).reshape(2, -1, 8, *self.shape)
+        return rows.transpose(0, 1).flatten(0, 2)
 
     def backward(
         self,
@@ -225,5 +227,5 @@ class PointsTask:
         if self.n_samples > 0:
             errors = (code[: self.n_samples] - z).square().mean(dim=1)
             latent = (weight[: self.n_samples] * errors).mean()
-        (share * (image + self.config.latent_weight * latent)).backward()
+        torch.autograd.backward(share * (image + self.config.latent_weight * latent))
         return x.detach(), image.detach(), latent.detach()

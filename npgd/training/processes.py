@@ -39,9 +39,9 @@ class Processes:
 
 
 def processes() -> Processes:
-    """What ``accelerate launch`` or ``torchrun`` started this process as; alone without them.
+    """What `accelerate launch` or `torchrun` started this process as; alone without them.
 
-    Raises ``ImportError`` where several were started and accelerate is not installed.
+    Raises `ImportError` where several were started and accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()

@@ -5,7 +5,7 @@ Raj, Li, Bresler, ICCV 2019, equation (5): with z ~ N(0, I), x* = G(z) and white
     E ‖G(G†(x* + ν)) − x*‖²/n + λ E ‖G†(x* + ν) − z‖²/k,   λ = 0.1, σ = 1.
 
 Both terms are means over pixels and latent coordinates. Three things are offered beyond it, each
-off in ``PAPER``:
+off in `PAPER`:
 
 *A range of noise.* σ is drawn log-uniformly for each image. At x_0 = Aᵀy with a Gaussian A the
 deviation from x* is close to white noise of standard deviation ‖x*‖/√m per pixel (2.6 at m = 100,
@@ -13,41 +13,36 @@ deviation from x* is close to white noise of standard deviation ‖x*‖/√m pe
 
 *Real images.* A fraction of the x* are training images; they have no z, so only the first term.
 
-*The points that recovery visits.* Each step draws an A of one of the kinds ``operators`` and a step
+*The points that recovery visits.* Each step draws an A of one of the kinds `operators` and a step
 size η, and follows P's own iteration
 
     x_{j+1} = P(w_j),    w_{j+1} = x_{j+1} − η AᵀA(x_{j+1} − x*)
 
-for ``visits`` steps, P trained on every w_j (without a gradient through the iteration). The first
-w is x* + ν, or AᵀA x* for ``adjoint_fraction`` of the images. "gaussian" is a Gaussian A with m
+for `visits` steps, P trained on every w_j (without a gradient through the iteration). The first
+w is x* + ν, or AᵀA x* for `adjoint_fraction` of the images. "gaussian" is a Gaussian A with m
 rows, m log-uniform; "inpainting" a hole with a side of a quarter to five eighths of the image's;
 "super-resolution" the means over 2×2 or 4×4 pixels, η then in units of 1/‖A‖². One P serves all.
 
-``balanced`` divides each image's loss by 1 + ‖w − x*‖²/n, its deviation's mean square, so that
+`balanced` divides each image's loss by 1 + ‖w − x*‖²/n, its deviation's mean square, so that
 clean inputs and inputs under heavy noise count alike.
 
-``precision`` "bfloat16" is mixed precision, as for the generator. G† starts at random, or from the
-encoder that the coverage term trained beside G (:func:`load_coverage_encoder`).
+`precision` "bfloat16" is mixed precision, as for the generator. G† starts at random, or from the
+encoder that the coverage term trained beside G (`load_coverage_encoder`).
 """
 
 from __future__ import annotations
 
-import copy
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import UInt8
 from torch import nn
 
 from npgd.networks import Encoder
-from npgd.networks.architectures import channels_last, initialise_encoder
-from npgd.training.loop import (
-    Average,
-    generator_for,
-    tensors_digest,
-    train,
-)
+from npgd.networks.architectures import initialise_encoder
+from npgd.training.checkpoints import tensors_digest
+from npgd.training.loop import generator_for, train
 from npgd.training.points import PointsConfig, PointsTask
 
 
@@ -56,7 +51,9 @@ class ProjectorConfig(PointsConfig):
     """Settings of a projector's training; the defaults are what the shipped weights used."""
 
     width: int = 64
+    """Channels at half the image's side."""
     hidden: int = 384
+    """Units of the hidden layer."""
 
 
 # The setting of the paper, section 4.1: white noise of standard deviation 1 on samples of G.
@@ -71,8 +68,11 @@ PAPER = ProjectorConfig(
 )
 
 
-class ProjectorTask(PointsTask):
-    """The encoder G†: ``encoder`` as it comes, or one of the configuration's size from scratch."""
+class ProjectorTask(PointsTask[nn.Module]):
+    """The encoder G†: `encoder` as it comes, or one of the configuration's size from scratch."""
+
+    kind = "projector"
+    config: ProjectorConfig
 
     def __init__(
         self,
@@ -82,19 +82,16 @@ class ProjectorTask(PointsTask):
         config: ProjectorConfig,
         device: str | torch.device = "cpu",
         encoder: nn.Module | None = None,
+        generator_digest: str = "",
     ) -> None:
-        super().__init__(generator_network, latent_dim, images, config, device)
+        stored = {"generator": generator_digest}
+        if encoder is not None:
+            stored["encoder"] = tensors_digest(encoder.state_dict())
+        super().__init__(generator_network, latent_dim, images, config, device, **stored)
         if encoder is None:
             encoder = Encoder(latent_dim, config.width, config.hidden, *self.shape[:2])
             initialise_encoder(encoder, generator_for(config.seed, 2))
-        self.e, mean = encoder, copy.deepcopy(encoder)
-        for network in (self.e, mean):
-            channels_last(network.to(self.device))
-        self.average = Average(self.e, mean, config.average)
-        self.networks: dict[str, nn.Module] = {"encoder": self.e, "average": mean}
-        self.optimisers: dict[str, torch.optim.Optimizer] = {
-            "encoder": torch.optim.Adam(self.e.parameters(), lr=config.learning_rate)
-        }
+        self.e = self.learn("encoder", encoder)
 
     def train_on(
         self, w: torch.Tensor, x_true: torch.Tensor, z: torch.Tensor, weight: torch.Tensor
@@ -102,7 +99,8 @@ class ProjectorTask(PointsTask):
         return self.backward(self.through(self.e, w), x_true, z, weight, 1 / self.config.visits)
 
     def projected(self, w: torch.Tensor) -> torch.Tensor:
-        return self.g(self.average.average(w))
+        x: torch.Tensor = self.g(self.average.average(w))
+        return x
 
 
 def train_projector(
@@ -119,23 +117,25 @@ def train_projector(
 ) -> nn.Module:
     """Train (or go on training) the encoder for a frozen generator; returns the averaged encoder.
 
-    ``encoder`` is where it starts, in place of a new one of the configuration's width.
-    ``generator_digest`` names the generator in the stored configuration, so that a run is not
-    resumed with another one. Raises ``ValueError`` for settings that do not fit together.
+    Args:
+        generator_network: G, from latents (batch, k) to images.
+        latent_dim: k.
+        images: real training images as bytes; None serves where `real_fraction` is 0.
+        directory: of the run.
+        config: default `ProjectorConfig()`; `PAPER` is the paper's.
+        device: where to train.
+        progress: show a bar.
+        checkpoint_every: steps between checkpoints.
+        generator_digest: names the generator in the stored configuration, so that a run is not
+            resumed with another one.
+        encoder: where G† starts, in place of a new one of the configuration's width.
+
+    Raises:
+        ValueError: for settings that do not fit together, or a directory that holds another
+            training.
     """
     config = config or ProjectorConfig()
-    stored = {"kind": "projector", "latent_dim": latent_dim, "generator": generator_digest}
-    if encoder is not None:
-        stored["encoder"] = tensors_digest(encoder.state_dict())
-    task = ProjectorTask(generator_network, latent_dim, images, config, device, encoder)
-    train(
-        task,
-        steps=config.steps,
-        directory=directory,
-        config={**stored, **asdict(config)},
-        defaults=asdict(ProjectorConfig()),
-        seed=config.seed,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
+    task = ProjectorTask(
+        generator_network, latent_dim, images, config, device, encoder, generator_digest
     )
-    return task.average.average
+    return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)

@@ -28,7 +28,7 @@ SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(
     r"`((?:npgd|python -m paper_figures\.\w+|python paper_figures/\w+\.py)(?: .*?)?)`"
 )
-LAUNCHERS = re.compile(r"^(?:(?:torchrun|accelerate launch) .*?-m analysis\.cli|\S*/npgd) ")
+LAUNCHERS = re.compile(r"^(?:(?:torchrun|accelerate launch) .*?-m npgd|\S*/npgd) ")
 
 
 def name_of(page):
@@ -228,9 +228,9 @@ def test_the_checks_of_commands_can_fail(tmp_path):
 
 
 def test_the_module_is_the_command():
-    """`-m analysis.commands`, which launchers of several processes take, is `npgd`."""
+    """`-m npgd`, which launchers of several processes take, is `npgd`."""
     run = subprocess.run(
-        [sys.executable, "-m", "analysis.commands", "--help"],
+        [sys.executable, "-m", "npgd", "--help"],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"},
     )  # fmt: skip
     assert run.returncode == 0 and "verify" in run.stdout

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from analysis.commands import app
+from npgd.training import PAPER
 
 runner = CliRunner()
 
@@ -86,15 +88,15 @@ def test_a_users_zip_with_a_broken_picture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prior", "nonsense"], "must be a shipped prior"),
+        (["--prior", "nonsense"], "a shipped prior"),
         (["--m", "0"], "m must be at least 1"),
-        (["--task", "inpainting", "--hole", "28"], "must leave a pixel"),
-        (["--task", "super-resolution", "--factor", "3"], "must divide"),
+        (["--task", "inpainting", "--hole", "28"], "pixel"),
+        (["--task", "super-resolution", "--factor", "3"], "divide"),
         (["--step-size", "quick"], "--step-size"),
         (["--noise", "-1"], "--noise"),
         (["--count", "0"], "--count"),
         (["--device", "abacus"], "--device"),
-        (["--images", "/nowhere/at/all"], "a folder, zip or LMDB"),
+        (["--images", "/nowhere/at/all"], "folder, zip or LMDB"),
         (["--dataset", "mnist", "--images", "x"], "give one of the two"),
     ],
 )
@@ -116,11 +118,15 @@ def test_train_then_recover_with_what_was_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     g, p = tmp_path / "g", tmp_path / "p"
     common = ["--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8]
+    common += ["--coverage", 1, "--principal"]
     done = run("train", "generator", "--output", g, *common)
     assert done.exit_code == 0, done.output
     done = run("train", "projector", "--generator", g, "--output", p, "--width", 4, "--hidden", 8,
-               "--steps", 2, "--paper")  # fmt: skip
+               "--steps", 2, "--paper", "--noise-low", 0.5)  # fmt: skip
     assert done.exit_code == 0, done.output
+    card = json.loads((p / "prior.json").read_text())
+    given = {"width": 4, "hidden": 8, "steps": 2, "noise_low": 0.5}
+    assert card["projector_training"] == asdict(replace(PAPER, **given))
     c = tmp_path / "c"
     done = run("train", "corrector", "--prior", p / "prior.safetensors", "--output", c,
                "--hidden", 8, "--steps", 2, "--real-fraction", 0)  # fmt: skip
@@ -144,7 +150,7 @@ def test_train_a_colour_prior(tmp_path, monkeypatch):
     chosen = ["--dataset", "church", "--precision", "bfloat16"]
     done = run("train", "generator", "--output", g, *chosen, "--architecture", "sagan",
                "--latent-dim", 3, "--width", 4, "--epochs", 1, "--batch-size", 8, "--flips",
-               "--augment", "color", "--coverage", 2, "--principal", "--unbiased")  # fmt: skip
+               "--augment", "color", "--coverage", 2, "--unbiased")  # fmt: skip
     assert done.exit_code == 0, done.output
     points = ["--operators", "gaussian,inpainting,super-resolution", "--m-low", 5, "--m-high", 9]
     done = run("train", "projector", "--generator", g, "--output", p, *chosen, *points,
@@ -166,7 +172,7 @@ def test_train_what_admm_needs(what, tmp_path, monkeypatch):
     from npgd import data
 
     images = torch.randint(0, 256, (80, 1, 28, 28), dtype=torch.uint8)
-    monkeypatch.setattr(data, "mnist_uint8", lambda *a: (images, torch.zeros(80)))
+    monkeypatch.setattr(data, "dataset_uint8", lambda *_: images)
     done = run("train", what, "--output", tmp_path, "--width", 4, "--steps", 2)
     assert done.exit_code == 0, done.output
     load = {"denoiser": npgd.load_denoiser, "onenet": npgd.load_onenet}[what]
@@ -184,3 +190,38 @@ def test_design_then_recover_with_it(method, tmp_path):
     assert done.exit_code == 0, done.output
     done = run("design", "--method", method, "--m", 30, "--output", file)
     assert done.exit_code == 2 and "--force" in done.output
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, monkeypatch):
+    """The report itself is tested beside `analysis.verify`; here it is a stand-in's."""
+    import analysis
+
+    asked = []
+
+    class Report:
+        summary = "All is well."
+
+        def table(self):
+            return "a table"
+
+        def write(self, output, force):
+            return output / "report.html"
+
+    def verify(A, prior, images=None, **options):
+        asked.append((A, images, options))
+        return Report()
+
+    monkeypatch.setattr(analysis, "verify", verify)
+    if given:
+        (tmp_path / "in").mkdir()
+        Image.new("L", (28, 28), 255).save(tmp_path / "in/white.png")
+    pictures = ["--images", tmp_path / "in"] if given else []
+    done = run("verify", "--m", 7, "--seed", 5, "--step-size", 0.8, "--max-iter", 9, "--noise", 0.1,
+               "--count", 3, *pictures, "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "a table" in done.output and "All is well." in done.output
+    ((A, images, options),) = asked
+    assert A.m == 7 and (images.shape == (1, 1, 28, 28) if given else images is None)
+    told = {"step_size": 0.8, "n_iter": 9, "noise": 0.1, "count": 3, "seed": 5}
+    assert told.items() <= options.items()

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from analysis.testing import normal
 from npgd.data import to_pixels
 from npgd.networks import DCGANDiscriminator, DCGANGenerator, Encoder
 from npgd.networks.dcgan import initialise
@@ -29,15 +31,9 @@ from npgd.training import (
     train_projector,
 )
 from npgd.training.augment import AUGMENTATIONS, augment, cutout, translation
+from npgd.training.checkpoints import checkpoints, newest_checkpoint
 from npgd.training.gan import GeneratorTask, latent_moments
-from npgd.training.loop import (
-    Average,
-    Batches,
-    checkpoints,
-    decayed,
-    generator_for,
-    newest_checkpoint,
-)
+from npgd.training.loop import Average, Batches, decayed, generator_for
 from npgd.training.points import OPERATORS
 from npgd.training.projector import ProjectorTask
 
@@ -57,7 +53,7 @@ def test_networks_have_the_layers_of_the_paper():
     assert count(g, torch.nn.ConvTranspose2d) == 4
     assert count(d, torch.nn.Conv2d) == count(e, torch.nn.Conv2d) == 4
     assert not any(isinstance(m, torch.nn.Dropout) for n in (g, d, e) for m in n.modules())
-    x = g(torch.randn(5, 20))
+    x = g(normal(5, 20, dtype=torch.float32))
     assert x.shape == (5, 1, 28, 28)
     assert float(x.detach().abs().max()) <= 1
     assert d(x).shape == (5,)
@@ -66,7 +62,7 @@ def test_networks_have_the_layers_of_the_paper():
 
 def test_an_encoder_sees_scale_and_treats_images_separately():
     e = Encoder(4, 8, 16).double()
-    x = torch.randn(6, 1, 28, 28, dtype=torch.float64)
+    x = normal(6, 1, 28, 28)
     assert torch.allclose(e(x)[2], e(x[2:3])[0], rtol=1e-12, atol=1e-12)
     assert not torch.allclose(e(x), e(3 * x))
     assert torch.isfinite(e(torch.zeros_like(x))).all()
@@ -92,7 +88,7 @@ def test_average_of_a_constant_is_the_constant():
 
 
 def test_latent_moments_vanish_for_whitened_latents():
-    z = torch.randn(50, 4, generator=generator_for(1), dtype=torch.float64)
+    z = normal(50, 4, seed=1)
     z = z - z.mean(dim=0)
     covariance = z.T @ z / 49
     white = z @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
@@ -102,7 +98,7 @@ def test_latent_moments_vanish_for_whitened_latents():
 
 def test_moments_by_pairs_are_free_of_the_batch_s_error():
     """The mean over batches is the value for the distribution, here N(0, s²I) with k > b."""
-    z = torch.randn(2000, 8, 12, generator=generator_for(2), dtype=torch.float64)
+    z = normal(2000, 8, 12, seed=2)
     for scale in (1.0, 0.5):
         values = torch.stack([latent_moments(scale * batch, unbiased=True) for batch in z])
         error = float(values.std()) / len(z) ** 0.5
@@ -154,54 +150,69 @@ def test_a_stopped_training_ends_with_the_same_bits(kind, images, tmp_path, monk
         assert (directory / "log.jsonl").read_text() == (tmp_path / "alone/log.jsonl").read_text()
 
 
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-from npgd.training import GeneratorConfig, train_generator
-from npgd.training.loop import generator_for
-images = torch.randint(0, 256, (64, 1, 28, 28), generator=generator_for(0), dtype=torch.uint8)
-config = GeneratorConfig(latent_dim=3, width=4, epochs=15, batch_size=16, coverage=1.0)
-train_generator(images, sys.argv[1], config, checkpoint_every=3)
+KILLED = """
+import os, signal, sys
+directory, epochs, moment, step = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+sys.path.insert(0, sys.argv[5])
+from test_training import GeneratorTask, train_alone
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+descend, replace = GeneratorTask.descend, os.replace
+
+def descend_and_die(self, i, generator):
+    losses = descend(self, i, generator)
+    return die() if i == step else losses
+
+def die_before_the_rename(temporary, path):
+    die() if path.name == f"checkpoint-{step:08d}.safetensors" else replace(temporary, path)
+
+if moment == "in a step":
+    GeneratorTask.descend = descend_and_die
+elif moment == "in a checkpoint":
+    os.replace = die_before_the_rename
+train_alone(directory, epochs)
 """
-COMMAND = [sys.executable, "-c", SCRIPT]
+
+
+def train_alone(directory, epochs):
+    """A training of four steps an epoch on one thread, a checkpoint every three steps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    shape = (64, 1, 28, 28)
+    images = torch.randint(0, 256, shape, generator=generator_for(0), dtype=torch.uint8)
+    train_generator(images, directory, replace(GAN, epochs=epochs), checkpoint_every=3)
+    torch.set_num_threads(threads)
+    return load_checkpoint(newest_checkpoint(Path(directory)))
+
+
+def killed(directory, epochs, moment="", step=0):
+    """The same training in a process of its own, which gets a SIGKILL at that moment."""
+    here = str(Path(__file__).parent)
+    told = [str(directory), str(epochs), moment, str(step), here]
+    return subprocess.Popen([sys.executable, "-c", KILLED, *told])
+
+
+def assert_same(end, other):
+    assert end[0] == other[0]
+    assert end[1].keys() == other[1].keys()
+    assert all(torch.equal(end[1][key], other[1][key]) for key in end[1])
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path):
+    """SIGKILL in a step, and then while a checkpoint is written: the files left behind suffice."""
+    directory = tmp_path / "killed"
+    for moment, step, kept in (("in a step", 4, 3), ("in a checkpoint", 9, 6)):
+        assert killed(directory, 3, moment, step).wait() == -signal.SIGKILL
+        assert load_checkpoint(newest_checkpoint(directory))[0] == kept
+    assert_same(train_alone(directory, 3), train_alone(tmp_path / "alone", 3))
 
 
 @pytest.fixture(scope="module")
 def left_alone(tmp_path_factory):
     """The end of a training of 60 steps that nothing happened to."""
-    directory = tmp_path_factory.mktemp("alone")
-    subprocess.run([*COMMAND, str(directory)], check=True)
-    return load_checkpoint(checkpoints(directory)[-1])
-
-
-def kill_at(directory, step, pause):
-    """Start the training, and SIGKILL it `pause` seconds after a checkpoint of `step` or later."""
-    process = subprocess.Popen([*COMMAND, str(directory)])
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        found = checkpoints(directory)
-        if found and int(found[-1].stem.split("-")[1]) >= step:
-            time.sleep(pause)
-            break
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def assert_it_ends_as(directory, left_alone):
-    subprocess.run([*COMMAND, str(directory)], check=True)
-    step, tensors = load_checkpoint(checkpoints(directory)[-1])
-    assert step == left_alone[0] == 60
-    assert tensors.keys() == left_alone[1].keys()
-    assert all(torch.equal(tensors[key], left_alone[1][key]) for key in tensors)
-
-
-def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path, left_alone):
-    """SIGKILL somewhere in the middle, twice: the files left behind suffice, bit for bit."""
-    for step in (3, 30):
-        kill_at(tmp_path, step, 0.01)
-        assert step <= load_checkpoint(checkpoints(tmp_path)[-1])[0] < 60
-    assert_it_ends_as(tmp_path, left_alone)
+    return train_alone(tmp_path_factory.mktemp("alone"), 15)
 
 
 @pytest.mark.slow
@@ -209,8 +220,15 @@ def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path, l
 def test_twenty_random_moments(moment, tmp_path, left_alone):
     """Where in a step, a checkpoint or a log line the signal falls is left to chance."""
     draw = np.random.default_rng(moment)
-    kill_at(tmp_path, int(draw.integers(0, 58)), draw.uniform(0, 0.1))
-    assert_it_ends_as(tmp_path, left_alone)
+    step, pause = int(draw.integers(0, 58)), draw.uniform(0, 0.1)
+    process = killed(tmp_path, 15)
+    while process.poll() is None:
+        found = newest_checkpoint(tmp_path)
+        if found and int(found.stem.split("-")[1]) >= step:
+            time.sleep(pause)
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.001)
+    assert_same(train_alone(tmp_path, 15), left_alone)
 
 
 def test_a_tampered_checkpoint_is_refused_and_the_one_before_used(images, tmp_path):
@@ -243,7 +261,7 @@ def test_a_run_says_what_it_is(images, tmp_path):
     trained = train_generator(images, tmp_path, GAN)
     loaded, config, digest = load_generator(tmp_path)
     assert config["latent_dim"] == 3 and len(digest) == 64
-    z = torch.randn(4, 3)
+    z = normal(4, 3, dtype=torch.float32)
     assert torch.equal(trained(z), loaded(z))
     assert not loaded.training
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -276,16 +294,16 @@ def test_the_iteration_takes_steps_of_a_least_squares_objective(kind):
     """AᵀA is symmetric and η‖A‖² within the configuration's range (‖A s‖ ≈ ‖s‖ if Gaussian)."""
     config = replace(PROJECTOR, operators=kind, step_low=0.5, step_high=1.4, m_low=200, m_high=300)
     task = ProjectorTask(DCGANGenerator(3, 4), 3, None, replace(config, real_fraction=0.0))
-    normal, eta = OPERATORS[kind](task, generator_for(7))
-    x, other = torch.randn(2, 1, *task.shape, generator=generator_for(8))
-    assert float((normal(x) * other).sum()) == pytest.approx(
-        float((x * normal(other)).sum()), rel=1e-3, abs=1e-2
+    gram, eta = OPERATORS[kind](task, generator_for(7))
+    x, other = normal(2, 1, *task.shape, seed=8, dtype=torch.float32)
+    assert float((gram(x) * other).sum()) == pytest.approx(
+        float((x * gram(other)).sum()), rel=1e-3, abs=1e-2
     )
     if kind == "gaussian":
         assert 0.5 <= eta <= 1.4
         return
     for _ in range(30):  # power iteration: the largest eigenvalue of AᵀA
-        x = normal(x)
+        x = gram(x)
         norm = float(x.norm())
         x = x / norm
     assert 0.5 - 1e-4 <= eta * norm <= 1.4 + 1e-4
@@ -342,7 +360,7 @@ def test_a_projector_in_mixed_precision_is_close_and_keeps_its_weights_in_float3
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"operators": "gaussian,fourier"}, "operators: 'fourier'"),
+        ({"operators": "gaussian,fourier"}, "operators must be .* got 'fourier'"),
         ({"operators": ""}, "operators"),
         ({"precision": "float16"}, "precision"),
         ({"noise_low": 2.0, "noise_high": 1.0}, "noise_low"),
@@ -370,23 +388,31 @@ COLOUR = replace(GAN, epochs=2, batch_size=4, unbiased=True, flips=True)
 
 
 @pytest.fixture(scope="module")
+def few(images):
+    return images[:8]
+
+
+@pytest.fixture(scope="module")
 def colours():
     shape = (8, 3, 64, 64)
     return torch.randint(0, 256, shape, generator=generator_for(0), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("data", "change"),
     [
-        {"augment": "color,translation,cutout"},
-        {"architecture": "sagan", "loss": "wasserstein", "augment": "translation"},
-        {"architecture": "sagan", "coverage": 5.0, "principal": True},
+        ("colours", {"augment": "color,translation,cutout"}),
+        ("colours", {"architecture": "sagan", "loss": "wasserstein", "augment": "translation"}),
+        ("colours", {"architecture": "sagan", "coverage": 5.0}),
+        ("few", {"coverage": 5.0, "principal": True}),
     ],
-    ids=["dcgan", "sagan", "principal"],
+    ids=["dcgan", "sagan", "coverage", "principal"],
 )
-def test_colour_trainings_stop_and_go_on_to_the_same_bits(change, colours, tmp_path, monkeypatch):
-    config = replace(COLOUR, **change)
-    alone = train_generator(colours, tmp_path / "alone", config, checkpoint_every=1)
+def test_variants_of_the_generator_stop_and_go_on_to_the_same_bits(
+    data, change, request, tmp_path, monkeypatch
+):
+    chosen, config = request.getfixturevalue(data), replace(COLOUR, **change)
+    alone = train_generator(chosen, tmp_path / "alone", config, checkpoint_every=1)
     original = GeneratorTask.step
 
     def step(self, i, *rest):
@@ -397,14 +423,14 @@ def test_colour_trainings_stop_and_go_on_to_the_same_bits(change, colours, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(GeneratorTask, "step", step)
         with pytest.raises(KeyboardInterrupt):
-            train_generator(colours, tmp_path / "stopped", config, checkpoint_every=1)
-    resumed = train_generator(colours, tmp_path / "stopped", config, checkpoint_every=1)
+            train_generator(chosen, tmp_path / "stopped", config, checkpoint_every=1)
+    resumed = train_generator(chosen, tmp_path / "stopped", config, checkpoint_every=1)
     for a, b in zip(alone.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     loaded, stored, _ = load_generator(tmp_path / "alone")
     for a, b in zip(alone.state_dict().values(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert loaded(torch.zeros(2, 3)).shape == (2, 3, 64, 64)
+    assert loaded(torch.zeros(2, 3)).shape == (2, *chosen.shape[1:])
     assert stored["architecture"] == config.architecture
     # what is saved needs no spectral normalisation
     assert not any("parametrizations" in key for key in loaded.state_dict())
@@ -438,11 +464,11 @@ def test_a_run_from_before_a_setting_existed_goes_on(images, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"augment": "color,blur"}, "augment: 'blur'"),
-        ({"precision": "float16"}, "precision: 'float16'"),
-        ({"loss": "hinge"}, "loss: 'hinge'"),
-        ({"loss": "wasserstein"}, "expected 'sagan'"),
-        ({"architecture": "vae"}, "architecture: 'vae'"),
+        ({"augment": "color,blur"}, "augment must be .* got 'blur'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16, got 'float16'"),
+        ({"loss": "hinge"}, "loss must be one of vanilla, wasserstein, got 'hinge'"),
+        ({"loss": "wasserstein"}, "for architecture 'sagan'"),
+        ({"architecture": "vae"}, "architecture must be one of dcgan, sagan, got 'vae'"),
     ],
 )
 def test_generator_settings_that_make_no_sense_are_named(change, message):
@@ -521,7 +547,7 @@ import sys, torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
 from npgd.training import GeneratorConfig, train_generator
-from npgd.training import loop
+from npgd.training import checkpoints, loop
 from npgd.training.gan import GeneratorTask
 from npgd.training.loop import generator_for
 rank, out = loop.processes().rank, sys.argv[1]
@@ -550,7 +576,7 @@ GeneratorTask.step = step
 images = torch.randint(0, 256, (128, 1, 28, 28), generator=generator_for(0), dtype=torch.uint8)
 config = GeneratorConfig(latent_dim=3, width=4, epochs=2, batch_size=32, coverage=1.0)
 train_generator(images, f"{out}/run", config, checkpoint_every=2)
-state = loop._state(GeneratorTask.last)
+state = checkpoints.state(GeneratorTask.last)
 save_file(state, f"{out}/state-{rank}.safetensors")
 seen = {key: value.contiguous() for key, value in seen.items()}
 save_file(seen, f"{out}/seen-{rank}.safetensors")
