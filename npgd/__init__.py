@@ -6,8 +6,10 @@
 
 NPGD: Raj, Li, Bresler, "GAN-based projector for faster recovery with convergence guarantees in
 linear inverse problems", ICCV 2019. What the theory assumes and predicts is measured by
-:mod:`analysis`, which this package never imports.
+`analysis`, which this package never imports.
 """
+
+from importlib import metadata as _metadata
 
 from npgd.denoisers import WaveletShrinkage, load_denoiser, load_onenet
 from npgd.operators import (
@@ -74,3 +76,8 @@ __all__ = [
     "scattered_boxes",
     "whiten",
 ]
+
+try:
+    __version__ = _metadata.version("npgd")
+except _metadata.PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0+unknown"

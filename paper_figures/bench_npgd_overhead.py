@@ -99,7 +99,9 @@ def main() -> None:
         solver = npgd.NPGD(prior, 0.5, max_iter=options.iterations, tol=0.0)
         bare = ingredients(A, y, prior, options.iterations)
 
-        def solve(A: npgd.LinearOperator = A, y: torch.Tensor = y, solver: npgd.NPGD = solver):
+        def solve(
+            A: npgd.LinearOperator = A, y: torch.Tensor = y, solver: npgd.NPGD = solver
+        ) -> None:
             solution = npgd.recover(A, y, solver)
             # A loop that stops early would be compared with more work than it did.
             assert solution.n_iter == options.iterations, solution.status
