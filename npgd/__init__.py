@@ -6,10 +6,14 @@
 
 NPGD: Raj, Li, Bresler, "GAN-based projector for faster recovery with convergence guarantees in
 linear inverse problems", ICCV 2019. What the theory assumes and predicts is measured by
-`analysis`, which this package never imports.
+`analysis`, which this package never imports. `npgd.data` and `npgd.training` are imported on first
+use.
 """
 
+import importlib as _importlib
 from importlib import metadata as _metadata
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING
 
 from npgd.denoisers import WaveletShrinkage, load_denoiser, load_onenet
 from npgd.operators import (
@@ -40,6 +44,10 @@ from npgd.solvers import (
     choose_step_size,
     recover,
 )
+
+if TYPE_CHECKING:
+    from npgd import data as data
+    from npgd import training as training
 
 __all__ = [
     "CSGM",
@@ -81,3 +89,9 @@ try:
     __version__ = _metadata.version("npgd")
 except _metadata.PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> _ModuleType:
+    if name in ("data", "training"):
+        return _importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

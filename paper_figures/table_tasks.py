@@ -51,7 +51,7 @@ from paper_figures.table_methods import settings
 PRIOR = "celeba"
 CHOOSING = 16  # training images that steps, bases and origins are chosen on
 BATCH = 25  # images recovered together: bounds memory, and does not change a result
-ITERATIONS, QUICK_ITERATIONS = 30, 6  # of NPGD; of every solver in a quick look
+ITERATIONS, QUICK_ITERATIONS = 30, 4  # of NPGD; of every solver in a quick look
 
 Images = torch.Tensor
 
@@ -129,13 +129,17 @@ class Comparison:
 
     def training(self) -> Images:
         """The images that settings are chosen on."""
-        return dataset(self.data, "train", count=4 if self.quick else CHOOSING)
+        return dataset(self.data, "train", count=self.choosing)
+
+    @property
+    def choosing(self) -> int:
+        return 2 if self.quick else CHOOSING
 
     def iterations(self) -> int:
         return QUICK_ITERATIONS if self.quick else ITERATIONS
 
     def on_training(self) -> str:
-        return f"chosen on {4 if self.quick else CHOOSING} training images of {self.data}"
+        return f"chosen on {self.choosing} training images of {self.data}"
 
     def step(self, task: str, A: npgd.LinearOperator) -> float:
         """NPGD's step for this task."""
