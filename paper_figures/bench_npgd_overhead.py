@@ -106,7 +106,8 @@ def main() -> None:
             # A loop that stops early would be compared with more work than it did.
             assert solution.n_iter == options.iterations, solution.status
 
-        solve(), bare()
+        solve()
+        bare()
         pairs = [(seconds(solve), seconds(bare)) for _ in range(options.rounds)]
         loop, parts = (statistics.median(times) for times in zip(*pairs, strict=True))
         results[name] = {"recover_s": loop, "ingredients_s": parts, "ratio": loop / parts}
