@@ -36,7 +36,7 @@ SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(
     r"`((?:npgd|python -m paper_figures\.\w+|python paper_figures/\w+\.py)(?: .*?)?)`"
 )
-LAUNCHERS = re.compile(r"^(?:(?:torchrun|accelerate launch) .*?-m analysis\.commands|\S*/npgd) ")
+LAUNCHERS = re.compile(r"^(?:(?:torchrun|accelerate launch) .*?-m npgd|\S*/npgd) ")
 
 
 def name_of(page):
