@@ -4,7 +4,8 @@
   build.
 - `<!-- derivation -->` and `<!-- commands -->` in a page stand for what the package itself says:
   the derivation of the theorem (as `npgd derive --latex` prints it), and the commands' own help.
-- The docstrings' `:func:` roles become links, and the asterisk of x* stays an asterisk.
+- Full names in docstrings, such as `npgd.recover`, become links, and the asterisk of x* stays an
+  asterisk.
 """
 
 from __future__ import annotations
@@ -100,7 +101,11 @@ def _command(name: str, command: Any) -> list[str]:
 
 # --------------------------------------------------------------------------------- the docstrings
 
-_ROLE = re.compile(r":(?:mod|func|class|meth|attr|data|obj):`~?([\w.]+)`")
+# A full name in backticks, with or without a role before it.
+_NAME = re.compile(
+    r"(?<![`\w]):(?:mod|func|class|meth|attr|data|obj):`~?([\w.]+)`"
+    r"|(?<!`)`((?:npgd|analysis)(?:\.\w+)+)`(?!`)"
+)
 _CODE = re.compile(r"(`+[^`]*`+|^(?: {4,}|\t).*$)", re.MULTILINE)
 
 
@@ -114,9 +119,13 @@ def _markdown(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Docstrings as Markdown: roles become references, lone asterisks are escaped."""
+    """Docstrings as Markdown: names become references, lone asterisks are escaped."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            link = r'<autoref optional identifier="\1"><code>\1</code></autoref>'
-            obj.docstring.value = _ROLE.sub(link, _markdown(obj.docstring.value))
+            obj.docstring.value = _NAME.sub(_link, _markdown(obj.docstring.value))
+
+
+def _link(name: re.Match[str]) -> str:
+    full = name[1] or name[2]
+    return f'<autoref optional identifier="{full}"><code>{full}</code></autoref>'

@@ -1,8 +1,8 @@
 """One script a figure or table of the paper, and of what goes beyond it.
 
-Every script runs by itself, ``python -m paper_figures.figure_convergence`` or
-``python paper_figures/figure_convergence.py``; ``npgd figures`` runs all of the figures, and with
-``--tables`` all of the tables.
+Every script runs by itself, `python -m paper_figures.figure_convergence` or
+`python paper_figures/figure_convergence.py`; `npgd figures` runs all of the figures, and with
+`--tables` all of the tables.
 """
 
 from __future__ import annotations

@@ -99,12 +99,15 @@ def main() -> None:
         solver = npgd.NPGD(prior, 0.5, max_iter=options.iterations, tol=0.0)
         bare = ingredients(A, y, prior, options.iterations)
 
-        def solve(A: npgd.LinearOperator = A, y: torch.Tensor = y, solver: npgd.NPGD = solver):
+        def solve(
+            A: npgd.LinearOperator = A, y: torch.Tensor = y, solver: npgd.NPGD = solver
+        ) -> None:
             solution = npgd.recover(A, y, solver)
             # A loop that stops early would be compared with more work than it did.
             assert solution.n_iter == options.iterations, solution.status
 
-        solve(), bare()
+        solve()
+        bare()
         pairs = [(seconds(solve), seconds(bare)) for _ in range(options.rounds)]
         loop, parts = (statistics.median(times) for times in zip(*pairs, strict=True))
         results[name] = {"recover_s": loop, "ingredients_s": parts, "ratio": loop / parts}

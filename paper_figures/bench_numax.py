@@ -33,7 +33,7 @@ def main() -> None:
     if options.quick:
         options.secants, options.points = 100, 100
     held_out_points = 300 if options.quick else 2000
-    tangent_points = 20 if options.quick else 300
+    tangent_points = 4 if options.quick else 300
 
     prior = npgd.load_prior("mnist")
     wall, cpu = time.perf_counter(), time.process_time()

@@ -40,14 +40,14 @@ def timed(function: Callable[[], Any]) -> tuple[float, float, Any]:
     return time.perf_counter() - wall, time.process_time() - cpu, result
 
 
-def product_rates(n: int) -> tuple[float, float]:
+def product_rates(n: int, size: int) -> tuple[float, float]:
     """float32 operations per second, by wall clock and by processor second per core in use.
 
     Wall: the better of one product on all threads, and one product of its own for every thread.
     """
     threads = torch.get_num_threads()
     pairs = [
-        (torch.randn(PRODUCT, n), torch.randn(n, PRODUCT), torch.empty(PRODUCT, PRODUCT))
+        (torch.randn(size, n), torch.randn(n, size), torch.empty(size, size))
         for _ in range(threads)
     ]
 
@@ -55,7 +55,7 @@ def product_rates(n: int) -> tuple[float, float]:
         with one_thread():
             torch.mm(pair[0], pair[1], out=pair[2])
 
-    operations = 2 * n * PRODUCT**2
+    operations = 2 * n * size**2
     together, _, _ = timed(lambda: torch.mm(pairs[0][0], pairs[0][1], out=pairs[0][2]))
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(own, pairs))  # starts the threads
@@ -80,7 +80,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.quick:
-        options.points, options.tangent_points, options.runs = 2000, 20, 1
+        options.points, options.tangent_points, options.runs = 500, 4, 1
+    size = 256 if options.quick else PRODUCT
 
     prior = synthetic_prior() if options.synthetic else npgd.load_prior("mnist")
     operator = npgd.Gaussian(prior.image_shape, m=M, seed=0)
@@ -88,10 +89,10 @@ def main() -> None:
     z = draw_latents(prior.latent_dim, options.points, seed=0)
     points = generate(prior, z)
     all_pairs(operator, points[:3000])
-    product_rates(n)
+    product_rates(n, size)
     product, secant = [], []
     for _ in range(options.runs):
-        product += [product_rates(n) for _ in range(5)]
+        product += [product_rates(n, size) for _ in range(5)]
         wall, cpu, scan = timed(lambda: all_pairs(operator, points))
         secant.append((scan.n_pairs / wall, scan.n_pairs / cpu))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

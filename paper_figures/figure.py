@@ -1,6 +1,6 @@
 """What every figure script shares: measure once, keep the numbers, draw.
 
-A script says what it measures and how it is drawn, and :func:`run` does the rest::
+A script says what it measures and how it is drawn, and `run` does the rest:
 
     def measure(options: argparse.Namespace) -> dict[str, Any]: ...   # plain numbers
     def draw(results: dict[str, Any]) -> Figure: ...                  # from nothing else
@@ -8,22 +8,22 @@ A script says what it measures and how it is drawn, and :func:`run` does the res
     def main(argv: list[str] | None = None) -> str:
         return run("convergence", __doc__, measure, draw, argv, inputs=lambda o: weights(o.prior))
 
-It writes NAME.json (the numbers, all that is drawn), NAME.pdf and NAME.png into ``--output``, each
-whole or not at all; with ``--quick`` into its folder ``quick``, so that a quick look never takes
+It writes NAME.json (the numbers, all that is drawn), NAME.pdf and NAME.png into `--output`, each
+whole or not at all; with `--quick` into its folder `quick`, so that a quick look never takes
 the place of an hour's results.
 
 *When it is measured again.* NAME.json also holds what the numbers came from, and they are measured
 again when any of it has changed:
 
-- the options of the script, and ``--quick``. Options that are paths count by what lies there;
-- the ``inputs``: files by content (weights, data sets, the cells that the tables keep). They are
+- the options of the script, and `--quick`. Options that are paths count by what lies there;
+- the `inputs`: files by content (weights, data sets, the cells that the tables keep). They are
   digested after measuring, which may add cells to them;
-- the code: the script without its functions named ``draw…``, the scripts it imports, and all of
-  ``npgd`` and ``analysis`` but for training (whose effect is in the weights) and the command line.
+- the code: the script without its functions named `draw…`, the scripts it imports, and all of
+  `npgd` and `analysis` but for training (whose effect is in the weights) and the command line.
   Code counts as compiled without docstrings, so that a comment, a docstring or another layout
   changes nothing. That is more code than a figure runs, on purpose: what is too narrow gives stale
   pictures. Measurements that take long keep their parts in cells, as the tables do, and only gather
-  them here; ``--keep`` draws what there is, whatever has changed.
+  them here; `--keep` draws what there is, whatever has changed.
 
 The picture is drawn again when the numbers, the drawing code or matplotlib have changed; else
 nothing is done, and neither torch nor matplotlib is imported.
@@ -59,10 +59,13 @@ MEASURED, DRAWN, UP_TO_DATE = "measured", "drawn", "up to date"
 # Neither makes the numbers: training is seen through the weights, the others only show.
 NOT_MEASURING = (
     "npgd/training/",
+    "npgd/progress.py",
     "analysis/commands/",
     "analysis/report/figures.py",
+    "analysis/report/findings.py",
     "analysis/report/page.py",
     "analysis/testing.py",
+    "analysis/words.py",
 )
 DRAWING = ("style.py", "figure.py", "__init__.py")
 
@@ -81,9 +84,9 @@ def run(
 
     Args:
         name: of the files written.
-        doc: the script's docstring; its first line describes ``--help``.
+        doc: the script's docstring; its first line describes `--help`.
         measure: from the parsed options to a dict that JSON can hold, without NaN or infinity.
-            ``options.output`` and ``options.quick`` are always there.
+            `options.output` and `options.quick` are always there.
         draw: from that dict, as read back from JSON, to a figure.
         argv: the command line; default: the process's.
         options: adds the script's own options to the parser.
@@ -105,8 +108,8 @@ def run(
 def run_table(name: str, argv: list[str] | None = None) -> str:
     """Run a table script as it is, NAME.py, and keep what it prints as NAME.txt.
 
-    It runs in the folder of ``--output``, where its cells stay for the figures, and again when the
-    code, any of the shipped weights or of the data sets has changed. Returns as :func:`run` does.
+    It runs in the folder of `--output`, where its cells stay for the figures, and again when the
+    code, any of the shipped weights or of the data sets has changed. Returns as `run` does.
 
     Raises:
         DataNotFoundError: if the script finds no data.
@@ -282,7 +285,7 @@ def _imported_scripts(script: Path) -> set[Path]:
 
 @functools.cache
 def _digest_of_source(source: bytes, without: str = "") -> str:
-    """Of a module's instructions, but those of its functions whose names begin with ``without``."""
+    """Of a module's instructions, but those of its functions whose names begin with `without`."""
     code = compile(source, "", "exec", dont_inherit=True, optimize=2)
     return _digest(repr(_instructions(code, without)).encode())
 

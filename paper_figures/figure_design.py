@@ -96,6 +96,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", default="mnist")
     parser.add_argument("--designs", nargs="+", default=list(SHOWN))
     parser.add_argument("--m", nargs="+", type=int, default=list(MEASUREMENTS))
+    cells_option(parser)
+
+
+def cells_option(parser: argparse.ArgumentParser) -> None:
+    """Where the cells of table_design.py are."""
     parser.add_argument("--json", type=Path, help="of table_design.py; default: in --output")
 
 

@@ -83,7 +83,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", choices=("digits", "samples"), default="digits")
     parser.add_argument("--noise", type=float, default=0.0, help="‖v‖ over ‖A x‖, about")
     parser.add_argument("--count", type=int, default=100, help="images for the methods")
-    parser.add_argument("--cache", type=Path, help="of table_methods.py; default: in --output")
+    figure_time_to_error.cache_option(parser)
 
 
 def inputs(options: argparse.Namespace) -> Iterable[Path]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paper_figures.figure import run, weights
+from paper_figures.figure_design import cells_option
 from paper_figures.style import COLOURS, new_figure, written_out
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def cells(options: argparse.Namespace) -> Path:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", default="mnist-k100")
-    parser.add_argument("--json", type=Path, help="of table_design.py; default: in --output")
+    cells_option(parser)
 
 
 def inputs(options: argparse.Namespace) -> Iterable[Path]:

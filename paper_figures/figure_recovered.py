@@ -122,11 +122,16 @@ def prior_of(options: argparse.Namespace) -> str:
     return options.prior or ("mnist" if options.quick else "celeba")
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def task_options(parser: argparse.ArgumentParser) -> None:
+    """The prior, the images and m, as table_tasks.py takes them as well."""
     parser.add_argument("--prior", help="a name or a file; default celeba, mnist if --quick")
     parser.add_argument("--dataset", choices=["mnist", "celeba", "church"], help="the prior's")
-    parser.add_argument("--count", type=int, default=2, help="images in a row")
     parser.add_argument("--m", type=int, help="Gaussian measurements; default 1,000, digits 100")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    task_options(parser)
+    parser.add_argument("--count", type=int, default=2, help="images in a row")
     parser.add_argument("--json", type=Path, help="cells of table_tasks.py")
 
 

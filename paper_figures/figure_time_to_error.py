@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     there = [cell for cell in timings["timings"] if cell["m"] in measurements]
     for m in measurements:
         if m not in {cell["m"] for cell in there}:
-            raise ValueError(f"--m: {options.json} holds no timings at m = {m}")
+            raise ValueError(f"--m must be among the timings of {options.json}, got {m}")
     drawn = [{name: cell[name] for name in DRAWN} for cell in there]
     return {"threads": timings["threads"], "cells": drawn}
 
@@ -119,6 +119,11 @@ def cache(options: argparse.Namespace) -> Path:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--m", nargs="+", type=int, default=[100, 200], help="one panel each")
     parser.add_argument("--json", type=Path, help="what table_methods.py --timings --json wrote")
+    cache_option(parser)
+
+
+def cache_option(parser: argparse.ArgumentParser) -> None:
+    """Where the cells of table_methods.py are."""
     parser.add_argument("--cache", type=Path, help="of table_methods.py; default: in --output")
 
 

@@ -56,7 +56,7 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a curve is drawn; ``open`` leaves its markers white."""
+    """How a curve is drawn; `open` leaves its markers white."""
 
     color: str
     dash: Any = "-"
@@ -64,7 +64,7 @@ class Look:
     open: bool = False
 
     def line(self) -> dict[str, Any]:
-        """Keyword arguments of ``Axes.plot`` for the line alone."""
+        """Keyword arguments of `Axes.plot` for the line alone."""
         return {"color": self.color, "linestyle": self.dash}
 
     def points(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Look:
         return self.curve() | {"linestyle": "none"}
 
     def curve(self) -> dict[str, Any]:
-        """For both; also for ``Axes.errorbar``."""
+        """For both; also for `Axes.errorbar`."""
         face = "white" if self.open else self.color
         return self.line() | {"marker": self.marker, "markerfacecolor": face}
 
@@ -104,7 +104,7 @@ DESIGNS = {
 
 
 def look(name: str, index: int = 0) -> Look:
-    """The look of a method or a design; of any other name, the ``index``-th of the rest."""
+    """The look of a method or a design; of any other name, the `index`-th of the rest."""
     dashes, markers = ("-", DASHED, DASH_DOT, DOTTED), "os^Dv"
     return (METHODS | DESIGNS).get(name) or Look(
         COLOURS[index % len(COLOURS)], dashes[index % 4], markers[index % 5]
@@ -112,7 +112,7 @@ def look(name: str, index: int = 0) -> Look:
 
 
 def new_figure(columns: int = 2, height: float = 2.6) -> Figure:
-    """An empty figure as wide as one column or the page (two columns), ``height`` inches high.
+    """An empty figure as wide as one column or the page (two columns), `height` inches high.
 
     The look is set for all of matplotlib, whose figures take theirs when they are made.
     """

@@ -235,7 +235,7 @@ def error_cell(c: Comparison, method: str, kind: str, m: int, noise: float) -> d
 
 
 def run(
-    A: npgd.LinearOperator, x: torch.Tensor, solver: Solver[Any], repeats: int = 5
+    A: npgd.LinearOperator, x: torch.Tensor, solver: Solver[Any], repeats: int
 ) -> tuple[Solution, float]:
     """One solution, and the median of the seconds of several; of fewer where one takes long."""
     y = A(x)
@@ -254,9 +254,10 @@ def timing_cell(c: Comparison, method: str, m: int) -> dict[str, Any]:
 
     def compute() -> dict[str, Any]:
         A, x = c.operator(m), mnist("test", count=count)
-        ours, ours_seconds = run(A, x, reference)
-        many, many_seconds = run(A, x, solver)
-        _, one_seconds = run(A, x[:1], solver)
+        repeats = 1 if c.quick else 5
+        ours, ours_seconds = run(A, x, reference, repeats)
+        many, many_seconds = run(A, x, solver, repeats)
+        _, one_seconds = run(A, x[:1], solver, repeats)
         assert ours.error is not None and many.error is not None
         goal = float(ours.error[-1].mean())
         if method == "NPGD":

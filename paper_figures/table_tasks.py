@@ -45,13 +45,13 @@ import npgd
 from npgd.data import IMAGE_SHAPES, dataset
 from npgd.solvers import Solver
 from npgd.transforms import DCT, Transform, Wavelet
+from paper_figures.figure_recovered import prior_of, task_options
 from paper_figures.table_design import Cells, described
 from paper_figures.table_methods import settings
 
-PRIOR = "celeba"
 CHOOSING = 16  # training images that steps, bases and origins are chosen on
 BATCH = 25  # images recovered together: bounds memory, and does not change a result
-ITERATIONS, QUICK_ITERATIONS = 30, 6  # of NPGD; of every solver in a quick look
+ITERATIONS, QUICK_ITERATIONS = 30, 4  # of NPGD; of every solver in a quick look
 
 Images = torch.Tensor
 
@@ -129,13 +129,17 @@ class Comparison:
 
     def training(self) -> Images:
         """The images that settings are chosen on."""
-        return dataset(self.data, "train", count=4 if self.quick else CHOOSING)
+        return dataset(self.data, "train", count=self.choosing)
+
+    @property
+    def choosing(self) -> int:
+        return 2 if self.quick else CHOOSING
 
     def iterations(self) -> int:
         return QUICK_ITERATIONS if self.quick else ITERATIONS
 
     def on_training(self) -> str:
-        return f"chosen on {4 if self.quick else CHOOSING} training images of {self.data}"
+        return f"chosen on {self.choosing} training images of {self.data}"
 
     def step(self, task: str, A: npgd.LinearOperator) -> float:
         """NPGD's step for this task."""
@@ -250,7 +254,7 @@ def dataset_of(prior: npgd.GenerativePrior) -> str:
         return prior.name
     fitting = [name for name, shape in IMAGE_SHAPES.items() if shape == prior.image_shape]
     if not fitting:
-        raise ValueError(f"--dataset: none has images of shape {prior.image_shape}")
+        raise ValueError(f"--prior must have images of a data set's shape, got {prior.image_shape}")
     return fitting[0]
 
 
@@ -330,16 +334,14 @@ def penalties(options: argparse.Namespace, console: Console) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prior", help=f"a name or a file; default {PRIOR}, mnist if --quick")
-    parser.add_argument("--dataset", choices=list(IMAGE_SHAPES), help="default: the prior's")
-    parser.add_argument("--m", type=int, help="Gaussian measurements; default 1,000, digits 100")
+    task_options(parser)
     parser.add_argument("--json", type=Path, help="keep every cell there")
     parser.add_argument("--count", type=int, default=100, help="images")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--penalties", nargs="+", type=float, help="choose λ; see above")
     parser.add_argument("--quick", action="store_true", help="4 digits, short runs")
     options = parser.parse_args()
-    options.prior = options.prior or ("mnist" if options.quick else PRIOR)
+    options.prior = prior_of(options)
     options.count = min(options.count, 4) if options.quick else options.count
     if options.penalties:
         penalties(options, Console(width=160))

@@ -1,10 +1,13 @@
 """The manual builds strictly and offline, and what it prints runs: its code, its commands.
 
-In docs/ and README.md, a block fenced as ``python`` is run, the blocks of a page one after another
-in one namespace; a block fenced as ``py`` is only shown. Lines of ``sh`` blocks, and code in
-running text, that call `npgd` or a script of paper_figures/ must name options that exist.
+In docs/, README.md and CONTRIBUTING.md, a block fenced as `python` is run, the blocks of a page one
+after another in one namespace; a block fenced as `py` is only shown. Lines of `sh` blocks, and code
+in running text, that call `npgd` or a script must name options that exist.
 """
 
+import argparse
+import importlib.metadata
+import importlib.util
 import inspect
 import os
 import re
@@ -12,17 +15,22 @@ import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 from inspect import Parameter
 from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
+import analysis
 import analysis.report
 import npgd
+import npgd.networks
+import npgd.training
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(
@@ -179,8 +187,12 @@ def test_printed_commands_parse(page):
                 command.make_context(line, rest)
             except Exception as error:
                 pytest.fail(f"{line}\n{type(error).__name__}: {error}")
-        elif words[:2] == ["python", "-m"] or words[:1] == ["python"]:
-            check_script(words)
+        elif words[:1] == ["python"]:
+            parser, rest = script(words)
+            try:
+                parser.parse_args(rest)
+            except SystemExit:
+                pytest.fail(line)
 
 
 @pages_with(INLINE)
@@ -189,7 +201,8 @@ def test_commands_in_the_text_exist(page):
     for code in INLINE.findall(page.read_text(encoding="utf-8")):
         words = code.replace("…", "").split()
         if words[0] == "python":
-            check_script(words)
+            parser, rest = script(words)
+            assert not options(rest) - set(parser._option_string_actions), code
             continue
         command, rest = command_line(words[1:])
         if rest and hasattr(command, "commands"):
@@ -197,17 +210,36 @@ def test_commands_in_the_text_exist(page):
         known = {"--help", "-h"}
         for option in getattr(command, "params", ()):
             known |= {*option.opts, *option.secondary_opts}
-        assert not [word for word in rest if word.startswith("-") and word not in known], code
+        assert not options(rest) - known, code
 
 
-def check_script(words):
-    """The script exists, and its text has the options."""
-    module = words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
-    script = ROOT / module
-    assert script.is_file(), f"{' '.join(words)}: no {module}"
-    text = script.read_text(encoding="utf-8")
-    for word in words[2:]:
-        assert not word.startswith("--") or f'"{word}"' in text, f"{module} has no {word}"
+def options(words):
+    return {word for word in words if word.startswith("-")}
+
+
+def script(words):
+    """Of `python FILE …` or `python -m MODULE …`: the parser that its main builds, and the rest."""
+    file, rest = (words[2], words[3:]) if words[1] == "-m" else (words[1], words[2:])
+    path = ROOT / (file if file.endswith(".py") else file.replace(".", "/") + ".py")
+    assert path.is_file(), f"{' '.join(words)}: no {path.name}"
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(specification)
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def parse_args(parser, argv=None):
+        asked.append(parser)
+        raise Asked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, path.stem, module)
+        specification.loader.exec_module(module)
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+        with pytest.raises(Asked):
+            module.main()
+    return asked[0], rest
 
 
 def test_the_checks_of_commands_can_fail(tmp_path):
@@ -217,11 +249,18 @@ def test_the_checks_of_commands_can_fail(tmp_path):
         "npgd recover --nosuch",
         "npgd recover --m many",
         "npgd worst-case",
+        "python -m paper_figures.table_design --nosuch",
+        "python -m paper_figures.table_design --m many",
     ):
         page.write_text(f"```sh\n{line}\n```\n")
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             test_printed_commands_parse(page)
-    for code in ("npgd nosuch", "npgd design --nosuch", "python -m paper_figures.nosuch"):
+    for code in (
+        "npgd nosuch",
+        "npgd design --nosuch",
+        "python -m paper_figures.nosuch",
+        "python -m paper_figures.table_design --nosuch",
+    ):
         page.write_text(f"`{code}`\n")
         with pytest.raises(AssertionError):
             test_commands_in_the_text_exist(page)
@@ -234,3 +273,36 @@ def test_the_module_is_the_command():
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "80"},
     )  # fmt: skip
     assert run.returncode == 0 and "verify" in run.stdout
+
+
+# The doormat --------------------------------------------------------------------------------------
+
+
+def test_there_is_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    latest, date = re.search(r"^## \[(.+)\] - (.+)$", changes, re.MULTILINE).groups()
+    assert project["version"] == citation["version"] == latest
+    assert str(citation["date-released"]) == date
+    assert npgd.__version__ == importlib.metadata.version("npgd")
+
+
+def test_commits_are_checked_as_ci_checks_them():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    checks = re.findall(r'^"\$scratch/venv/bin/(\w+)"(.*)$', (ROOT / ".ci/run").read_text(), re.M)
+    assert [hook["entry"] for hook in hooks] == [
+        f"{tool}{arguments}".removesuffix(" .") for tool, arguments in checks
+    ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("package", [npgd, analysis])
+def test_types_are_seen_by_users(package):
+    assert Path(package.__file__).with_name("py.typed").exists()

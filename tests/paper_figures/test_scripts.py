@@ -40,7 +40,6 @@ def python(*arguments, cwd, **variables):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
     )
 
 
