@@ -19,27 +19,22 @@ Matrix = Float[np.ndarray, "rows columns"]
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """A matrix A, a finite set S and measurements y on which NPGD does as badly as it can.
-
-    Attributes:
-        matrix: A, (m, n).
-        points: S, one point a row, (n_points, n): x* = 0, then two points that only pin the
-            restricted eigenvalue constants where the others leave them inside [α, β], and last
-            the path x_0 … x_N.
-        y: A x* + v, (m,).
-        n_iter, step_size, delta: of the run.
-        promised: F_N of the Gram matrices it was factored from (‖x_N − x*‖² for "distance").
-        measure: which of the two.
-    """
+    """A matrix A, a finite set S and measurements y on which NPGD does as badly as it can."""
 
     matrix: Matrix
+    """A, (m, n)."""
     points: Matrix
+    """S, one point a row, (n_points, n): x* = 0, then two points that only pin the restricted
+    eigenvalue constants where the others leave them inside [α, β], and last the path x_0 … x_N."""
     y: Float[np.ndarray, " m"]
+    """A x* + v, (m,)."""
     n_iter: int
     step_size: float
     delta: float
     promised: float
+    """F_N of the Gram matrices it was factored from (‖x_N − x*‖² for "distance")."""
     measure: str = "objective"
+    """What `promised` is: "objective" or "distance"."""
 
     @classmethod
     def from_grams(
@@ -181,11 +176,11 @@ def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -
     n_iter, delta = checks.integer(n_iter, "n_iter"), checks.number(delta, "delta", zero=True)
     r = beta / alpha - 1
     if not 0 < r < 1:
-        raise ValueError(f"beta/alpha must lie inside (1, 2), got {beta / alpha}")
+        raise ValueError(f"beta/alpha must be inside (1, 2), got {beta / alpha}")
     if r * beta * delta > 1 - r * r:
         raise ValueError(
             f"delta must be at most (1 − r²)/(βr) = {(1 - r * r) / (beta * r):g} with r = κ − 1,"
-            f" got {delta}: the theorem is not tight there"
+            f" since the theorem is not tight beyond, got {delta}"
         )
     f = [1.0]
     for _ in range(n_iter):
@@ -219,4 +214,5 @@ def _root(gram: Matrix) -> Matrix:
     """R with R Rᵀ = gram, computed in units where the diagonal is one."""
     unit = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     values, vectors = np.linalg.eigh(gram / np.outer(unit, unit))
-    return unit[:, None] * vectors * np.sqrt(np.maximum(values, 0))
+    root: Matrix = unit[:, None] * vectors * np.sqrt(np.maximum(values, 0))
+    return root

@@ -53,30 +53,40 @@ def step_bound(
     delta: float = 0.0,
     noise: float = 0.0,
 ) -> float:
-    """An upper bound on F_{n+1} = ‖A x_{n+1} − y‖² from F_n, for any step size η.
+    """An upper bound on F_{n+1} = ‖A x_{n+1} − y‖² from F_n, for any step size η and any κ.
 
-    With s = ηβ − 1, u = √F_n + ‖v‖ ≥ ‖A e_n‖ and p = |s|u + (1 + s)‖v‖, the one-step identity gives
-    u' = ‖A e_{n+1}‖ ≤ p + √(p² + (κ−1)u² + βδ) and
-    F_{n+1} ≤ (κ−1)u² + βδ + 2|s|u'u + 2|s|u'‖v‖ + ‖v‖².
-    Without noise and δ this is F_{n+1} ≤ (|s| + √(s² + κ − 1))² F_n: least at η = 1/β, where it is
-    κ − 1, and below 1 for κ/2 < ηβ < 2 − κ/2. For η ≤ 1/β also F_{n+1} ≤ F_n + δ/η, since x_n is
-    itself a point that the projector could have taken; that holds for every κ.
+    With s = ηβ − 1, t = √F_n, ν = ‖v‖ and Δ = 2|κ−1−s|νt + κν² + βδ, √F_{n+1} is at most
+
+    - |s|t + √((s² + κ−1)t² + Δ), from comparing x_{n+1} with x*;
+    - |s|t + √((1+s)²t² + βδ), from comparing it with x_n;
+    - for m = −s > 0 and h = 1 + (κ−1)m, (κmt + √(κ²m²t² + h((κ−1)(1−m)t² + Δ)))/h where that does
+      not exceed t: with the comparison with x*, and what ‖d_n‖² is above ‖A d_n‖²/β.
+
+    `theorem.derive` proves all three ("Other step sizes", "Shorter steps"). At η = 1/β, ν = 0 the
+    first is Theorem 1, (κ−1)F_n + βδ. Without noise the semidefinite program attains the least of
+    them in one step (to 1e-6, where tried). For ν = δ = 0 it is below F_n exactly for
+    κ/2 < ηβ < 2 − κ/2, and F_n for every shorter step.
 
     Raises:
         ValueError: an argument is out of range; TypeError: it is no number.
     """
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
     if not objective >= 0:
-        raise ValueError(f"objective must not be negative, got {objective}")
-    s, nu = step_size * beta - 1, math.sqrt(noise)
+        raise ValueError(f"objective must be at least 0, got {objective}")
+    s, nu, kappa = step_size * beta - 1, math.sqrt(noise), beta / alpha
     if abs(s) < 1e-14:  # η = 1/β up to rounding
         s = 0.0
-    u = math.sqrt(objective) + nu
-    p = abs(s) * u + (1 + s) * nu
-    drive = (beta / alpha - 1) * u * u + beta * delta
-    image = p + math.sqrt(p * p + drive)
-    bound = drive + 2 * abs(s) * image * (u + nu) + noise
-    return min(bound, objective + delta / step_size) if s <= 0 else bound
+    t, m = math.sqrt(objective), abs(s)
+    drive = 2 * abs(kappa - 1 - s) * nu * t + kappa * noise + beta * delta
+    if s < 0:
+        h = 1 + (kappa - 1) * m
+        inside = (kappa * m * t) ** 2 + h * ((kappa - 1) * (1 - m) * objective + drive)
+        root = (kappa * m * t + math.sqrt(inside)) / h
+        if root <= t:
+            return root * root
+    star = m * t + math.sqrt((s * s + kappa - 1) * objective + drive)
+    stay = m * t + math.sqrt((1 + s) ** 2 * objective + beta * delta)
+    return min(star, stay) ** 2
 
 
 def closed_form(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> float:
