@@ -86,7 +86,9 @@ class Instance:
         """(α, β) computed from scratch: the extremes of ‖A s‖²/‖s‖² over all pairs of S."""
         first, second = np.triu_indices(len(self.points), 1)
         secants = self.points[first] - self.points[second]
-        ratios = ((secants @ self.matrix.T) ** 2).sum(1) / (secants**2).sum(1)
+        squared = (secants**2).sum(1)
+        apart = squared > 0  # a path that stays where it is names one point several times
+        ratios = ((secants[apart] @ self.matrix.T) ** 2).sum(1) / squared[apart]
         return float(ratios.min()), float(ratios.max())
 
     def run(self) -> Solution:
@@ -157,26 +159,22 @@ class Instance:
         }
 
 
-def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> Instance:
-    """The worst case of Theorem 1 in closed form, for η = 1/β, 1 < κ < 2 and every N.
-
-    With r = κ − 1, f_0 = 1 and f_{n+1} = r f_n + βδ, the images A e_n are orthogonal,
-    ‖A e_n‖² = f_n, and the errors have ‖e_n‖² = f_n/α,
-    ⟨e_n, e_{n+1}⟩ = (f_n + f_{n+1})(1/α − 1/β)/2, all else zero. Then every e_n and every pair two
-    or more apart stretches by α, every step by β, and x_{n+1} is exactly as near to w_n as x*
-    (or δ farther). `theorem.derive` verifies it.
+def tight_grams(
+    alpha: float, beta: float, n_iter: int, delta: float = 0.0
+) -> tuple[Matrix, Matrix]:
+    """The Gram matrices of `tight_instance`; they exist for κ = 1 as well.
 
     Raises:
-        ValueError: κ is not inside (1, 2), or δ > (1 − r²)/(βr): then F_0 = 1 lies so far below
-            its floor that the bound of the theorem is attained for N = 1 only.
+        ValueError: κ is not inside [1, 2), or δ > (1 − r²)/(βr), r = κ − 1: then F_0 = 1 lies so
+            far below its floor that the bound of the theorem is attained for N = 1 only.
     """
     from npgd import checks
 
     alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
     n_iter, delta = checks.integer(n_iter, "n_iter"), checks.number(delta, "delta", zero=True)
     r = beta / alpha - 1
-    if not 0 < r < 1:
-        raise ValueError(f"beta/alpha must be inside (1, 2), got {beta / alpha}")
+    if not 0 <= r < 1:
+        raise ValueError(f"beta/alpha must be at least 1 and below 2, got {beta / alpha}")
     if r * beta * delta > 1 - r * r:
         raise ValueError(
             f"delta must be at most (1 − r²)/(βr) = {(1 - r * r) / (beta * r):g} with r = κ − 1,"
@@ -185,9 +183,30 @@ def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -
     f = [1.0]
     for _ in range(n_iter):
         f.append(r * f[-1] + beta * delta)
-    next_to = [(f[n] + f[n + 1]) * (1 / alpha - 1 / beta) / 2 for n in range(n_iter)]
+    half = (beta - alpha) / (2 * alpha * beta)  # (1/α − 1/β)/2
+    next_to = [(f[n] + f[n + 1]) * half for n in range(n_iter)]
     gram = np.diag(np.array(f) / alpha) + np.diag(next_to, 1) + np.diag(next_to, -1)
-    matrix, points = _vectors(gram, np.diag(f))
+    return gram, np.diag(f)
+
+
+def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> Instance:
+    """The worst case of Theorem 1 in closed form, for η = 1/β, 1 < κ < 2 and every N.
+
+    With r = κ − 1, f_0 = 1 and f_{n+1} = r f_n + βδ, the images A e_n are orthogonal,
+    ‖A e_n‖² = f_n, and the errors have ‖e_n‖² = f_n/α,
+    ⟨e_n, e_{n+1}⟩ = (f_n + f_{n+1})(1/α − 1/β)/2, all else zero. Then every e_n and every pair two
+    or more apart stretches by α, every step by β, and x_{n+1} is exactly as near to w_n as x*
+    (or δ farther). `theorem.derive` verifies it. For κ = 1 and δ > 0 as well.
+
+    Raises:
+        ValueError: as `tight_grams`; or κ = 1 and δ = 0, where every x_n but x_0 is x*.
+    """
+    gram, image_gram = tight_grams(alpha, beta, n_iter, delta)
+    if image_gram[-1, -1] == 0:
+        raise ValueError(
+            f"beta must exceed alpha where delta is 0, since F_1 = 0 otherwise, got {beta} for both"
+        )
+    matrix, points = _vectors(gram, image_gram)
     return Instance(
         matrix,
         np.vstack([np.zeros(n_iter + 1), points]),
@@ -195,8 +214,31 @@ def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -
         n_iter,
         1 / beta,
         delta,
-        f[-1],
+        float(image_gram[-1, -1]),
     )
+
+
+def still_instance(alpha: float, beta: float, n_iter: int) -> Instance:
+    """One direction, stretched by α: the worst case for η = 1/β and δ = 0 where κ ≥ 2 or κ = 1.
+
+    For κ ≥ 2, x_0 is at least as near to w_0 as x* is, and P stays there: F_N = F_0. For κ = 1,
+    w_0 is x*: F_N = 0. A second direction, stretched by β, pins β with one more point of S.
+
+    Raises:
+        ValueError: κ is neither 1 nor at least 2.
+    """
+    from npgd import checks
+
+    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
+    n_iter = checks.integer(n_iter, "n_iter")
+    if alpha != beta and beta < 2 * alpha:
+        raise ValueError(f"beta/alpha must be 1 or at least 2, got {beta / alpha}")
+    after = 0.0 if alpha == beta else 1.0
+    points = np.zeros((n_iter + 3, 2))
+    points[1] = 0, 2 / math.sqrt(alpha)
+    points[2:, 0] = np.array([1.0] + n_iter * [after]) / math.sqrt(alpha)
+    matrix = np.diag([math.sqrt(alpha), math.sqrt(beta)])
+    return Instance(matrix, points, np.zeros(2), n_iter, 1 / beta, 0.0, after)
 
 
 def _vectors(gram: Matrix, image_gram: Matrix) -> tuple[Matrix, Matrix]:
