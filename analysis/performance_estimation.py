@@ -259,12 +259,12 @@ def _steps(n_iter: int) -> int:
     return checks.integer(n_iter, "n_iter")
 
 
-def _at_most(value: float, digits: int = 10) -> str:
+def at_most(value: float, digits: int = 10) -> str:
     """`value` in so many digits, rounded up."""
     return f"{float(Context(digits, ROUND_CEILING).create_decimal(value)):.{digits}g}"
 
 
-def _at_least(value: float, digits: int = 10) -> str:
+def at_least(value: float, digits: int = 10) -> str:
     """`value` in so many digits, rounded down."""
     return f"{float(Context(digits, ROUND_FLOOR).create_decimal(value)):.{digits}g}"
 
@@ -380,9 +380,9 @@ class WorstCase:
     def __str__(self) -> str:
         lines = [
             f"{self.title}",
-            f"  induction    {_at_most(self.induction_bound)}",
-            f"  dual bound   {_at_most(self.dual_bound)}",
-            f"  value        {_at_least(self.value)}",
+            f"  induction    {at_most(self.induction_bound)}",
+            f"  dual bound   {at_most(self.dual_bound)}",
+            f"  value        {at_least(self.value)}",
             f"  {self.status}",
         ]
         if self.closed_form is not None:
@@ -572,7 +572,7 @@ def _plain_reason(
     known = _induction_bound(alpha, beta, step_size, n_iter, delta, noise)
     return (
         f"the worst case was not found: {error}. Proved without a solver is F_N ≤"
-        f" {_at_most(known)} F_0 (step_bound). {advice} (got alpha {alpha:g}, beta {beta:g},"
+        f" {at_most(known)} F_0 (step_bound). {advice} (got alpha {alpha:g}, beta {beta:g},"
         f" step_size {step_size:g}, n_iter {n_iter}, delta {delta:g}, noise {noise:g})"
     )
 
@@ -643,7 +643,7 @@ class Certificate:
         verdict = (
             "the theorem's bound is tight"
             if excess > -RELATIVE_GAP
-            else f"the worst case is {_at_least(-100 * excess, 3)} % below the theorem's bound"
+            else f"the worst case is {at_least(-100 * excess, 3)} % below the theorem's bound"
         )
         return f"{verdict}; {case.status}; NPGD attains {self.percentage} of the value"
 
@@ -655,22 +655,22 @@ class Certificate:
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, number, what it rests on), for a table."""
         case = self.worst_case
-        predicted = _at_most(self.theorem_bound)
+        predicted = at_most(self.theorem_bound)
         table = [
             ("bound of the theorem", predicted, "analysis.predicted_objective"),
             (
                 "dual bound",
-                _at_most(case.dual_bound),
+                at_most(case.dual_bound),
                 "multipliers, verified in rational arithmetic",
             ),
             (
                 "primal value",
-                _at_least(case.value),
+                at_least(case.value),
                 "Gram matrices that satisfy every constraint",
             ),
             (
                 "instance: NPGD",
-                _at_least(self.attained),
+                at_least(self.attained),
                 f"run on an explicit A and S: {self.percentage} of the value",
             ),
             (
@@ -748,9 +748,9 @@ class StepSizeSweep:
         return [
             (
                 f"{case.step_size * case.beta:.4f}",
-                _at_least(case.value, 8),
-                _at_most(case.dual_bound, 8),
-                _at_most(case.induction_bound, 8),
+                at_least(case.value, 8),
+                at_most(case.dual_bound, 8),
+                at_most(case.induction_bound, 8),
             )
             for case in self.cases
         ]
