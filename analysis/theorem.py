@@ -59,7 +59,7 @@ _WRITTEN: dict[str, tuple[str, str | None]] = {
     "|e_1 - qe_0|": ("‖e_1 − q e_0‖", r"\lVert e_1 - q e_0\rVert"),
     "<r_n,v>": ("⟨r_n, v⟩", r"\langle r_n, v\rangle"),
     "|Ae_1 + qAe_0|": ("‖A e_1 ± q A e_0‖", r"\lVert A e_1 \pm q A e_0\rVert"),
-    "<Ae_n,Ae_{n-1}>": ("⟨A e_n, A e_{n−1}⟩", r"\langle A e_n, A e_{n-1}\rangle"),
+    "<r_n,r_{n-1}>": ("⟨r_n, r_{n−1}⟩", r"\langle r_n, r_{n-1}\rangle"),
     "<e_n,e_{n+1}>": ("⟨e_n, e_{n+1}⟩", r"\langle e_n, e_{n+1}\rangle"),
 }
 _LATEX_NAMES = {name: latex for name, (_, latex) in _WRITTEN.items() if latex}
@@ -524,7 +524,14 @@ def derive() -> Derivation:
     return Derivation(tuple(w.steps), MappingProxyType(w.expressions), MappingProxyType(named))
 
 
-def _identity(w: _Writer) -> Formula:
+_Meanings = Mapping[sp.Symbol, sp.Expr]
+
+
+def _solved_for_next() -> tuple[sp.Expr, sp.Expr, _Meanings, _Meanings]:
+    """F_{n+1} by α_n, β_n, δ_n; δ_n in inner products; and what every symbol means, in two steps.
+
+    The first gives the three numbers in norms, the second all of them in inner products.
+    """
     images = {"e": "Ae", "d": "Ad"}
     residual = _add((1, _atom("Ae")), (-1, _atom("v")))  # A x_n − y
 
@@ -557,8 +564,13 @@ def _identity(w: _Writer) -> Formula:
         to_next: sp.sqrt(nearer), to_truth: sp.sqrt(truth), NU: sp.sqrt(v),
         BIG_FNEXT: next_objective,
     }  # fmt: skip
+    return right, nearer - truth, definitions, in_products
 
-    def closes(left: sp.Expr, right: sp.Expr, defined: Mapping[sp.Symbol, sp.Expr]) -> sp.Expr:
+
+def _identity(w: _Writer) -> Formula:
+    right, delta_n, definitions, in_products = _solved_for_next()
+
+    def closes(left: sp.Expr, right: sp.Expr, defined: _Meanings) -> sp.Expr:
         return (left - right).subs(defined).subs(in_products)
 
     def defines(symbol: sp.Expr, meaning: sp.Expr) -> list[Check]:
@@ -572,7 +584,7 @@ def _identity(w: _Writer) -> Formula:
     )
     for symbol, meaning in definitions.items():
         w.claim(symbol, "=", meaning, defines)
-    w.check(_zero("‖Aᵀ(A x_n − y)‖² cancels from δ_n", sp.diff(nearer - truth, _nonnegative("gg"))))
+    w.check(_zero("‖Aᵀ(A x_n − y)‖² cancels from δ_n", sp.diff(delta_n, _nonnegative("gg"))))
     w.say(
         "Put `w_n = x_n − η Aᵀ(A e_n − v)` into `δ_n`, expand into inner products, solve for"
         " `⟨A d_n, A e_n⟩`,",
@@ -826,6 +838,8 @@ class _Compared:
     """F_{n+1} against x*, before the quadratic is solved."""
     root_star: Formula
     root_stay: Formula
+    rate_star: Formula
+    rate_stay: Formula
     floor: Formula
 
 
@@ -894,13 +908,9 @@ def _other_step_sizes(w: _Writer, identity: Formula, recursion: Formula) -> _Com
             checks.append(_zero(f"the worst for `{signs}`", put(loss) - 2 * (a * x + m * z)))
         return checks
 
-    product = sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT)
-    farthest = w.claim(
-        BIG_FNEXT,
-        "≤",
-        _sum((KAPPA - 1) * BIG_F, *_DRIVE, 2 * sp.Abs(S) * product),
-        is_farthest,
-    )
+    product = 2 * sp.Abs(S) * sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT)
+    right = _sum((KAPPA - 1) * BIG_F, *_DRIVE, product)
+    farthest = w.claim(BIG_FNEXT, "≤", right, is_farthest)
     w.say("and `√F_{n+1}` lies below the larger root of a quadratic:")
     root_star = w.claim(
         sp.sqrt(BIG_FNEXT),
@@ -908,21 +918,15 @@ def _other_step_sizes(w: _Writer, identity: Formula, recursion: Formula) -> _Com
         sp.Abs(S) * sp.sqrt(BIG_F) + sp.sqrt(_sum((KAPPA + S**2 - 1) * BIG_F, *_DRIVE)),
         _is_root(farthest.left - farthest.right),
     )
-    root_stay = _against_staying(w)
-    w.say("So `F_{n+1}` is at most the square of the smaller of the two, for every κ, δ, ν and η.")
     at_theorem = {S: 0, NU: 0, BIG_F: FN}
     w.check(
         _zero("s = ν = 0 is the theorem", root_star.right.subs(at_theorem) ** 2 - recursion.right)
     )
+    root_stay = _against_staying(w)
+    w.say("So `F_{n+1}` is at most the square of the smaller of the two, for every κ, δ, ν and η.")
     rates = _rates(w, root_star, root_stay)
     floor = _floor_of_any_step(w, farthest, rates)
-    length = {S: ETA * BETA - 1}
-    w.expressions["root_star"] = root_star.right.subs(length)
-    w.expressions["root_stay"] = root_stay.right.subs(length)
-    w.expressions["rate_star"] = (rates[0].right / BIG_F).subs(length)
-    w.expressions["rate_stay"] = (rates[1].right / BIG_F).subs(length)
-    w.expressions["floor_root"] = floor.right.subs(length)
-    return _Compared(farthest, root_star, root_stay, floor)
+    return _Compared(farthest, root_star, root_stay, *rates, floor)
 
 
 def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
@@ -1132,8 +1136,12 @@ def _shorter_steps(w: _Writer, compared: _Compared) -> None:
     )
     third = _farthest_of_shorter_steps(w, second, near, far)
     _beside_the_second_bound(w, third, compared)
+    _roots_of_shorter_steps(w, third, compared)
+
+
+def _roots_of_shorter_steps(w: _Writer, third: Formula, compared: _Compared) -> None:
+    scale, eta = 1 + (KAPPA - 1) * M, 1 - M
     w.say("The larger root is a third bound:")
-    scale = 1 + (KAPPA - 1) * M
     inside = (KAPPA * M) ** 2 * BIG_F + scale * _sum((KAPPA - 1) * eta * BIG_F, *_SHORT_DRIVE)
     root = w.claim(
         sp.sqrt(BIG_FNEXT),
@@ -1147,21 +1155,15 @@ def _shorter_steps(w: _Writer, compared: _Compared) -> None:
         " the least, and at the floor all agree."
     )
 
-    def is_square(left: sp.Expr, right: sp.Expr) -> list[Check]:
-        return [
-            _zero(
-                "it is the bound at ν = δ = 0",
-                root.right.subs({NU: 0, DELTA: 0}) ** 2 - right,
-            )
-        ]
+    def is_square(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        squared = root.right.subs({NU: 0, DELTA: 0}) ** 2
+        return [_zero("it is the bound at ν = δ = 0", squared - right)]
 
     w.say("For `ν = δ = 0` the factor per step is")
     inside = (KAPPA * M) ** 2 + scale * (KAPPA - 1) * eta
     rate = w.claim(BIG_FNEXT, "≤", ((KAPPA * M + sp.sqrt(inside)) / scale) ** 2 * BIG_F, is_square)
-    w.check(
-        _zero("for κ = 1 it is 4m²", (rate.right / BIG_F).subs(KAPPA, 1) - 4 * M**2),
-    )
-    _best(w, root, rate)
+    w.check(_zero("for κ = 1 it is 4m²", (rate.right / BIG_F).subs(KAPPA, 1) - 4 * M**2))
+    _best(w, compared, root, rate)
 
 
 def _farthest_of_shorter_steps(
@@ -1231,18 +1233,20 @@ def _beside_the_second_bound(w: _Writer, third: Formula, compared: _Compared) ->
     )
 
 
-def _best(w: _Writer, root: Formula, rate: Formula) -> None:
+def _best(w: _Writer, compared: _Compared, root: Formula, rate: Formula) -> None:
     """The best bound of all, by regime, in β and η."""
-    short = {M: 1 - ETA * BETA}
-    contracts = sp.And(ETA * BETA < 1, KAPPA < 2 * ETA * BETA)
-    found = w.expressions
+    found, length, short = w.expressions, {S: ETA * BETA - 1}, {M: 1 - ETA * BETA}
+    found["root_star"] = compared.root_star.right.subs(length)
+    found["root_stay"] = compared.root_stay.right.subs(length)
     found["root_short"] = root.right.subs(short)
+    found["rate_star"] = (compared.rate_star.right / BIG_F).subs(length)
+    found["rate_stay"] = (compared.rate_stay.right / BIG_F).subs(length)
     found["rate_short"] = (rate.right / BIG_F).subs(short)
+    found["floor_root"] = compared.floor.right.subs(length)
+    contracts = sp.And(ETA * BETA < 1, KAPPA < 2 * ETA * BETA)
+    falls = sp.And(contracts, found["root_short"] <= sp.sqrt(BIG_F))
     found["step_bound"] = sp.Piecewise(
-        (
-            found["root_short"] ** 2,
-            sp.And(contracts, found["root_short"] <= sp.sqrt(BIG_F)),
-        ),
+        (found["root_short"] ** 2, falls),
         (sp.Min(found["root_star"], found["root_stay"]) ** 2, True),
     )
     found["rate"] = sp.Piecewise(
@@ -1342,82 +1346,99 @@ def _half(w: _Writer, recursion: Formula, floor: Formula, enough: Formula) -> No
 def _memory(w: _Writer, recursion: Formula) -> None:
     """Compare x_{n+1} with x_{n−1} too: what survives for κ ≥ 2."""
     v, v_next = _nonnegative("V_n"), _nonnegative("V_{n+1}")
-    moved, cross = _nonnegative("|d_{n-1}|"), sp.Symbol("<Ae_n,Ae_{n-1}>")
-    space = _Space(sp.Integer(1), noise=False)
-    f_n, f_next = _pair("Ae", "Ae"), _pair("Ap", "Ap")
+    moved, cross = _nonnegative("|d_{n-1}|"), sp.Symbol("<r_n,r_{n-1}>", real=True)
+    space = _Space(1 + S)
+    before = _add((1, _atom("Aq")), (-1, _atom("v")))
     taken = space.nearness("p")
+    in_products = {
+        KAPPA: BETA * _pair("e", "e") / _pair("Ae", "Ae"),  # at least, by REC
+        BIG_F: space.square(space.residual),
+        BIG_FNEXT: space.square(space.next_residual),
+        CROSS: space.inner(space.residual, space.next_residual),
+        TILT: space.inner(space.residual, _atom("v")),
+        NU: sp.sqrt(_pair("v", "v")),
+    }
 
-    def potential(meaning: sp.Expr, new: str, old: str) -> sp.Expr:
-        """V of the step from x_old to x_new."""
+    def potential(meaning: sp.Expr, new: str) -> sp.Expr:
+        """V of the step from x_n to x_{n+1} ("p"), or from x_{n−1} to x_n ("e")."""
+        old, here, there = ("e", space.residual, space.next_residual)
+        if new == "e":
+            old, here, there = "q", before, space.residual
         d = _add((1, _atom(new)), (-1, _atom(old)))
-        products = {moved: sp.sqrt(space.square(d)), cross: _pair("A" + new, "A" + old)}
-        return sp.expand(meaning.subs(products))
+        return meaning.subs({moved: sp.sqrt(space.square(d)), cross: space.inner(here, there)})
 
-    def compares(bound: sp.Expr, to: str | None, meaning: sp.Expr) -> sp.Expr:
-        """Zero if the projector's comparison with `to` reads V_{n+1} ≤ bound + βδ."""
-        return (taken - space.nearness(to)) - (potential(meaning, "p", "e") - bound)
+    def compares(to: str | None, name: str) -> Proof:
+        def proof(_: sp.Expr, right: sp.Expr) -> list[Check]:
+            grown = potential(form.right, "p") - right.subs(v, potential(form.right, "e"))
+            excess = taken - space.nearness(to) - BETA * DELTA  # 0 at most
+            return [_zero(f"the projector against {name}", (grown - excess).subs(in_products))]
+
+        return proof
+
+    def is_step(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        grown = right.subs(v_next, potential(form.right, "p"))
+        lost = (grown - left).subs(in_products) - space.stretch
+        return [_zero("the difference is `β‖d_n‖² − ‖A d_n‖² ≥ 0`", lost)]
 
     def defines(_: sp.Expr, meaning: sp.Expr) -> list[Check]:
-        stretch = potential(meaning, "p", "e") - f_n - f_next - space.stretch
-        return [
-            _zero(
-                "against x*: `V_{n+1} ≤ β‖e_n‖² + βδ`",
-                compares(BETA * _pair("e", "e"), None, meaning),
-            ),
-            _zero("against x_n: `V_{n+1} ≤ 2f_n + βδ`", compares(2 * f_n, "e", meaning)),
-            _zero(
-                "against x_{n−1}: `V_{n+1} ≤ V_n + βδ`",
-                compares(potential(meaning, "e", "q"), "q", meaning),
-            ),
-            _zero("`V_{n+1} − f_n − f_{n+1}` is `β‖d_n‖² − ‖A d_n‖²`", stretch),
-        ]
+        excess = taken - space.nearness("q")
+        grown = potential(meaning, "p") - potential(meaning, "e")
+        return [_zero("against x_{n−1} it grows by `βδ` at most", grown - excess)]
 
     w.step("A sharper bound, and κ ≥ 2")
     w.say(
-        "The projector could have taken not only x*: also `x_n`, and `x_{n−1}`. Take `η = 1/β`,"
-        " `v = 0`, and follow"
+        "The projector could have taken not only x*: also `x_n`, and `x_{n−1}`. For any step"
+        " `η = (1 + s)/β`, with noise, follow"
     )
-    form = w.claim(sp.Symbol("V_n"), "=", _sum(BETA * moved**2, 2 * cross), defines)
+    form = w.claim(v, "=", _sum(BETA * moved**2, 2 * (1 + S) * cross), defines)
+    w.say("The three comparisons, and `‖A d_n‖² ≤ β‖d_n‖²`, read")
+    tilted = 2 * TILT * (KAPPA - 1 - S)
+    truth = _sum(KAPPA * BIG_F, tilted, KAPPA * NU**2, BETA * DELTA)
+    stay = _sum(2 * (1 + S) * BIG_F, BETA * DELTA)
+    star = w.claim(v_next, "≤", truth, compares(None, "x*"))
+    still = w.claim(v_next, "≤", stay, compares("e", "x_n"))
+    back = w.claim(v_next, "≤", _sum(v, BETA * DELTA), compares("q", "x_{n−1}"))
+    step = w.claim(_sum(BIG_F, BIG_FNEXT, 2 * S * CROSS), "≤", v_next, is_step)
+    w.say(
+        "The first two with the last are the bounds of one step; the third carries what is known of"
+        " earlier steps."
+    )
+    _sharper(w, recursion, star, still, back, step)
 
-    def is_first(_: sp.Expr, right: sp.Expr) -> list[Check]:
-        known = right.subs(DELTA, 0)
-        below = BETA * _pair("e", "e") / (1 + R)  # f_n at least, for κ < 2
+
+def _sharper(
+    w: _Writer, recursion: Formula, star: Formula, still: Formula, back: Formula, step: Formula
+) -> None:
+    """What the comparisons give at η = 1/β without noise."""
+    v, v_next = _nonnegative("V_n"), _nonnegative("V_{n+1}")
+    there = {S: 0, NU: 0, TILT: 0, BIG_F: FN, BIG_FNEXT: FNEXT}
+
+    def is_least_of_two(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero(
-                "κ < 2: with `β‖e_n‖² = κ f_n`", compares(known.subs(FN, below), None, form.right)
+                "for κ < 2 it is that against x*", right.subs(R, KAPPA - 1) - star.right.subs(there)
             ),
-            _zero("κ ≥ 2", compares(known.subs({R: 1, FN: f_n}), "e", form.right)),
-            _zero("and βδ", right - known - BETA * DELTA),
+            _zero("for κ ≥ 2 it is that against x_n", right.subs(R, 1) - still.right.subs(there)),
         ]
 
-    def is_second(_: sp.Expr, right: sp.Expr) -> list[Check]:
-        known = right.subs(DELTA, 0).subs(v, potential(form.right, "e", "q"))
-        return [
-            _zero("it is the comparison with x_{n−1}", compares(known, "q", form.right)),
-            _zero("and βδ on top", right - right.subs(DELTA, 0) - BETA * DELTA),
-        ]
+    def is_step(left: sp.Expr, _: sp.Expr) -> list[Check]:
+        return [_zero("it is the last of them", left - step.left.subs(there))]
 
-    def is_third(left: sp.Expr, right: sp.Expr) -> list[Check]:
-        grown = right.subs(v_next, potential(form.right, "p", "e"))
-        known = left.subs({FN: f_n, FNEXT: f_next})
-        return [_zero("the difference is `β‖d_n‖² − ‖A d_n‖² ≥ 0`", grown - known - space.stretch)]
-
-    w.say("The three comparisons, and `‖A d_n‖² ≤ β‖d_n‖²`, read")
-    star = w.claim(v_next, "≤", _sum((1 + R) * FN, BETA * DELTA), is_first)
-    back = w.claim(v_next, "≤", _sum(v, BETA * DELTA), is_second)
-    third = w.claim(_sum(FN, FNEXT), "≤", v_next, is_third)
+    w.say("Now take `η = 1/β`, `v = 0`, and `1 + r = min(κ, 2)`:")
+    first = w.claim(v_next, "≤", _sum((1 + R) * FN, BETA * DELTA), is_least_of_two)
+    last = w.claim(_sum(FN, FNEXT), "≤", v_next, is_step)
+    theorem = first.right - FN - recursion.right.subs(KAPPA, 1 + R)
+    w.check(_zero("together they are the theorem", theorem))
     w.say(
-        "with `1 + r = min(κ, 2)`: for `κ < 2` the first is the one against x* with `β‖e_n‖² ≤ κ"
-        " f_n`, for `κ ≥ 2` the one against `x_n`.",
-        "The first and the third are the theorem, and for `κ ≥ 2` they say `f_{n+1} ≤ f_n + βδ`."
-        " The mean of the first two with weights `1/(1 + r)` and `r/(1 + r)`, and the third, give",
+        "They are the theorem, and for `κ ≥ 2` they say `f_{n+1} ≤ f_n + βδ`. The mean of the first"
+        " and of `V_{n+1} ≤ V_n + βδ`, with weights `1/(1 + r)` and `r/(1 + r)`, and the last give"
     )
-    theorem = star.right - FN
-    w.check(_zero("the theorem again", theorem - recursion.right.subs(KAPPA, 1 + R)))
-    _sharper(w, star, back, third, v)
+    _over_several_steps(w, first, back, last, v)
 
 
-def _sharper(w: _Writer, star: Formula, back: Formula, third: Formula, v: sp.Symbol) -> None:
+def _over_several_steps(
+    w: _Writer, star: Formula, back: Formula, third: Formula, v: sp.Symbol
+) -> None:
     k = 1 + R  # min(κ, 2)
     j = sp.Symbol("j", integer=True, nonnegative=True)
     f_j, b = _nonnegative("f_j"), _positive("b_n")

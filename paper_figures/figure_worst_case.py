@@ -118,7 +118,7 @@ def draw(results: dict[str, Any]) -> Figure:
     over_step.set_title(f"δ = 0, N = {STEP_COUNT}")
     over_kappa[0].set_ylabel("worst $f(x_N)/f(x_0)$")
     for words, style in (
-        ("bound: Theorem 1, at right of one step, N times", {"linewidth": 4, "alpha": 0.3}),
+        ("bound: Theorem 1; right: one step’s, N times", {"linewidth": 4, "alpha": 0.3}),
         ("certified worst case", {"linewidth": 1}),
         ("reached by NPGD on the explicit instance", {"linestyle": "none", "marker": "o"}),
     ):
