@@ -205,9 +205,8 @@ def _induction_multipliers(
     for against_truth, K in ((True, b / a - 1), (False, 1 + 2 * s)):
         if K < 0:
             continue
-        size = math.sqrt(K + b * d)
-        above = Fraction(min(1.0, float(abs(s)) / size)) if size > 0 else Fraction(1)
-        lam = 1 + (above if s else 0)
+        # λ − 1 = |s|/√(K + s² + βδ) is best for one step.
+        lam = 1 + (Fraction(float(abs(s)) / math.sqrt(K + s**2 + b * d)) if s else 0)
         Q = lam * K + (lam**2 * s**2 / (lam - 1) if s else 0)
         weights = {START: Q**n_iter}
         for n in range(n_iter):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -159,7 +159,7 @@ class Check(NamedTuple):
             symbol: sp.Integer(3) if symbol.is_integer else sp.Rational(2 * i + 3, 3 * i + 7)
             for i, symbol in enumerate(symbols)
         }
-        value = self.expression.subs(values).evalf(30)
+        value = self.expression.evalf(30, subs=values)
         return bool(value.is_number and value.is_finite and abs(value) > 1e-12)
 
 
@@ -171,7 +171,7 @@ def _nonnegative_check(what: str, expression: sp.Expr) -> Check:
     return Check(what, sp.sympify(expression), "≥")
 
 
-Proof = Callable[[sp.Expr, sp.Expr], list[Check]]
+Proof = Callable[[sp.Expr, sp.Expr], Iterable[Check]]
 """What must hold for a formula with this left and this right side."""
 
 
@@ -190,10 +190,11 @@ class Formula:
         Raises:
             DerivationError: the formula does not follow.
         """
-        checks = self.proof(self.left, self.right)
-        for check in checks:
+        confirmed = []
+        for check in self.proof(self.left, self.right):
             check.confirm()
-        return tuple(check.what for check in checks)
+            confirmed.append(check.what)
+        return tuple(confirmed)
 
     def __str__(self) -> str:
         return f"{_plain(self.left)} {self.relation} {_plain(self.right)}"
@@ -1244,7 +1245,8 @@ def _best(w: _Writer, compared: _Compared, root: Formula, rate: Formula) -> None
     found["rate_short"] = (rate.right / BIG_F).subs(short)
     found["floor_root"] = compared.floor.right.subs(length)
     contracts = sp.And(ETA * BETA < 1, KAPPA < 2 * ETA * BETA)
-    falls = sp.And(contracts, found["root_short"] <= sp.sqrt(BIG_F))
+    needed = _sum(*_SHORT_DRIVE) <= (2 - KAPPA - 2 * M) * BIG_F  # F_n ≥ F_∞
+    falls = sp.And(contracts, needed.subs(short))
     found["step_bound"] = sp.Piecewise(
         (found["root_short"] ** 2, falls),
         (sp.Min(found["root_star"], found["root_stay"]) ** 2, True),
@@ -1517,17 +1519,16 @@ def _certificate(w: _Writer) -> None:
     weighted = _sum(lam * BETA * p, lam * b, lam * KAPPA * a0, -square)
     meaning = {radius: sp.sqrt(S**2 + KAPPA - 1), q: sp.Abs(S) + radius, lam: q / radius}
 
-    def proves(found: Mapping[sp.Symbol, sp.Expr], left: sp.Expr, right: sp.Expr) -> list[Check]:
-        checks = []
+    def proves(found: _Meanings, left: sp.Expr, right: sp.Expr) -> Iterator[Check]:
+        # R² = s² + κ − 1 is solved for κ, so that no root is left.
+        rational = {KAPPA: 1 + radius**2 - M**2}
         for sign in (1, -1):
-            # R² = s² + κ − 1 is solved for κ, so that no root is left.
-            rational = {KAPPA: 1 + radius**2 - M**2}
+            case = f"s {'≥≤'[sign < 0]} 0"
             root = found[radius].subs(S, sign * M).subs(rational) - radius
+            yield _zero(f"`R² = s² + κ − 1`, {case}", root)
             apart = _in_products(left - right, sign).subs(lam, found[lam])
             apart = apart.subs(q, found[q].subs(S, sign * M)).subs(rational)
-            case = f"s {'≥≤'[sign < 0]} 0"
-            checks += [_zero(f"`R² = s² + κ − 1`, {case}", root), _zero(f"the sum, {case}", apart)]
-        return checks
+            yield _zero(f"the sum, {case}", apart)
 
     w.step("The proof as a dual solution")
     w.say(

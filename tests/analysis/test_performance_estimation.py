@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import gram_program
+from analysis import gram_program, performance_estimation
 from analysis.adversary import tight_instance
 from analysis.gram_program import GramProgram, NotSolved
 from analysis.performance_estimation import (
@@ -237,6 +237,49 @@ def test_one_step_multipliers_are_a_proof(kappa: float, step: float) -> None:
         found = {name: float(weight) for name, weight in exact.multipliers}
         for name, weight in closed.items():
             assert found[name] == pytest.approx(weight, rel=1e-4)
+
+
+@pytest.mark.parametrize(("kappa", "step"), [(1.5, 1.2), (1.2, 0.9), (4.0, 1.1), (4.0, 0.8)])
+@pytest.mark.parametrize("delta", [0.0, 0.05])
+def test_rational_multipliers_prove_the_two_comparisons_without_a_solver(
+    kappa: float, step: float, delta: float
+) -> None:
+    alpha, beta, s = 2 / kappa, 2.0, step - 1
+    for n_iter in (1, 3):
+        for measure in ("objective", "distance"):
+            constants = (alpha, beta, step / beta, n_iter, delta)
+            weights = performance_estimation._induction_multipliers(*constants, measure)
+            program, g, h = performance_estimation._pose(*constants, 0.0, measure)
+            dual = program.from_names(weights)
+            assert program.proves(dual, g, h)
+            assert dict(program.named(dual)) == weights
+            proved = float(program.bound(dual)) * (alpha if measure == "distance" else 1)
+            case = worst_case(*constants, measure=measure)
+            assert case.value * (alpha if measure == "distance" else 1) <= proved
+            if n_iter == 1:
+                K = min(kappa - 1, 1 + 2 * s)
+                expected = (abs(s) + math.sqrt(s * s + K + beta * delta)) ** 2
+                assert proved == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_step_that_is_longer_than_one_over_beta_is_not_taken_for_it() -> None:
+    assert step_bound(1.0, 0.2, 1.0, 1 + 1e-12) > 1 + 3e-12
+    assert step_bound(1.0, 0.2, 1.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_gram_matrices_are_those_of_the_value(noise: float) -> None:
+    alpha, N = 1 / 1.5, 2
+    case = worst_case(alpha, 1.0, 0.9, N, 0.01, noise)
+    G, H = case.gram, case.image_gram
+    assert G.shape == (N + 1, N + 1) and H.shape == (N + 1 + (noise > 0),) * 2
+    v = np.eye(len(H))[-1] * (noise > 0)
+    for n, expected in ((0, 1.0), (N, case.value)):
+        residual = np.eye(len(H))[n] - v
+        assert residual @ H @ residual == pytest.approx(expected, rel=1e-12)
+    images = np.diag(H)[: N + 1]
+    assert (images >= alpha * np.diag(G) * (1 - 1e-9)).all()
+    assert (images <= np.diag(G) * (1 + 1e-9)).all()
 
 
 @pytest.mark.parametrize("n_iter", [1, 2, 8, 30])
@@ -541,7 +584,8 @@ def test_certificate_reads_well() -> None:
         assert words in text
     assert [len(row) for row in found.rows()] == [3] * 6
     assert json.loads(json.dumps(found.to_dict()))["share"] >= 0.9999
-    assert "closed form" in str(found.worst_case)
+    printed = [line.split()[0] for line in str(found.worst_case).splitlines()[1:5]]
+    assert printed == ["induction", "closed", "dual", "value"]
     json.dumps(found.worst_case.instance().to_dict())
     assert "promised" in str(found.worst_case.instance())
     assert "% below" in certify(1 / 2.5, 1.0, 2, delta=0.01).status
