@@ -418,6 +418,23 @@ def test_no_multiplier_of_one_step_can_be_less(kappa: float, step: float, tmp_pa
     assert counted >= 3
 
 
+def test_the_command_writes_the_proof(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from analysis.commands import app
+
+    arguments = ["worst-case", "--alpha", "1", "--beta", "1.5", "--n-iter", "2"]
+    path = tmp_path / "certificate.json"
+    done = CliRunner().invoke(app, [*arguments, "--certificate", str(path)])
+    assert done.exit_code == 0, done.output
+    proof = json.loads(path.read_text(encoding="utf-8"))
+    assert float(Fraction(proof["bound"])) == pytest.approx(0.25, rel=1e-6)
+    assert is_proved(proof, tmp_path)
+    done = CliRunner().invoke(app, [*arguments, "--sweep", "--certificate", str(path)])
+    assert done.exit_code != 0
+    assert "certificate must be left out with sweep" in " ".join(done.output.split())
+
+
 def test_bounds_are_rounded_up() -> None:
     for exact in (
         Fraction(1, 3),
