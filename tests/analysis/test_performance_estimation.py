@@ -605,7 +605,7 @@ def test_certificate_reads_well() -> None:
     assert printed == ["induction", "closed", "dual", "value"]
     json.dumps(found.worst_case.instance().to_dict())
     assert "promised" in str(found.worst_case.instance())
-    assert "% below" in certify(1 / 2.5, 1.0, 2, delta=0.01).status
+    assert "% below" in certify(1 / 1.5, 1.0, 3, step_size=1.2).status
 
 
 # ---------------------------------------------------------------------------------------------
