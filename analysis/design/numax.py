@@ -31,8 +31,9 @@ import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 
-from analysis.design.secant_pca import _name, secant_points
+from analysis.design.secant_pca import described, secant_points
 from npgd import checks
+from npgd.images import norm
 from npgd.operators import MatrixOperator
 
 RELAXATION = 1.7  # of ADMM, between 1 and 2
@@ -181,7 +182,7 @@ def design_numax(
     stretched = (s @ operator.matrix.double().T).square().sum(1)
     operator.provenance = {
         "method": "numax",
-        "prior": _name(prior),
+        "prior": described(prior),
         "m": operator.m,
         "budget": budget,
         "points": len(images),
@@ -212,7 +213,7 @@ def _within(budget: int, result: NumaxResult, solve: Callable[[float], NumaxResu
         if middle < SMALLEST:
             break
         if middle > 1 - SMALLEST:
-            raise ValueError(f"m: no δ up to {low:.4g} gives a rank within {budget}")
+            raise ValueError(f"m must be a rank that a δ up to {low:.4g} gives, got {budget}")
         result = solve(middle)
         if result.rank <= budget:
             fits, high = result, middle
@@ -239,7 +240,7 @@ def _numax(
     with _shown(progress, delta, max_iter) as show:
         values, vectors, iterations, converged = _solve(f, delta, tol, max_iter, state, show)
     if not len(values):
-        raise ValueError(f"max_iter: ADMM is still at P = 0 after {iterations} iterations")
+        raise ValueError(f"max_iter must let ADMM leave P = 0, got {iterations}")
     order = values.argsort(descending=True)
     order = order[values[order] > RANK_TOL * values.max()]
     factor = values[order].sqrt()[:, None] * (basis @ vectors[:, order]).T
@@ -310,12 +311,12 @@ def _solve(
             stretched = (f @ vectors).square() @ values
             q = (image - w).clamp(1 - delta, 1 + delta)
             relaxed = torch.lerp(matrix, (vectors * values) @ vectors.T, RELAXATION)
-            target = torch.lerp(image, q, RELAXATION) + w
+            wanted = torch.lerp(image, q, RELAXATION) + w
             seen = torch.lerp(image, stretched, RELAXATION) - gram @ w
             before = matrix, image, w
-            w = torch.cholesky_solve((target - seen)[:, None], factor)[:, 0]
+            w = torch.cholesky_solve((wanted - seen)[:, None], factor)[:, 0]
             last, adjoint = adjoint, (f.T * w) @ f
-            matrix, image = relaxed - last + adjoint, target - w
+            matrix, image = relaxed - last + adjoint, wanted - w
             if iterations % CHECK == 0 or iterations == max_iter:
                 nu = state.rho * w
                 top = float(torch.linalg.eigvalsh(adjoint)[-1]) * state.rho
@@ -414,10 +415,10 @@ def _draw_secants(images: torch.Tensor, count: int, seed: int) -> Float[torch.Te
     i = torch.randint(len(flat), (count,), generator=generator)
     j = (i + torch.randint(1, len(flat), (count,), generator=generator)) % len(flat)
     s = flat[i] - flat[j]
-    length = s.norm(dim=1, keepdim=True)
+    length = norm(s)[:, None]
     s = s[length[:, 0] > 0] / length[length[:, 0] > 0]
     if not len(s):
-        raise ValueError("prior: all points are equal, so they have no secants")
+        raise ValueError(f"prior must have points that differ, got {len(flat)} equal ones")
     return s
 
 
@@ -432,7 +433,8 @@ def _basis(s: Float[torch.Tensor, "N n"], tol: float) -> Float[torch.Tensor, "n 
     left = 1 - values.cumsum(0) / values.sum()
     # Rounding of the Gram matrix: smaller energies are no directions.
     rank = int((left > max(tol / 10, 1e-12)).sum()) + 1
-    return vectors[:, :rank].contiguous()
+    leading: torch.Tensor = vectors[:, :rank]
+    return leading.contiguous()
 
 
 def _fresh(f: Float[torch.Tensor, "N r"]) -> _State:
@@ -448,8 +450,8 @@ def _checked_delta(delta: float) -> float:
 def _checked_secants(secants: torch.Tensor) -> Float[torch.Tensor, "N n"]:
     s = checks.finite(checks.floating(secants, "secants"), "secants").detach().cpu().double()
     if s.ndim != 2 or not len(s):
-        raise ValueError(f"secants has shape {tuple(s.shape)}, expected (N, n), at least one")
-    off = float((s.norm(dim=1) - 1).abs().max())
+        raise ValueError(f"secants must have shape (N, n), N ≥ 1, got {tuple(s.shape)}")
+    off = float((norm(s) - 1).abs().max())
     if off > 1e-5:
-        raise ValueError(f"secants must have unit norm, one is off by {off:.2g}")
+        raise ValueError(f"secants must have unit norm, got one that is off by {off:.2g}")
     return s

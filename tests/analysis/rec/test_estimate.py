@@ -250,7 +250,7 @@ def test_results_print_and_convert():
     assert json.loads(json.dumps(estimate.to_dict()))["kappa"] == estimate.kappa
     for word in ("secants", "tangents", "search", "confidence", "per image"):
         assert word in str(estimate)
-    assert estimate.status.startswith("kappa >= 2" if estimate.kappa >= 2 else "kappa < 2")
+    assert estimate.status.startswith("κ ≥ 2" if estimate.kappa >= 2 else "κ < 2")
     assert estimate.histogram.total == 300 * 299 // 2
 
 
