@@ -63,9 +63,14 @@ def at_most(value: float, digits: int = 4) -> str:
 
 def exactly(value: float, limit: float, digits: int = 4) -> str:
     """The nearest number of so many digits, or of as many more as show its side of `limit`."""
-    while digits < 17 and (float(f"{value:.{digits}g}") < limit) != (value < limit):
+    if math.isinf(value):
+        return at_least(value)
+    while digits < 17 and value != limit:
+        shown = float(f"{value:.{digits}g}")
+        if shown != limit and (shown < limit) == (value < limit):
+            break
         digits += 1
-    return "∞" if value == math.inf else f"{value:.{digits}g}"
+    return f"{value:.{digits}g}"
 
 
 def _rounded(value: float, digits: int, rounding: str) -> str:

@@ -7,7 +7,7 @@ from torch import nn
 import npgd
 from analysis.design import design_minimax, minimax
 from analysis.rec import estimate_rec
-from analysis.testing import random_affine_set
+from analysis.testing import normal, random_affine_set
 
 SHAPE = (1, 4, 5)
 

@@ -15,7 +15,8 @@ from analysis.rec import tangents as tangents_module
 from analysis.rec.secants import all_pairs, secants_from
 from analysis.rec.tangents import tangent, tangents
 from analysis.tasks import draw_latents, generate
-from npgd import AffineSet, Gaussian, GenerativePrior
+from analysis.testing import normal, random_affine_set
+from npgd import Gaussian, GenerativePrior
 from npgd.gauss_newton import jacobian
 from npgd.images import ratio
 from npgd.networks import DCGANGenerator, Encoder
@@ -38,12 +39,13 @@ class Curve(nn.Module):
 
     def __init__(self, latent_dim: int = 4, flat: int = 0, seed: int = 0) -> None:
         super().__init__()
-        g = torch.Generator().manual_seed(seed)
         self.latent_dim, self.image_shape = latent_dim, SHAPE
         used = torch.ones(latent_dim)
         used[latent_dim - flat :] = 0
-        self.first = nn.Parameter(torch.randn(latent_dim, 12, generator=g).mul(used[:, None]))
-        self.second = nn.Parameter(torch.randn(12, 30, generator=g))
+        self.first = nn.Parameter(
+            normal(latent_dim, 12, seed=seed, dtype=torch.float32) * used[:, None]
+        )
+        self.second = nn.Parameter(normal(12, 30, seed=seed + 1, dtype=torch.float32))
 
     def generate(self, z: torch.Tensor) -> torch.Tensor:
         return (torch.tanh(z @ self.first) @ self.second).reshape(-1, *SHAPE)
@@ -63,8 +65,7 @@ def brute_force(operator: nn.Module, points: torch.Tensor) -> torch.Tensor:
 
 
 def images(count: int, seed: int, offset: float = 0.0, dtype=torch.float32) -> torch.Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return (torch.randn(count, *SHAPE, generator=g, dtype=torch.float64) + offset).to(dtype)
+    return (normal(count, *SHAPE, seed=seed) + offset).to(dtype)
 
 
 @given(
@@ -123,9 +124,9 @@ def test_equal_points_have_no_secant():
     scan, once = all_pairs(operator, repeated), all_pairs(operator, points)
     assert scan.n_pairs == 480 * 479 // 2 - 12 * (40 * 39 // 2)
     assert scan.lowest[0][0] == once.lowest[0][0] and scan.highest[0][0] == once.highest[0][0]
-    with pytest.raises(ValueError, match="points: all are equal"):
+    with pytest.raises(ValueError, match="points must differ"):
         all_pairs(operator, points[:1].repeat(5, 1, 1, 1))
-    with pytest.raises(ValueError, match="points: got 1"):
+    with pytest.raises(ValueError, match="points must be at least 2"):
         all_pairs(operator, points[:1])
 
 
@@ -141,13 +142,13 @@ def test_one_far_point_does_not_spoil_the_others():
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10, deadline=None)
 def test_secants_from_given_points(seed):
-    points, targets = images(60, seed), images(5, seed + 1)
-    targets[2] = points[7]  # a target may be one of the points
+    points, x_true = images(60, seed), images(5, seed + 1)
+    x_true[2] = points[7]  # an x* may be one of the points
     operator = Gaussian(SHAPE, m=7, seed=seed)
-    found = secants_from(operator, targets, points)
+    found = secants_from(operator, x_true, points)
     operator = operator.to(torch.float64)
     for i, entries in enumerate(found):
-        ratios = ratio(operator, points.double() - targets[i].double())
+        ratios = ratio(operator, points.double() - x_true[i].double())
         best = torch.where(torch.isnan(ratios), torch.inf, ratios).min()
         assert entries[0][0] == pytest.approx(float(best), rel=1e-12)
         assert entries[0][1] == i
@@ -218,13 +219,11 @@ def test_jacobian_of_a_module_that_vmap_does_not_know():
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 6), m=st.integers(6, 20))
 @settings(max_examples=20, deadline=None)
 def test_tangents_of_an_affine_set_are_exact(seed, k, m):
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(30, k, generator=g, dtype=torch.float64)
-    affine = AffineSet(basis, torch.zeros(30, dtype=torch.float64), SHAPE)
+    S = random_affine_set(SHAPE, k, seed)
     operator = Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
-    q, _ = torch.linalg.qr(basis)
+    q, _ = torch.linalg.qr(S.basis)
     exact = torch.linalg.svdvals(operator.matrix @ q).square()
-    scan = tangents(operator, affine, draw_latents(k, 3, dtype=torch.float64))
+    scan = tangents(operator, S, draw_latents(k, 3, dtype=torch.float64))
     np.testing.assert_allclose(scan.low, float(exact[-1]), rtol=1e-9)
     np.testing.assert_allclose(scan.high, float(exact[0]), rtol=1e-9)
     assert (scan.rank == k).all() and scan.n_deficient == 0
