@@ -200,7 +200,7 @@ def _adam(
     dtype = precision(prior)
     measure = converted(operator, dtype, "cpu")
     ends = _Ends(z_first, z_second, x_true is not None, radius, dtype)
-    given = None if x_true is None else x_true.to(dtype)
+    given = None if x_true is None else x_true.detach().to(dtype)
     sign = torch.where(largest, -1.0, 1.0).to(dtype)
     optimiser = torch.optim.Adam(ends.parameters(), lr=LEARNING_RATE)
     best = torch.full((len(z_first),), torch.inf, dtype=dtype)

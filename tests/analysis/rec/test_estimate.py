@@ -16,7 +16,7 @@ from analysis.rec import distribution_free, estimate_rec
 from analysis.rec.search import search_from, search_pairs
 from analysis.rec.settings import LOOKS
 from analysis.tasks import draw_latents
-from npgd import Gaussian, Inpainting, MatrixOperator
+from npgd import FiniteSet, Gaussian, Inpainting, MatrixOperator
 from npgd.images import ratio
 
 SHAPE = (1, 10, 20)
@@ -298,3 +298,97 @@ def test_the_distribution_free_statement_holds_as_often_as_it_says():
     for held in (below, above):
         # Not vacuous either: the statement is nearly exact.
         assert 0.93 <= held / repetitions <= 0.98
+
+
+# ------------------------------------------------------------------- where there is little to find
+
+
+def test_an_operator_that_sees_nothing_has_no_kappa():
+    A = MatrixOperator(torch.zeros(3, 200, dtype=torch.float64), SHAPE)
+    z_true = testing.normal(2, 3)
+    for S in (Curve(), testing.random_affine_set(SHAPE, 3), Curve().generate(z_true).detach()):
+        known = {} if isinstance(S, torch.Tensor) else {"z_true": z_true}
+        estimate = estimate_rec(A, S, **SMALL, **known)
+        assert estimate.alpha == estimate.beta == 0 and np.isnan(estimate.kappa)
+        assert estimate.status == "κ = β/α has no value: A maps every direction looked at to 0"
+        assert str(estimate)
+
+
+def test_fewer_measurements_than_tangents_make_alpha_zero_for_certain():
+    """m = 2 and k = 3: A maps a tangent at every point to 0."""
+    A, z_true = gaussian(2, 0), testing.normal(2, 3)
+    estimate = estimate_rec(A, Curve(), z_true=z_true, **SMALL)
+    for look in (estimate.looks["tangents"], estimate.looks["search"], estimate):
+        assert look.alpha == 0 and look.kappa == np.inf
+    assert (estimate.pointwise.alpha == 0).all()
+    assert "certain" in estimate.status and "certain" in estimate.looks["tangents"].status
+    assert estimate.looks["secants"].alpha > 0  # of what it saw, with a gap to 0
+    exact = estimate_rec(A, testing.random_affine_set(SHAPE, 3), looks=())
+    assert exact.alpha == 0 and exact.kappa == np.inf
+    # As many measurements as dimensions: nothing is certain.
+    assert estimate_rec(gaussian(3, 0), Curve(), **SMALL).alpha > 0
+
+
+class Constant(Curve):
+    def generate(self, z):
+        return super().generate(0 * z) + 1
+
+
+class Broken(Curve):
+    def generate(self, z):
+        return super().generate(z).where(z[:, :1, None, None] < 1, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (Constant(), r"looks must find a direction of the set \(prior\), got none"),
+        (Broken(), r"prior must generate finite images, got NaN or infinity in \d+ of 300"),
+        (torch.ones(5, *SHAPE), "looks must find a direction"),
+        (torch.ones(1, *SHAPE), "prior must hold at least two images"),
+        (torch.ones(0, *SHAPE), "prior must hold at least two images"),
+        (torch.full((3, *SHAPE), torch.nan), "prior holds NaN"),
+        (FiniteSet(torch.ones(1, *SHAPE)), "prior must have at least two points"),
+        (FiniteSet(torch.ones(4, *SHAPE)), "points must differ to form a secant"),
+    ],
+)
+def test_a_set_without_directions_is_refused_in_words(prior, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_rec(gaussian(5, 0), prior, **SMALL)
+
+
+def test_measurements_that_are_no_numbers_are_refused():
+    class Lost(Gaussian):
+        def _forward(self, x):
+            return super()._forward(x) * torch.nan
+
+    A = Lost(SHAPE, 5, dtype=torch.float64)
+    A.norm = lambda: 1.0
+    for S in (Curve(), testing.random_affine_set(SHAPE, 3)):
+        with pytest.raises(ValueError, match=r"A must give finite|A\(x\) holds NaN"):
+            estimate_rec(A, S, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"z_true": torch.zeros(0, 3)}, "z_true must have shape"),
+        ({"x_true": torch.zeros(0, *SHAPE)}, "x_true must have shape"),
+        ({"z_true": torch.full((1, 3), torch.nan)}, "z_true holds NaN"),
+        ({"x_true": torch.full((1, *SHAPE), torch.nan)}, "x_true holds NaN"),
+        ({"z_true": torch.zeros(1, 3), "x_true": torch.zeros(1, *SHAPE)}, "x_true must be None"),
+    ],
+)
+def test_images_that_cannot_be_recovered_are_refused(known, message):
+    with pytest.raises(ValueError, match=message):
+        estimate_rec(gaussian(5, 0), Curve(), looks=("secants",), points=20, **known)
+
+
+def test_a_set_without_a_generator_takes_no_latents():
+    with pytest.raises(ValueError, match="z_true must be None"):
+        estimate_rec(gaussian(5, 0), testing.normal(5, *SHAPE), z_true=torch.zeros(1, 3))
+
+
+def test_no_look_leaves_nothing_but_exact_constants():
+    with pytest.raises(ValueError, match="no look was asked for"):
+        estimate_rec(gaussian(5, 0), Curve(), looks=(), points=5)

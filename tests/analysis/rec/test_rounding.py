@@ -46,7 +46,7 @@ class Single:
 
 
 def constants(A, B):
-    """α and β of {B t : |t| < 1}, and so of {G(z)}: its secants have every direction of range(B)."""
+    """α and β of {B t : |t| < 1}: its secants have every direction of range(B)."""
     q = torch.linalg.qr(B.detach().double().T)[0]
     values = torch.linalg.svdvals(A.matrix.double() @ q).square()
     return float(values[-1]), float(values[0])

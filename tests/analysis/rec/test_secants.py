@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis.rec import secants
+from analysis.rec import estimate_rec, secants
 from analysis.rec import tangents as tangents_module
 from analysis.rec.secants import all_pairs, secants_from
 from analysis.rec.tangents import tangent, tangents
 from analysis.tasks import draw_latents, generate
-from analysis.testing import normal, random_affine_set
-from npgd import Gaussian, GenerativePrior
+from analysis.testing import exact_constants, normal, random_affine_set
+from npgd import FiniteSet, Gaussian, GenerativePrior
 from npgd.gauss_newton import jacobian
 from npgd.images import ratio
 from npgd.networks import DCGANGenerator, Encoder
@@ -128,6 +128,55 @@ def test_equal_points_have_no_secant():
         all_pairs(operator, points[:1].repeat(5, 1, 1, 1))
     with pytest.raises(ValueError, match="points must be at least 2"):
         all_pairs(operator, points[:1])
+
+
+@pytest.mark.parametrize(
+    ("count", "equal"),
+    [
+        (700, [(0, 600)]),  # in two tiles of one panel
+        (700, [(0, 1), (3, 4), (699, 698)]),
+        (2500, [(5, 2400)]),  # in two panels
+        (1100, [(i, i + 550) for i in range(550)]),  # every point twice
+    ],
+)
+def test_equal_points_anywhere_have_no_secant_and_spoil_no_other(count, equal):
+    points, operator = images(count, 7, dtype=torch.float64), Gaussian(SHAPE, 6, 0, torch.float64)
+    for i, j in equal:
+        points[j] = points[i]
+    scan = all_pairs(operator, points)
+    ratios = brute_force(operator, points)
+    ratios = ratios[ratios.isfinite()]
+    assert scan.n_pairs == scan.histogram.total == count * (count - 1) // 2 - len(equal)
+    assert scan.lowest[0][0] == pytest.approx(float(ratios.min()), rel=1e-12)
+    assert scan.highest[0][0] == pytest.approx(float(ratios.max()), rel=1e-12)
+
+
+def test_equal_points_leave_exact_constants_and_estimates():
+    points = images(700, 0, dtype=torch.float64)
+    points[600] = points[0]
+    operator = Gaussian(SHAPE, 6, dtype=torch.float64)
+    ratios = brute_force(operator, points)
+    alpha, beta = exact_constants(operator, FiniteSet(points))
+    assert alpha == pytest.approx(float(ratios[ratios.isfinite()].min()), rel=1e-12)
+    assert beta == pytest.approx(float(ratios[ratios.isfinite()].max()), rel=1e-12)
+    assert estimate_rec(operator, points).alpha == pytest.approx(alpha, rel=1e-10)
+
+
+@pytest.mark.parametrize("error", [1e-9, 1e-6])
+def test_secants_as_short_as_the_error_of_the_points_are_left_out(error):
+    """Copies, each off by rounding: only the secants between different originals remain."""
+    originals, operator = images(15, 2, dtype=torch.float64), Gaussian(SHAPE, 6, 0, torch.float64)
+    off = torch.nn.functional.normalize(normal(15, 30, seed=3)).reshape(-1, *SHAPE)
+    points = torch.cat([originals, originals + error * off])
+    scan = all_pairs(operator, points, error=error)
+    assert scan.n_pairs == 30 * 29 // 2 - 15
+    low, high = brute_force(operator, originals).aminmax()
+    assert scan.lowest[0][0] == pytest.approx(float(low), rel=1e4 * error)
+    assert scan.highest[0][0] == pytest.approx(float(high), rel=1e4 * error)
+    with pytest.raises(ValueError, match="up to rounding"):
+        all_pairs(operator, points[[0, 15]], error=error)
+    nearest = secants_from(operator, points[15:16], originals, error=error)
+    assert all(j != 0 for _, _, j in nearest[0])
 
 
 def test_one_far_point_does_not_spoil_the_others():
