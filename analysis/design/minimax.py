@@ -48,6 +48,10 @@ SEARCH_STARTS = 16  # tangents from which the search lowers ‖A s‖², and hal
 SEARCH_STEPS = 60
 LEAST = 1e-12  # eigenvalues below this have no usable logarithm in float32
 SEARCH_ARM = 0.02  # half the latent distance at which it starts
+STATUS = (
+    "Of the averages seen, the one with the least κ on the held-out directions; judge it on"
+    " directions from another draw."
+)
 
 Bases = Float[torch.Tensor, "count n columns"]
 
@@ -117,15 +121,7 @@ def design_minimax(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    checks.integer(m, "m")
-    checks.integer(held_out, "held_out")
-    checks.integer(steps, "steps")
-    checks.integer(rounds, "rounds")
-    checks.integer(seed, "seed", minimum=0)
-    if tangent_points is not None:
-        checks.integer(tangent_points, "tangent_points")
-    if not isinstance(orthonormal, bool):
-        raise TypeError(f"orthonormal must be True or False, got {orthonormal!r}")
+    _check(m, held_out, steps, rounds, seed, tangent_points, orthonormal)
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
@@ -136,17 +132,14 @@ def design_minimax(
             f"m must be from {max(k, 1)} to {n}, got {m}: A has to see all directions of the"
             f" tangent spaces, of dimension {k}"
         )
-    search = sets.generates(prior)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(m, n, generator=generator, dtype=torch.float64).float() / math.sqrt(n)
     descent = _Descent(training, held, start, orthonormal, generator)
     descent.run(steps, LEARNING_RATE, progress)
-    found = training.secants[:0]
-    for again in range(1, rounds if search else 1):
+    for again in range(1, rounds if sets.generates(prior) else 1):
         A = MatrixOperator(descent.best.to(precision(prior)), shape)
         new = _search(A, prior, _stream(seed, 2 + again), progress)
-        found = torch.cat([found, new])
-        descent.found = found
+        descent.found = torch.cat([descent.found, new])
         descent.run(max(steps // 2, 1), LEARNING_RATE / 2, progress)
     matrix = descent.best
     if orthonormal:
@@ -162,7 +155,7 @@ def design_minimax(
         "tangent points": len(training.tangents),
         "tangent dimension": k,
         "secants": len(training.secants),
-        "found directions": len(found),
+        "found directions": len(descent.found),
         "held out": [len(held.tangents), len(held.secants)],
         "steps": descent.steps,
         "seed": seed,
@@ -170,12 +163,28 @@ def design_minimax(
         "kappa training at start": descent.start_kappa,
         "kappa held out": _quotient(held, matrix.float()),
         "kappa held out at start": descent.start_held,
-        "status": (
-            "Of the averages seen, the one with the least kappa on the held-out directions;"
-            " judge it on directions from another draw."
-        ),
+        "status": STATUS,
     }
     return operator
+
+
+def _check(
+    m: int,
+    held_out: int,
+    steps: int,
+    rounds: int,
+    seed: int,
+    tangent_points: int | None,
+    orthonormal: bool,
+) -> None:
+    counts = {"m": m, "held_out": held_out, "steps": steps, "rounds": rounds}
+    if tangent_points is not None:
+        counts["tangent_points"] = tangent_points
+    for name, value in counts.items():
+        checks.integer(value, name)
+    checks.integer(seed, "seed", minimum=0)
+    if not isinstance(orthonormal, bool):
+        raise TypeError(f"orthonormal must be True or False, got {orthonormal!r}")
 
 
 class _Descent:

@@ -26,6 +26,7 @@ from analysis.tasks import draw_latents, generate
 from npgd import checks, sets
 from npgd.operators import MatrixOperator, SubsampledDCT
 from npgd.precision import precision
+from npgd.progress import bar
 
 DENSE = 2048  # up to so many pixels the n × n second moment is formed, in float64
 TILE = 2048  # points on a side of one tile of weights
@@ -327,32 +328,32 @@ def _lanczos(
     block = torch.linalg.qr(start)[0]
     basis = block.new_empty(n, 0)
     projected = block.new_empty(0, 0)
-    while True:
-        image = product(block)
-        basis = torch.cat([basis, block], dim=1)
-        size, width = basis.shape[1], block.shape[1]
-        column = basis.T @ image
-        image = image - basis @ column
-        again = basis.T @ image
-        image, column = image - basis @ again, column + again
-        grown = block.new_zeros(size, size)
-        grown[: size - width, : size - width] = projected
-        grown[:, -width:] = column
-        grown[-width:, :] = column.T
-        grown[-width:, -width:] = (column[-width:] + column[-width:].T) / 2
-        projected = grown
-        block, rest = torch.linalg.qr(image)
-        if size >= m:
-            values, vectors = torch.linalg.eigh(projected)
-            values, vectors = values.flip(0)[:m], vectors.flip(1)[:, :m]
-            residual = float((rest @ vectors[-width:]).norm(dim=0).max() / values[0])
-            if progress:
-                print(f"secant PCA: {size} directions, residual {residual:.1e} (to reach {tol:g})")
-            if residual <= tol or size == n:
-                return values, torch.linalg.qr(basis @ vectors)[0], residual
-        # Of an image that is nearly zero QR keeps rounding errors: drop what Q holds already.
-        block = block[:, : n - size]
-        block = torch.linalg.qr(block - basis @ (basis.T @ block))[0]
+    with bar(None, "secant PCA", progress) as shown:
+        while True:
+            image = product(block)
+            basis = torch.cat([basis, block], dim=1)
+            size, width = basis.shape[1], block.shape[1]
+            column = basis.T @ image
+            image = image - basis @ column
+            again = basis.T @ image
+            image, column = image - basis @ again, column + again
+            grown = block.new_zeros(size, size)
+            grown[: size - width, : size - width] = projected
+            grown[:, -width:] = column
+            grown[-width:, :] = column.T
+            grown[-width:, -width:] = (column[-width:] + column[-width:].T) / 2
+            projected = grown
+            block, rest = torch.linalg.qr(image)
+            if size >= m:
+                values, vectors = torch.linalg.eigh(projected)
+                values, vectors = values.flip(0)[:m], vectors.flip(1)[:, :m]
+                residual = float((rest @ vectors[-width:]).norm(dim=0).max() / values[0])
+                shown.reach(size, f"residual {residual:.1e}, {tol:g} to reach")
+                if residual <= tol or size == n:
+                    return values, torch.linalg.qr(basis @ vectors)[0], residual
+            # Of an image that is nearly zero QR keeps rounding errors: drop what Q holds already.
+            block = block[:, : n - size]
+            block = torch.linalg.qr(block - basis @ (basis.T @ block))[0]
 
 
 def described(prior: Any) -> str:
