@@ -92,3 +92,17 @@ def test_equal_samples_are_no_pairs():
     points = testing.normal(4, *SHAPE).repeat_interleave(100, 0)
     estimate = estimate_rec(FIRST, points, looks=("secants",))
     assert 250 < 2 * estimate.confidence.n_pairs < 350  # three of four pairs differ
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (2, 3)])
+def test_given_pairs_have_one_shape_and_hold_an_image(counts):
+    pairs = tuple(testing.normal(count, *SHAPE) for count in counts)
+    with pytest.raises(ValueError, match="pairs must have one shape and hold an image"):
+        estimate_rec(FIRST, testing.normal(3, *SHAPE), pairs=pairs, looks=("secants",))
+
+
+def test_one_given_pair_is_a_secant_and_no_statement():
+    pairs = (testing.normal(1, *SHAPE), testing.normal(1, *SHAPE, seed=1))
+    estimate = estimate_rec(FIRST, testing.normal(3, *SHAPE), pairs=pairs, looks=("secants",))
+    assert estimate.confidence is None and estimate.histogram.total == 1
+    assert estimate.alpha == pytest.approx(float(ratio(FIRST, pairs[0] - pairs[1])), rel=1e-12)
