@@ -103,7 +103,7 @@ class _Workspace:
 def _gram_ratios(
     left: _Gram, right: _Gram, rows: slice, columns: slice, memory: _Workspace
 ) -> tuple[Float[torch.Tensor, "rows columns"], torch.Tensor]:
-    """Ratios ||u_i - v_j||^2 / ||x_i - y_j||^2 of one tile, in `memory`, and the indices (near, 2)
+    """Ratios ‖u_i − v_j‖²/‖x_i − y_j‖² of one tile, in `memory`, and the indices (near, 2)
     of the pairs that are too near for the Gram form."""
     size = (rows.stop - rows.start, columns.stop - columns.start)
     distance = memory.distance[: size[0], : size[1]]
