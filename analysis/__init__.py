@@ -32,10 +32,11 @@ if TYPE_CHECKING:
         split_slack,
         steps_to_reach,
     )
-    from analysis.rec import estimate_rec
+    from analysis.rec import RecSettings, estimate_rec
     from analysis.report import verify
 
 __all__ = [
+    "RecSettings",
     "certify",
     "check_convergence",
     "decompose",
@@ -61,7 +62,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "rec": ("estimate_rec",),
+    "rec": ("RecSettings", "estimate_rec"),
     "design": ("design_dct", "design_minimax", "design_numax", "design_secant_pca", "whiten"),
     "projection": ("nearest_in_range", "projection_error"),
     "rates": (

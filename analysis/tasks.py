@@ -1,4 +1,4 @@
-"""Ordered work on threads or an executor, with progress.
+"""Ordered work on threads or an executor.
 
 Work is cut into tasks whose size depends on the data alone, each computed by one thread, and merged
 in a fixed order, so that the result depends neither on the executor nor on its number of workers.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from npgd.images import Images
+from npgd.progress import track
+
 IN_FLIGHT = 8  # tasks handed to an executor at a time, to bound memory
-
-
-LATENT_CHUNK = 256  # latents drawn from one stream
-
+LATENT_CHUNK = 256  # latents drawn from one stream, and images generated at a time
 
 Result = TypeVar("Result")
 
@@ -39,37 +39,42 @@ def one_thread() -> Iterator[None]:
 def in_order(
     task: Callable[..., Result],
     arguments: Iterable[tuple[Any, ...]],
+    total: int,
+    what: str,
+    *,
     executor: Executor | None = None,
-) -> Iterator[Result]:
+    progress: bool = False,
+) -> list[Result]:
     """Results of `task(*args)` in the order of `arguments`, at most IN_FLIGHT submitted at a time.
 
-    Without an executor the tasks run in as many threads as torch is set to use.
+    Args:
+        task: a function of a module, so that other processes find it.
+        arguments: taken from as tasks are handed out.
+        total: how many there are.
+        what: the name of the progress bar.
+        executor: runs the tasks; without one, as many threads as torch is set to use.
+        progress: show the bar.
     """
-    if executor is None:
-        before = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(before) as pool:
-                yield from in_order(task, arguments, pool)
-        finally:
-            torch.set_num_threads(before)
-        return
-    waiting = deque[Any]()
+    if executor is not None:
+        return list(track(_submitted(task, arguments, executor), total, what, progress))
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(before) as pool:
+            return list(track(_submitted(task, arguments, pool), total, what, progress))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _submitted(
+    task: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], executor: Executor
+) -> Iterator[Result]:
+    waiting = deque[Future[Result]]()
     for args in arguments:
         waiting.append(executor.submit(task, *args))
         if len(waiting) >= IN_FLIGHT:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def with_progress(items: Iterable[Result], total: int, what: str, show: bool) -> Iterator[Result]:
-    """`items`, with a progress bar named `what` if `show`."""
-    if not show:
-        yield from items
-        return
-    from rich.progress import track
-
-    yield from track(items, description=what, total=total)
 
 
 def draw_latents(
@@ -96,15 +101,18 @@ def generate(
     *,
     executor: Executor | None = None,
     progress: bool = False,
-) -> Float[torch.Tensor, "count ..."]:
+) -> Images:
     """G(z) on the CPU, in batches and without gradients; `z` in the prior's precision."""
-    parts = z.split(LATENT_CHUNK)
+    parts = torch.split(z, LATENT_CHUNK)
     if len(parts) <= 1:
-        return _generate_task(prior, z)
-    results = in_order(_generate_task, ((prior, part) for part in parts), executor)
-    return torch.cat(list(with_progress(results, len(parts), "samples", progress)))
+        return _generated(prior, z)
+    arguments = ((prior, part) for part in parts)
+    return torch.cat(
+        in_order(_generated, arguments, len(parts), "samples", executor=executor, progress=progress)
+    )
 
 
-def _generate_task(prior: Any, z: torch.Tensor) -> torch.Tensor:
+def _generated(prior: Any, z: torch.Tensor) -> Images:
     with one_thread(), torch.no_grad():
-        return prior.generate(z).detach().cpu()
+        images: Images = prior.generate(z)
+        return images.detach().cpu()

@@ -24,14 +24,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.design.secant_pca import _name, secant_points
+from analysis.design.secant_pca import described, secant_points
 from analysis.rec.search import search_pairs
 from analysis.rec.tangents import tangents
-from analysis.tasks import draw_latents, generate, in_order, one_thread, with_progress
-from npgd import checks
+from analysis.tasks import draw_latents, generate, in_order, one_thread
+from npgd import checks, sets
 from npgd.gauss_newton import jacobian
+from npgd.images import norm, squared_norm
 from npgd.operators import MatrixOperator
 from npgd.precision import precision
+from npgd.progress import track
 
 TEMPERATURE = 0.25  # T
 LEARNING_RATE = 0.005  # for entries of size 1/√n, times 28/√n
@@ -46,6 +48,10 @@ SEARCH_STARTS = 16  # tangents from which the search lowers ‖A s‖², and hal
 SEARCH_STEPS = 60
 LEAST = 1e-12  # eigenvalues below this have no usable logarithm in float32
 SEARCH_ARM = 0.02  # half the latent distance at which it starts
+STATUS = (
+    "Of the averages seen, the one with the least κ on the held-out directions; judge it on"
+    " directions from another draw."
+)
 
 Bases = Float[torch.Tensor, "count n columns"]
 
@@ -60,7 +66,7 @@ class _Directions:
     def kappa(self, A: torch.Tensor) -> tuple[float, float]:
         """Smallest and largest ‖A s‖² over all of them."""
         with torch.no_grad():
-            parts = (*self.tangents.split(256), *self.secants.split(4096))
+            parts = (*torch.split(self.tangents, 256), *torch.split(self.secants, 4096))
             values = [_eigenvalues(A, part) for part in parts if len(part)]
         return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
 
@@ -68,9 +74,10 @@ class _Directions:
 def _eigenvalues(A: Float[torch.Tensor, "m n"], bases: Bases) -> Float[torch.Tensor, " all"]:
     """Eigenvalues of QᵀAᵀA Q for every basis Q."""
     if bases.shape[2] == 1:
-        return (bases[:, :, 0] @ A.T).square().sum(1)
+        return squared_norm(bases[:, :, 0] @ A.T)
     image = torch.matmul(A, bases)
-    return torch.linalg.eigvalsh(image.transpose(1, 2) @ image).flatten()
+    values: torch.Tensor = torch.linalg.eigvalsh(image.transpose(1, 2) @ image)
+    return values.flatten()
 
 
 def design_minimax(
@@ -114,15 +121,7 @@ def design_minimax(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    checks.integer(m, "m")
-    checks.integer(held_out, "held_out")
-    checks.integer(steps, "steps")
-    checks.integer(rounds, "rounds")
-    checks.integer(seed, "seed", minimum=0)
-    if tangent_points is not None:
-        checks.integer(tangent_points, "tangent_points")
-    if not isinstance(orthonormal, bool):
-        raise TypeError(f"orthonormal must be True or False, got {orthonormal!r}")
+    _check(m, held_out, steps, rounds, seed, tangent_points, orthonormal)
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
@@ -133,17 +132,14 @@ def design_minimax(
             f"m must be from {max(k, 1)} to {n}, got {m}: A has to see all directions of the"
             f" tangent spaces, of dimension {k}"
         )
-    search = hasattr(prior, "generate")
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(m, n, generator=generator, dtype=torch.float64).float() / math.sqrt(n)
     descent = _Descent(training, held, start, orthonormal, generator)
     descent.run(steps, LEARNING_RATE, progress)
-    found = training.secants[:0]
-    for again in range(1, rounds if search else 1):
+    for again in range(1, rounds if sets.generates(prior) else 1):
         A = MatrixOperator(descent.best.to(precision(prior)), shape)
         new = _search(A, prior, _stream(seed, 2 + again), progress)
-        found = torch.cat([found, new])
-        descent.found = found
+        descent.found = torch.cat([descent.found, new])
         descent.run(max(steps // 2, 1), LEARNING_RATE / 2, progress)
     matrix = descent.best
     if orthonormal:
@@ -153,13 +149,13 @@ def design_minimax(
     operator = MatrixOperator(matrix.to(dtype), shape)
     operator.provenance = {
         "method": "minimax",
-        "prior": _name(prior),
+        "prior": described(prior),
         "m": m,
         "orthonormal": orthonormal,
         "tangent points": len(training.tangents),
         "tangent dimension": k,
         "secants": len(training.secants),
-        "found directions": len(found),
+        "found directions": len(descent.found),
         "held out": [len(held.tangents), len(held.secants)],
         "steps": descent.steps,
         "seed": seed,
@@ -167,12 +163,28 @@ def design_minimax(
         "kappa training at start": descent.start_kappa,
         "kappa held out": _quotient(held, matrix.float()),
         "kappa held out at start": descent.start_held,
-        "status": (
-            "Of the averages seen, the one with the least kappa on the held-out directions;"
-            " judge it on directions from another draw."
-        ),
+        "status": STATUS,
     }
     return operator
+
+
+def _check(
+    m: int,
+    held_out: int,
+    steps: int,
+    rounds: int,
+    seed: int,
+    tangent_points: int | None,
+    orthonormal: bool,
+) -> None:
+    counts = {"m": m, "held_out": held_out, "steps": steps, "rounds": rounds}
+    if tangent_points is not None:
+        counts["tangent_points"] = tangent_points
+    for name, value in counts.items():
+        checks.integer(value, name)
+    checks.integer(seed, "seed", minimum=0)
+    if not isinstance(orthonormal, bool):
+        raise TypeError(f"orthonormal must be True or False, got {orthonormal!r}")
 
 
 class _Descent:
@@ -201,7 +213,8 @@ class _Descent:
         if not self.orthonormal:
             return B
         triangle = torch.linalg.cholesky(B @ B.T)
-        return torch.linalg.solve_triangular(triangle, B, upper=False)
+        rows: torch.Tensor = torch.linalg.solve_triangular(triangle, B, upper=False)
+        return rows
 
     def _batch(self) -> list[Bases]:
         chosen = []
@@ -218,7 +231,7 @@ class _Descent:
         scale = 28 / math.sqrt(B.shape[1])
         optimiser = torch.optim.Adam([B], lr=rate * scale, betas=(0.9, 0.99))
         idle = 0
-        for step in with_progress(range(steps), steps, "minimax", progress):
+        for step in track(range(steps), steps, "minimax", progress):
             for group in optimiser.param_groups:
                 group["lr"] = rate * scale * 0.5 * (1 + math.cos(math.pi * step / steps))
             A = self._rows(B)
@@ -228,7 +241,7 @@ class _Descent:
                 torch.logsumexp(logs / TEMPERATURE, 0) + torch.logsumexp(-logs / TEMPERATURE, 0)
             )
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             self.steps += 1
             if not bool(torch.isfinite(B).all()):
@@ -268,10 +281,10 @@ def _directions(
     progress: bool,
 ) -> tuple[_Directions, _Directions, tuple[int, ...], torch.dtype]:
     """Directions to train on and to hold out, the images' shape and dtype."""
-    if not (hasattr(prior, "generate") and hasattr(prior, "latent_dim")):
+    if not sets.generates(prior):
         images = secant_points(prior, points, seed)
         if len(images) < 10:
-            raise ValueError(f"prior: {len(images)} points; expected 10 or more, to hold some out")
+            raise ValueError(f"prior must have 10 points, to hold some out, got {len(images)}")
         split = len(images) - len(images) // 5
         n = images[0].numel()
         none = torch.empty(0, n, 0)
@@ -283,7 +296,7 @@ def _directions(
     shape = tuple(sample.shape[1:])
     if tangent_points is None:
         tangent_points = max(1, min(TANGENTS, MEMORY // (4 * sample.numel() * prior.latent_dim)))
-    sets = []
+    both = []
     for which, count, secants in (
         (0, tangent_points, SECANTS),
         (1, held_out, SECANTS // 4),
@@ -293,9 +306,9 @@ def _directions(
         if len(at) < 2:
             at = draw_latents(prior.latent_dim, 2, _stream(seed, which), dtype)
         bases = _tangent_bases(prior, z, progress)
-        sets.append((bases, _secants(generate(prior, at), secants, seed)))
-    rank = min(bases.shape[2] for bases, _ in sets)
-    training, held = (_Directions(bases[:, :, :rank], secants) for bases, secants in sets)
+        both.append((bases, _secants(generate(prior, at), secants, seed)))
+    rank = min(bases.shape[2] for bases, _ in both)
+    training, held = (_Directions(bases[:, :, :rank], secants) for bases, secants in both)
     return training, held, shape, dtype
 
 
@@ -304,9 +317,9 @@ def _tangent_bases(prior: Any, z: torch.Tensor, progress: bool) -> Bases:
 
     In float32; a point where J = 0 has no tangents and is left out.
     """
-    chunks = z.split(CHUNK)
-    results = in_order(_basis_task, ((prior, part) for part in chunks))
-    parts = list(with_progress(results, len(chunks), "tangents", progress))
+    chunks = torch.split(z, CHUNK)
+    arguments = ((prior, part) for part in chunks)
+    parts = in_order(_basis_task, arguments, len(chunks), "tangents", progress=progress)
     rank = torch.cat([part[1] for part in parts])
     if not bool((rank > 0).any()):
         return torch.empty(0, parts[0][0].shape[1], 0)
@@ -330,10 +343,10 @@ def _secants(images: torch.Tensor, count: int, seed: int) -> Bases:
     i = torch.randint(len(flat), (count,), generator=generator)
     j = (i + torch.randint(1, len(flat), (count,), generator=generator)) % len(flat)
     s = flat[i].double() - flat[j].double()
-    length = s.norm(dim=1, keepdim=True)
+    length = norm(s)[:, None]
     there = length[:, 0] > 0
     if not bool(there.any()):
-        raise ValueError("prior: all points are equal, so they have no secants")
+        raise ValueError(f"prior must have points that differ, got {len(flat)} equal ones")
     return (s[there] / length[there]).float()[:, :, None]
 
 
@@ -355,4 +368,4 @@ def _search(A: MatrixOperator, prior: Any, seed: int, progress: bool) -> Bases:
     assert found.z_second is not None
     s = generate(prior, found.z_first.to(z)).double() - generate(prior, found.z_second.to(z))
     s = s.flatten(1)[torch.isfinite(found.ratio)]
-    return (s / s.norm(dim=1, keepdim=True)).float()[:, :, None]
+    return (s / norm(s)[:, None]).float()[:, :, None]

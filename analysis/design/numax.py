@@ -21,19 +21,20 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from analysis.design.secant_pca import _name, secant_points
+from analysis.design.secant_pca import described, secant_points
 from npgd import checks
+from npgd.images import norm
 from npgd.operators import MatrixOperator
+from npgd.progress import Bar, bar
 
 RELAXATION = 1.7  # of ADMM, between 1 and 2
 CHECK = 10  # iterations between looks at the bound and the constraints
@@ -46,26 +47,32 @@ DENSE = 2048  # up to so many pixels the dual matrix is formed to find its large
 
 @dataclass(frozen=True)
 class NumaxResult:
-    """P = factorᵀ factor, and how good it is.
-
-    `violation` is max over all secants of |sᵀPs − 1| − δ, measured on `factor` (negative: strictly
-    inside). `trace` is that of P; the least possible is at least `lower_bound`. `active` counts
-    the constraints with a multiplier.
-    """
+    """P = factorᵀ factor, and how good it is."""
 
     factor: Float[torch.Tensor, "rank n"]
+    """A, with AᵀA = P."""
     delta: float
+    """δ, the distance of ‖A s‖² from 1 that was allowed."""
     violation: float
+    """max over all secants of |sᵀPs − 1| − δ, measured on `factor` (negative: strictly inside)."""
     trace: float
+    """tr P."""
     lower_bound: float
+    """The least possible trace is at least this."""
     iterations: int
+    """Of ADMM, over all active sets."""
     active: int
+    """Constraints with a multiplier."""
     converged: bool
+    """Whether violation and gap are within the tolerance."""
     status: str
+    """The same in words, with what to do where they are not."""
     seconds: float
+    """How long it took."""
 
     @property
     def rank(self) -> int:
+        """The number of rows of A."""
         return len(self.factor)
 
     @property
@@ -181,7 +188,7 @@ def design_numax(
     stretched = (s @ operator.matrix.double().T).square().sum(1)
     operator.provenance = {
         "method": "numax",
-        "prior": _name(prior),
+        "prior": described(prior),
         "m": operator.m,
         "budget": budget,
         "points": len(images),
@@ -212,7 +219,7 @@ def _within(budget: int, result: NumaxResult, solve: Callable[[float], NumaxResu
         if middle < SMALLEST:
             break
         if middle > 1 - SMALLEST:
-            raise ValueError(f"m: no δ up to {low:.4g} gives a rank within {budget}")
+            raise ValueError(f"m must be a rank that a δ up to {low:.4g} gives, got {budget}")
         result = solve(middle)
         if result.rank <= budget:
             fits, high = result, middle
@@ -236,10 +243,10 @@ def _numax(
     state: _State,
 ) -> NumaxResult:
     began = time.perf_counter()
-    with _shown(progress, delta, max_iter) as show:
-        values, vectors, iterations, converged = _solve(f, delta, tol, max_iter, state, show)
+    with bar(max_iter, f"NuMax δ = {delta:.3g}", progress) as shown:
+        values, vectors, iterations, converged = _solve(f, delta, tol, max_iter, state, shown)
     if not len(values):
-        raise ValueError(f"max_iter: ADMM is still at P = 0 after {iterations} iterations")
+        raise ValueError(f"max_iter must let ADMM leave P = 0, got {iterations}")
     order = values.argsort(descending=True)
     order = order[values[order] > RANK_TOL * values.max()]
     factor = values[order].sqrt()[:, None] * (basis @ vectors[:, order]).T
@@ -276,7 +283,7 @@ def _solve(
     tol: float,
     max_iter: int,
     state: _State,
-    show: Callable[[int, int, float, float], None],
+    shown: Bar,
 ) -> tuple[torch.Tensor, torch.Tensor, int, bool]:
     """Positive eigenvalues and eigenvectors of P, iterations, and whether all is within tol.
 
@@ -289,8 +296,7 @@ def _solve(
     (𝒜𝒜*)ᵢⱼ = ⟨sᵢ, sⱼ⟩² is factored once for each active set. `state` is where this starts, and is
     left where it ends.
     """
-    dtype = f_all.dtype
-    eye = torch.eye(f_all.shape[1], dtype=dtype)
+    eye = torch.eye(f_all.shape[1], dtype=f_all.dtype)
     active = state.w.nonzero()[:, 0]
     if not len(active):
         active = torch.arange(min(ADDED, len(f_all)))
@@ -299,7 +305,7 @@ def _solve(
     while True:
         f, w, matrix = f_all[active], state.w[active], state.matrix
         gram = (f @ f.T).square()
-        factor = torch.linalg.cholesky(gram + torch.eye(len(f), dtype=dtype))
+        factor = torch.linalg.cholesky(gram + torch.eye(len(f), dtype=f.dtype))
         image = ((f @ matrix) * f).sum(1)
         adjoint = (f.T * w) @ f
         done = False
@@ -310,20 +316,17 @@ def _solve(
             stretched = (f @ vectors).square() @ values
             q = (image - w).clamp(1 - delta, 1 + delta)
             relaxed = torch.lerp(matrix, (vectors * values) @ vectors.T, RELAXATION)
-            target = torch.lerp(image, q, RELAXATION) + w
+            wanted = torch.lerp(image, q, RELAXATION) + w
             seen = torch.lerp(image, stretched, RELAXATION) - gram @ w
             before = matrix, image, w
-            w = torch.cholesky_solve((target - seen)[:, None], factor)[:, 0]
+            w = torch.cholesky_solve((wanted - seen)[:, None], factor)[:, 0]
             last, adjoint = adjoint, (f.T * w) @ f
-            matrix, image = relaxed - last + adjoint, target - w
+            matrix, image = relaxed - last + adjoint, wanted - w
             if iterations % CHECK == 0 or iterations == max_iter:
-                nu = state.rho * w
-                top = float(torch.linalg.eigvalsh(adjoint)[-1]) * state.rho
-                trace = float(values.sum())
-                gap = (trace - _bound(nu, delta, top)) / max(trace, 1e-300)
-                violation = float((stretched - 1).abs().max()) - delta
+                violation, gap = _distances(values, stretched, adjoint, w, state.rho, delta)
                 done = violation <= accuracy and gap <= accuracy
-                show(iterations, len(f), violation, gap)
+                words = f"violated by {max(violation, 0):.0e}, gap {gap:.0e}"
+                shown.reach(iterations, f"{len(f)} active, {words}")
                 # ADMM converges for a fixed ρ: it is changed more and more rarely.
                 if not done and iterations >= 1.25 * balanced:
                     balanced = iterations
@@ -335,19 +338,37 @@ def _solve(
         inside = ((stretched - 1).abs() < delta - accuracy) & (w.abs() < 1e-6 * w.abs().max())
         state.w = torch.zeros_like(state.w).index_copy_(0, active, w.masked_fill(inside, 0))
         state.matrix = matrix
-        all_stretched = (f_all @ vectors).square() @ values
-        excess = (all_stretched - 1).abs() - delta
+        excess = ((f_all @ vectors).square() @ values - 1).abs() - delta
         excess[active] = -torch.inf
-        new = (excess > accuracy).nonzero()[:, 0]
+        new = _violated(excess, accuracy)
         if not len(new) and accuracy <= tol:
             return values, vectors, iterations, done
         if iterations >= max_iter:
             return values, vectors, iterations, False
         if not len(new):
             accuracy = max(accuracy / 3, tol)
-        elif len(new) > ADDED:
-            new = new[excess[new].topk(ADDED).indices]
         active = torch.cat([active[~inside], new])
+
+
+def _distances(
+    values: torch.Tensor,
+    stretched: torch.Tensor,
+    adjoint: torch.Tensor,
+    w: torch.Tensor,
+    rho: float,
+    delta: float,
+) -> tuple[float, float]:
+    """By how much P violates a constraint, and the duality gap of P and ν = ρ w over the trace."""
+    top = float(torch.linalg.eigvalsh(adjoint)[-1]) * rho
+    trace = float(values.sum())
+    gap = (trace - _bound(rho * w, delta, top)) / max(trace, 1e-300)
+    return float((stretched - 1).abs().max()) - delta, gap
+
+
+def _violated(excess: Float[torch.Tensor, " N"], accuracy: float) -> Int[torch.Tensor, " new"]:
+    """The constraints violated by more than `accuracy`, at most ADDED, the most violated."""
+    new = (excess > accuracy).nonzero()[:, 0]
+    return new if len(new) <= ADDED else new[excess[new].topk(ADDED).indices]
 
 
 def _bound(nu: Float[torch.Tensor, " N"], delta: float, top: float) -> float:
@@ -384,26 +405,6 @@ def _norm(x: torch.Tensor) -> float:
     return float(x.norm())
 
 
-@contextmanager
-def _shown(
-    progress: bool, delta: float, max_iter: int
-) -> Iterator[Callable[[int, int, float, float], None]]:
-    """A function that shows how far ADMM is, on a progress bar if `progress`."""
-    if not progress:
-        yield lambda iteration, active, violation, gap: None
-        return
-    from rich.progress import Progress
-
-    with Progress() as bar:
-        task = bar.add_task(f"NuMax δ = {delta:.3g}", total=max_iter)
-
-        def show(iteration: int, active: int, violation: float, gap: float) -> None:
-            words = f"{active} active, violated by {max(violation, 0):.0e}, gap {gap:.0e}"
-            bar.update(task, completed=iteration, description=f"NuMax δ = {delta:.3g}: {words}")
-
-        yield show
-
-
 # --------------------------------------------------------------------------------- secants, doors
 
 
@@ -414,10 +415,10 @@ def _draw_secants(images: torch.Tensor, count: int, seed: int) -> Float[torch.Te
     i = torch.randint(len(flat), (count,), generator=generator)
     j = (i + torch.randint(1, len(flat), (count,), generator=generator)) % len(flat)
     s = flat[i] - flat[j]
-    length = s.norm(dim=1, keepdim=True)
+    length = norm(s)[:, None]
     s = s[length[:, 0] > 0] / length[length[:, 0] > 0]
     if not len(s):
-        raise ValueError("prior: all points are equal, so they have no secants")
+        raise ValueError(f"prior must have points that differ, got {len(flat)} equal ones")
     return s
 
 
@@ -432,7 +433,8 @@ def _basis(s: Float[torch.Tensor, "N n"], tol: float) -> Float[torch.Tensor, "n 
     left = 1 - values.cumsum(0) / values.sum()
     # Rounding of the Gram matrix: smaller energies are no directions.
     rank = int((left > max(tol / 10, 1e-12)).sum()) + 1
-    return vectors[:, :rank].contiguous()
+    leading: torch.Tensor = vectors[:, :rank]
+    return leading.contiguous()
 
 
 def _fresh(f: Float[torch.Tensor, "N r"]) -> _State:
@@ -448,8 +450,8 @@ def _checked_delta(delta: float) -> float:
 def _checked_secants(secants: torch.Tensor) -> Float[torch.Tensor, "N n"]:
     s = checks.finite(checks.floating(secants, "secants"), "secants").detach().cpu().double()
     if s.ndim != 2 or not len(s):
-        raise ValueError(f"secants has shape {tuple(s.shape)}, expected (N, n), at least one")
-    off = float((s.norm(dim=1) - 1).abs().max())
+        raise ValueError(f"secants must have shape (N, n), N ≥ 1, got {tuple(s.shape)}")
+    off = float((norm(s) - 1).abs().max())
     if off > 1e-5:
-        raise ValueError(f"secants must have unit norm, one is off by {off:.2g}")
+        raise ValueError(f"secants must have unit norm, got one that is off by {off:.2g}")
     return s

@@ -6,7 +6,7 @@ A matrix is asked to keep ‖A s‖² near ‖s‖² for the secants s = x₁ �
   ICCV 2019, the learned A). Among matrices with m orthonormal rows it has the largest average of
   ‖A s‖²; the theorem needs the least, which it does not look at.
 - `design_dct`: DCT coefficients drawn with probabilities that are adapted to the prior.
-- `whiten` (of :mod:`npgd.operators`): any operator in its row-orthonormal form.
+- `whiten` (of `npgd.operators`): any operator in its row-orthonormal form.
 
 NuMax and minimax, which do look at the least, are in `analysis.design.numax` and
 `analysis.design.minimax`.
@@ -23,9 +23,10 @@ import torch
 from jaxtyping import Float
 
 from analysis.tasks import draw_latents, generate
-from npgd import checks
+from npgd import checks, sets
 from npgd.operators import MatrixOperator, SubsampledDCT
 from npgd.precision import precision
+from npgd.progress import bar
 
 DENSE = 2048  # up to so many pixels the n × n second moment is formed, in float64
 TILE = 2048  # points on a side of one tile of weights
@@ -46,26 +47,27 @@ def secant_points(
         count: of points; by default 4000 of a prior and all of given images.
         seed: of the samples, or of the choice among given images.
 
-    Raises TypeError for a `prior` that is none of these, ValueError for a `count` out of range or
-    fewer than two points.
+    Raises:
+        TypeError: for a `prior` that is none of these.
+        ValueError: for a `count` out of range, or fewer than two points.
     """
     checks.integer(seed, "seed", minimum=0)
     if isinstance(prior, torch.Tensor):
         images = checks.floating(prior, "prior").detach().cpu()
         if images.ndim != 4 or len(images) < 2:
             raise ValueError(
-                f"prior: images of shape {tuple(images.shape)}; expected at least two,"
-                " (count, channels, height, width)"
+                "prior must be at least two images (count, channels, height, width), got shape"
+                f" {tuple(images.shape)}"
             )
         checks.finite(images, "prior")
         if count is None or count == len(images):
             return images
         if checks.integer(count, "count", minimum=2) > len(images):
-            raise ValueError(f"count: {count} points of {len(images)} images")
+            raise ValueError(f"count must be at most {len(images)}, the images given, got {count}")
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         return images[order[:count].sort().values]
     count = checks.integer(4000 if count is None else count, "count", minimum=2)
-    if hasattr(prior, "generate") and hasattr(prior, "latent_dim"):
+    if sets.generates(prior):
         z = draw_latents(prior.latent_dim, count, seed, precision(prior))
         # The device is that of the prior's weights; images are collected one chunk at a time.
         device = next(iter(_tensors(prior)), z).device
@@ -75,12 +77,12 @@ def secant_points(
             part = slice(start, start + CHUNK)
             points[part] = generate(prior, z[part].to(device))
         return points
-    if hasattr(prior, "sample"):
+    if sets.samples(prior):
         generator = torch.Generator().manual_seed(seed)
         return prior.sample(count, generator=generator).detach().cpu()
     raise TypeError(
-        f"prior: {type(prior).__name__}; expected `generate` and `latent_dim`, or `sample`, or a"
-        " tensor of images"
+        "prior must have `generate`, `latent_dim` and `image_shape`, or `sample` and `image_shape`,"
+        f" or be a tensor of images, got {type(prior).__name__}"
     )
 
 
@@ -154,7 +156,7 @@ def design_secant_pca(
     else:
         moment = _random_pairs(flat, checks.integer(pairs, "pairs"), unit, seed)
     if not moment.trace > 0:
-        raise ValueError("prior: all points are equal, so they have no secants")
+        raise ValueError(f"prior must have points that differ, got {count} equal ones")
     if dense:
         second = flat.T @ moment.laplacian(flat)
         values, vectors = torch.linalg.eigh((second + second.T) / 2)
@@ -170,7 +172,7 @@ def design_secant_pca(
     operator = MatrixOperator(rows.to(dtype), shape)
     operator.provenance = {
         "method": "secant-pca",
-        "prior": _name(prior),
+        "prior": described(prior),
         "m": m,
         "points": count,
         "secants": moment.n_pairs,
@@ -208,7 +210,8 @@ def _centred(images: torch.Tensor, dtype: torch.dtype) -> Float[torch.Tensor, "N
 
 def _squared_norms(flat: torch.Tensor) -> Float[torch.Tensor, " N"]:
     # Not flat.square().sum(1), which would hold a second copy of the points.
-    return torch.linalg.vector_norm(flat, dim=1).square()
+    lengths: torch.Tensor = torch.linalg.vector_norm(flat, dim=1)
+    return lengths.square()
 
 
 def _covariance(flat: torch.Tensor) -> _Moment:
@@ -281,7 +284,7 @@ def _random_pairs(flat: torch.Tensor, pairs: int, unit: bool, seed: int) -> _Mom
     if unit:
         trace = float(used)
     else:
-        parts = zip(*(part.split(CHUNK) for part in chosen), strict=True)
+        parts = zip(*(torch.split(part, CHUNK) for part in chosen), strict=True)
         trace = sum(float((flat[a] - flat[b]).square().sum()) for a, b, _ in parts)
     return _Moment(lambda y: _add_pairs(torch.zeros_like(y), y, chosen), trace, used)
 
@@ -290,7 +293,7 @@ def _unequal(
     flat: torch.Tensor, norms: torch.Tensor, i: torch.Tensor, j: torch.Tensor, unit: bool
 ) -> _Pairs:
     """The pairs that have a secant, with weight 1/‖x_i − x_j‖² if `unit`, else 1."""
-    parts = zip(i.split(CHUNK), j.split(CHUNK), strict=True)
+    parts = zip(torch.split(i, CHUNK), torch.split(j, CHUNK), strict=True)
     squared = torch.cat(
         [norms.new_empty(0), *((flat[a] - flat[b]).square().sum(1) for a, b in parts)]
     )
@@ -301,7 +304,7 @@ def _unequal(
 
 def _add_pairs(out: torch.Tensor, y: torch.Tensor, pairs: _Pairs) -> torch.Tensor:
     """out + L y for the Laplacian of single pairs, a few thousand differences at a time."""
-    for a, b, weights in zip(*(part.split(CHUNK) for part in pairs), strict=True):
+    for a, b, weights in zip(*(torch.split(part, CHUNK) for part in pairs), strict=True):
         weighted = weights[:, None] * (y[a] - y[b])
         out.index_add_(0, a, weighted).index_add_(0, b, weighted, alpha=-1)
     return out
@@ -325,35 +328,36 @@ def _lanczos(
     block = torch.linalg.qr(start)[0]
     basis = block.new_empty(n, 0)
     projected = block.new_empty(0, 0)
-    while True:
-        image = product(block)
-        basis = torch.cat([basis, block], dim=1)
-        size, width = basis.shape[1], block.shape[1]
-        column = basis.T @ image
-        image = image - basis @ column
-        again = basis.T @ image
-        image, column = image - basis @ again, column + again
-        grown = block.new_zeros(size, size)
-        grown[: size - width, : size - width] = projected
-        grown[:, -width:] = column
-        grown[-width:, :] = column.T
-        grown[-width:, -width:] = (column[-width:] + column[-width:].T) / 2
-        projected = grown
-        block, rest = torch.linalg.qr(image)
-        if size >= m:
-            values, vectors = torch.linalg.eigh(projected)
-            values, vectors = values.flip(0)[:m], vectors.flip(1)[:, :m]
-            residual = float((rest @ vectors[-width:]).norm(dim=0).max() / values[0])
-            if progress:
-                print(f"secant PCA: {size} directions, residual {residual:.1e} (to reach {tol:g})")
-            if residual <= tol or size == n:
-                return values, torch.linalg.qr(basis @ vectors)[0], residual
-        # Of an image that is nearly zero QR keeps rounding errors: drop what Q holds already.
-        block = block[:, : n - size]
-        block = torch.linalg.qr(block - basis @ (basis.T @ block))[0]
+    with bar(None, "secant PCA", progress) as shown:
+        while True:
+            image = product(block)
+            basis = torch.cat([basis, block], dim=1)
+            size, width = basis.shape[1], block.shape[1]
+            column = basis.T @ image
+            image = image - basis @ column
+            again = basis.T @ image
+            image, column = image - basis @ again, column + again
+            grown = block.new_zeros(size, size)
+            grown[: size - width, : size - width] = projected
+            grown[:, -width:] = column
+            grown[-width:, :] = column.T
+            grown[-width:, -width:] = (column[-width:] + column[-width:].T) / 2
+            projected = grown
+            block, rest = torch.linalg.qr(image)
+            if size >= m:
+                values, vectors = torch.linalg.eigh(projected)
+                values, vectors = values.flip(0)[:m], vectors.flip(1)[:, :m]
+                residual = float((rest @ vectors[-width:]).norm(dim=0).max() / values[0])
+                shown.reach(size, f"residual {residual:.1e}, {tol:g} to reach")
+                if residual <= tol or size == n:
+                    return values, torch.linalg.qr(basis @ vectors)[0], residual
+            # Of an image that is nearly zero QR keeps rounding errors: drop what Q holds already.
+            block = block[:, : n - size]
+            block = torch.linalg.qr(block - basis @ (basis.T @ block))[0]
 
 
-def _name(prior: Any) -> str:
+def described(prior: Any) -> str:
+    """A prior's name in the provenance of a design."""
     if isinstance(prior, torch.Tensor):
         return f"{len(prior)} images"
     return str(getattr(prior, "name", type(prior).__name__))
@@ -378,7 +382,7 @@ def local_coherence(
     i = torch.randint(len(images), (checks.integer(pairs, "pairs"),), generator=generator)
     j = (i + torch.randint(1, len(images), (pairs,), generator=generator)) % len(images)
     largest = images.new_zeros(transform.n)
-    for a, b in zip(i.split(CHUNK), j.split(CHUNK), strict=True):
+    for a, b in zip(torch.split(i, CHUNK), torch.split(j, CHUNK), strict=True):
         coefficients = transform(images[a] - images[b]).square()
         energy = coefficients.sum(1, keepdim=True)
         shares = coefficients / energy.where(energy > 0, torch.inf)
@@ -401,8 +405,9 @@ def design_dct(
 
     Uniformly drawn coefficients are `npgd.SubsampledDCT(image_shape, m, seed)`.
 
-    Raises as `secant_points`, and ValueError for an m beyond the coefficients that some secant
-    has.
+    Raises:
+        TypeError, ValueError: as `secant_points`; and for an m beyond the coefficients that some
+            secant has.
     """
     coherence = local_coherence(prior, points=points, pairs=pairs, seed=seed)
     shape = tuple(prior.shape[1:]) if isinstance(prior, torch.Tensor) else prior.image_shape
@@ -411,7 +416,7 @@ def design_dct(
     )
     operator.provenance = {
         "method": "dct",
-        "prior": _name(prior),
+        "prior": described(prior),
         "m": m,
         "secants": pairs,
         "seed": seed,

@@ -1,177 +1,206 @@
 """Restricted eigenvalue constants of an operator on the range of a generator.
 
-REC(S, alpha, beta) asks for  alpha ||s||^2 <= ||A s||^2 <= beta ||s||^2  for every secant
-s = x1 - x2 of S = range(G) (Raj, Li, Bresler, ICCV 2019, definition 2). Evaluating directions
-cannot prove such constants: what it finds is one-sided, true alpha <= alpha, true beta >= beta, so
-that the true kappa = beta / alpha is at least the one reported. Four looks, each by itself:
+REC(S, α, β) asks for  α‖s‖² ≤ ‖A s‖² ≤ β‖s‖²  for every secant s = x₁ − x₂ of S = range(G) (Raj,
+Li, Bresler, ICCV 2019, definition 2). Evaluating directions cannot prove such constants: what it
+finds is one-sided, and stays so after rounding. The true α is at most the one reported, the true β
+at least, so that the true κ = β/α is at least the one reported. Three looks, each by itself:
 
 - secants: all pairs of samples;
 - tangents: limits of secants, through the Jacobian of G;
-- search: descent from the worst of both;
-- extrapolation: where the tails seem to end, an estimate from a model and no bound.
+- search: descent from the worst of both.
 
-The proof of Theorem 1 uses alpha only on pairs (x, x*). So every x* has its own
+The proof of Theorem 1 uses α only on pairs (x, x*). So every x* has its own
 
-    alpha(x*) = inf over x in S of ||A(x - x*)||^2 / ||x - x*||^2  >=  alpha,
+    α(x*) = inf over x in S of ‖A(x − x*)‖²/‖x − x*‖²  ≥  α,
 
-which the same looks measure. For affine and finite sets the constants are computed exactly.
+which the same looks measure. For affine and finite sets the constants are computed exactly. Where a
+tangent space has more dimensions than A has measurements, α = 0 and κ = ∞ are certain.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Mapping
 from concurrent.futures import Executor
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.rec.coverage import Independent, independent
 from analysis.rec.looks import (
-    _distribution_free,
-    _extrapolate,
-    _histogram,
-    _independent,
-    _look_at_pairs,
-    _look_at_secants,
-    _look_at_tangents,
-    _search,
+    look_at_pairs,
+    look_at_secants,
+    look_at_tangents,
+    look_by_search,
 )
-from analysis.rec.pointwise import _pointwise
-from analysis.rec.results import Look, RecEstimate, _quotient
-from analysis.rec.tails import Endpoint
-from analysis.rec.target import LOOKS, _check, _sample, _Settings, _Target
+from analysis.rec.pair import Pair, Plan, Sample
+from analysis.rec.pointwise import given_points, pointwise_constants
+from analysis.rec.results import Look, PointwiseRec, RecEstimate, kappa
+from analysis.rec.rounding import at_least, exactly
+from analysis.rec.secants import Histogram, histogram_edges
+from analysis.rec.settings import RecSettings
+from analysis.rec.tangents import TangentScan
+from npgd.images import Images
 
 
 def estimate_rec(
     A: Any,
     prior: Any,
+    settings: RecSettings | None = None,
     *,
-    points: int = 4000,
-    pairs: tuple[torch.Tensor, torch.Tensor] | None = None,
-    tangent_points: int = 300,
-    search_starts: int = 24,
-    search_steps: int = 120,
-    latent_radius: float | None = None,
+    pairs: tuple[Images, Images] | None = None,
     z_true: Float[torch.Tensor, "count k"] | None = None,
-    x_true: Float[torch.Tensor, "count ..."] | None = None,
-    looks: Collection[str] = LOOKS,
-    epsilon: float = 0.05,
-    bins: int = 400,
+    x_true: Images | None = None,
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    **changes: Any,
 ) -> RecEstimate:
-    """Restricted eigenvalue constants of A on S, by four looks, and per image.
+    """Restricted eigenvalue constants of A on S, by three looks, and per image.
+
+    A look that the set does not offer (tangents of a finite set) is skipped, as its `status` says.
+    All ratios reported are computed in float64, from the prior and the operator in float64, and
+    enclosed (`analysis.rec.rounding`).
 
     Args:
         A: an operator; A(x) maps images to (batch, m).
-        prior: S. With `generate` and `latent_dim`, range(G); an `AffineSet` or a `FiniteSet`, whose
-            constants are computed exactly; or images (N, *image_shape), independent draws of S.
-        points: samples G(z), z ~ N(0, I), whose N(N-1)/2 secants are looked at. With one seed,
-            fewer points are the first of more.
-        pairs: (x1, x2), secants x1[i] - x2[i] to look at instead; taken for independent.
-        tangent_points: of the same samples, those whose tangents are looked at.
-        search_starts: worst directions found, of either side, from which the search starts.
-        search_steps: gradient steps of each search.
-        latent_radius: the search stays within ||z|| <= latent_radius; by default sqrt(k) + 3, which
-            all but exp(-9/2) of N(0, I) lies within.
-        z_true: latents of the x* whose own alpha(x*) is wanted.
+        prior: S. With `generate`, `latent_dim` and `image_shape`, range(G); an `AffineSet` or a
+            `FiniteSet`, whose constants are computed exactly; or images (N, *image_shape) of S.
+        settings: how hard to look, and where; `RecSettings.of(effort)` has three of them.
+        pairs: (x1, x2), secants x1[i] − x2[i] to look at instead; taken for independent.
+        z_true: latents of the x* whose own α(x*) is wanted.
         x_true: the x* themselves if no latents are known; their tangents are then not looked at.
-        looks: which of LOOKS to take.
-        epsilon: 1 - confidence of the distribution-free statement.
-        bins: of the histogram.
+        seed: of the samples. With one seed, fewer points are the first of more.
         executor: runs the tasks, by default threads; the result does not depend on it.
+        progress: show progress bars.
+        changes: fields of `RecSettings` that differ from `settings`.
 
-    A look that the set does not offer (tangents of a finite set) is skipped, as its `status` says.
-    Raises ValueError for arguments out of range, TypeError for a `prior` that is no set.
-
-    All ratios reported are recomputed in float64, from the prior and the operator in float64.
+    Raises:
+        TypeError: for a `prior` that is no set, or a keyword that is no setting.
+        ValueError: for arguments out of range, for G(z) or A(x) that are not finite, and for a set
+            without a direction to look at, such as that of a constant G.
     """
     began = time.perf_counter()
-    _check(points, tangent_points, search_starts, search_steps, epsilon, bins, looks)
-    if latent_radius is not None and not latent_radius > 0:
-        raise ValueError(f"latent_radius: got {latent_radius}, expected a positive number")
     if z_true is not None and x_true is not None:
-        raise ValueError("z_true, x_true: give one of them")
-    target = _Target(A, prior)
-    if z_true is not None and not target.generates:
-        raise ValueError("z_true: the set has no generator; give x_true")
-    settings = _Settings(
-        points, tangent_points, search_starts, search_steps,
-        latent_radius or (target.latent_dim**0.5 + 3), bins, epsilon, seed, executor, progress,
-    )  # fmt: skip
-    results: dict[str, Look] = {}
-    sample = _sample(target, settings)
-    confidence, histogram, independent, scan, tangent = None, None, None, None, None
-    if "secants" in looks or "extrapolation" in looks:
-        independent = _independent(target, sample, pairs)
-        confidence = _distribution_free(independent, epsilon)
-    if "secants" in looks:
-        if pairs is None:
-            results["secants"], scan = _look_at_secants(target, sample, settings)
-            histogram = scan.histogram
-        else:
-            results["secants"] = _look_at_pairs(target, pairs)
-            assert independent is not None
-            histogram = _histogram(independent, bins)
-    if "tangents" in looks:
-        results["tangents"], tangent = _look_at_tangents(target, sample, settings)
-    if "search" in looks:
-        results["search"] = _search(target, sample, scan, tangent, settings)
-    tails: tuple[Endpoint, ...] = ()
-    if "extrapolation" in looks:
-        results["extrapolation"], tails = _extrapolate(independent, tangent, results, settings)
-
-    actual = [results[name] for name in LOOKS[:3] if name in results]
-    exact = target.exact()
-    if exact is None and not any(np.isfinite(look.alpha) for look in actual):
-        raise ValueError("looks: none of them gives a direction of this set")
-    alpha, beta = exact or (
-        min(look.alpha for look in actual if np.isfinite(look.alpha)),
-        max(look.beta for look in actual if np.isfinite(look.beta)),
-    )
+        raise ValueError("x_true must be None where z_true is given, got both")
+    chosen = _changed(settings or RecSettings(), changes)
+    pair = Pair(A, prior)
+    radius = chosen.latent_radius or (math.sqrt(pair.latent_dim) + 3)
+    plan = Plan(chosen, seed, executor, progress, radius)
+    sample = pair.sample(plan)
+    apart = independent(pair, sample, pairs, seed) if "secants" in chosen.looks else None
+    results, histogram, tangent = _look(pair, sample, pairs, apart, plan)
+    exact = pair.exact()
+    alpha, beta = exact or _extremes(results)
     pointwise = None
     if z_true is not None or x_true is not None:
-        pointwise = _pointwise(target, sample, z_true, x_true, alpha, beta, looks, settings)
+        points = given_points(pair, z_true, x_true, tuple(sample.images.shape[1:]))
+        pointwise = pointwise_constants(pair, sample, points, (alpha, beta), plan)
         if z_true is not None and exact is None:
             # Secants at a point of S are secants of S.
             alpha = min(alpha, float(pointwise.alpha.min()))
+    # On a finite set all secants are known: nothing is left to confidence.
+    sampled = apart if pair.kind != "finite" or pairs is not None else None
     return RecEstimate(
         alpha=alpha,
         beta=beta,
         exact=exact is not None,
-        beta_certain=1.0 if target.orthonormal else float(target.double_operator.norm()) ** 2,
+        beta_certain=1.0 if pair.orthonormal else pair.norm**2,
         looks=results,
-        confidence=confidence,
+        confidence=None if sampled is None else sampled.statement(chosen.epsilon),
         histogram=histogram,
-        tails=tails,
         pointwise=pointwise,
         tangent_alpha=None if tangent is None else tangent.low,
         tangent_beta=None if tangent is None else tangent.high,
         tangent_rank=None if tangent is None else tangent.rank,
-        latent_radius=settings.radius if target.generates else None,
-        status=_verdict(alpha, beta, exact is not None, actual),
+        latent_radius=radius if pair.generates else None,
+        status=_verdict(alpha, beta, exact is not None, results, pointwise),
         seconds=time.perf_counter() - began,
     )
 
 
-def _verdict(alpha: float, beta: float, exact: bool, looks: list[Look]) -> str:
-    kappa = _quotient(beta, alpha)
-    if exact:
-        side = "<" if kappa < 2 else ">="
-        return f"kappa {side} 2: it is {kappa:.4g} exactly"
-    if kappa < 2:
-        total = sum(look.n_directions for look in looks)
-        return (
-            f"kappa < 2 is not contradicted: {kappa:.4g} over {total:,} directions, a lower bound"
-            " on the true kappa"
+def _changed(settings: RecSettings, changes: Mapping[str, Any]) -> RecSettings:
+    known = [field.name for field in fields(RecSettings)]
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise TypeError(
+            f"keywords must be fields of RecSettings ({', '.join(known)}), got {', '.join(unknown)}"
         )
-    for look in looks:
+    return replace(settings, **changes)
+
+
+def _look(
+    pair: Pair,
+    sample: Sample,
+    pairs: tuple[Images, Images] | None,
+    apart: Independent | None,
+    plan: Plan,
+) -> tuple[dict[str, Look], Histogram | None, TangentScan | None]:
+    """What every look found, and what of it lies beside the extremes."""
+    looks = plan.settings.looks
+    results: dict[str, Look] = {}
+    secants, histogram, tangent = None, None, None
+    if apart is not None and pairs is None:
+        results["secants"], secants = look_at_secants(pair, sample, plan)
+        histogram = None if secants is None else secants.histogram
+    elif apart is not None:
+        assert pairs is not None
+        results["secants"] = look_at_pairs(pair, pairs, apart.ratio)
+        ratios = apart.ratio[np.isfinite(apart.ratio)]
+        edges = histogram_edges(ratios, plan.settings.bins)
+        histogram = Histogram(edges, np.histogram(ratios, edges)[0], 0, 0)
+    if "tangents" in looks:
+        results["tangents"], tangent = look_at_tangents(pair, sample, plan)
+    if "search" in looks:
+        results["search"] = look_by_search(pair, sample, secants, tangent, plan)
+    return results, histogram, tangent
+
+
+def _extremes(results: Mapping[str, Look]) -> tuple[float, float]:
+    """The least α and the largest β that any look found."""
+    there = [look for look in results.values() if math.isfinite(look.alpha)]
+    if not there:
+        why = "; ".join(f"{look.name} {look.status}" for look in results.values())
+        raise ValueError(
+            "looks must find a direction of the set (prior), got none:"
+            f" {why or 'no look was asked for'}"
+        )
+    return min(look.alpha for look in there), max(look.beta for look in there)
+
+
+def _verdict(
+    alpha: float,
+    beta: float,
+    exact: bool,
+    looks: Mapping[str, Look],
+    pointwise: PointwiseRec | None,
+) -> str:
+    value = kappa(beta, alpha)
+    if math.isnan(value):
+        return "κ = β/α has no value: A maps every direction looked at to 0"
+    if exact:
+        side = "<" if value < 2 else "≥"
+        return f"κ {side} 2: it is {exactly(value, 2)} exactly"
+    if math.isinf(value):
+        return (
+            "κ ≥ 2: α = 0 and κ = ∞ are certain, since a tangent space has more dimensions than A"
+            " has measurements"
+        )
+    if value < 2:
+        total = sum(look.n_directions for look in looks.values())
+        return (
+            f"κ < 2 is not contradicted: {at_least(value)} over {total:,} directions, a lower"
+            " bound on the true κ"
+        )
+    for look in looks.values():
         if look.kappa >= 2:
             return (
-                f"kappa >= 2: the {look.name} already give {look.kappa:.4g}"
-                f" (all looks {kappa:.4g}); Theorem 1 does not apply uniformly"
+                f"κ ≥ 2: the {look.name} already give {at_least(look.kappa)} (all looks"
+                f" {at_least(value)}); Theorem 1 does not apply uniformly"
             )
-    return f"kappa >= 2: all looks together give {kappa:.4g}; Theorem 1 does not apply uniformly"
+    together = "all looks together give" if pointwise is None else "all looks and images give"
+    return f"κ ≥ 2: {together} {at_least(value)}; Theorem 1 does not apply uniformly"

@@ -1,181 +1,149 @@
-"""The four looks at the secant set: secants, tangents, search, extrapolation."""
+"""The looks at the secant set: secants, tangents, search."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from analysis.rec.results import SQUARED_SIDES, Direction, DistributionFree, Look
+from analysis.rec.pair import Pair, Plan, Point, Sample
+from analysis.rec.results import SQUARED_SIDES, Direction, Look
 from analysis.rec.search import Found, search_pairs
-from analysis.rec.secants import KEEP, Histogram, SecantScan, all_pairs, histogram_edges
-from analysis.rec.tails import Endpoint, fit_endpoint
+from analysis.rec.secants import KEEP, NoSecants, SecantScan, all_pairs
 from analysis.rec.tangents import TangentScan, tangents
-from analysis.rec.target import TANGENT_STEP, _Sample, _Settings, _Target
-from npgd.images import ratio
+from npgd.images import Images
 
-REFINED = 4  # tangent extremes of either side computed anew in float64
-
-
-def _independent(
-    target: _Target, sample: _Sample, pairs: tuple[torch.Tensor, torch.Tensor] | None
-) -> np.ndarray:
-    """Ratios of the disjoint pairs (0, 1), (2, 3), … of the samples, or of the pairs given."""
-    if pairs is None:
-        first, second = sample.images[:-1:2], sample.images[1::2]
-    else:
-        first, second = pairs
-        if first.shape != second.shape or len(first) < 1:
-            shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-            raise ValueError(f"pairs: got shapes {shapes}, expected two equal ones")
-    ratios = [
-        ratio(target.double_operator, a.detach().cpu().double() - b.detach().cpu().double())
-        for a, b in zip(first.split(512), second.split(512), strict=True)
-    ]
-    return torch.cat(ratios).numpy()
+REFINED = 4  # extreme tangents of either side computed anew in float64
+TANGENT_STEP = 1e-2  # length of the latent step from which the search leaves a tangent
 
 
-def distribution_free(ratios: np.ndarray, epsilon: float = 0.05) -> DistributionFree | None:
-    """The statement of `DistributionFree` from the ratios of independent secants.
-
-    None if there are too few for it to say anything (ln(1/epsilon) / N >= 1).
-    """
-    return _distribution_free(ratios, epsilon)
-
-
-def _distribution_free(ratios: np.ndarray, epsilon: float) -> DistributionFree | None:
-    ratios = ratios[np.isfinite(ratios)]  # a pair of equal images has no secant
-    if not len(ratios) or -np.log(epsilon) >= len(ratios):
-        return None
-    return DistributionFree(
-        alpha=float(ratios.min()),
-        beta=float(ratios.max()),
-        n_pairs=len(ratios),
-        epsilon=epsilon,
-        fraction=float(-np.log(epsilon) / len(ratios)),
-    )
-
-
-def _histogram(ratios: np.ndarray, bins: int) -> Histogram:
-    ratios = ratios[np.isfinite(ratios)]
-    edges = histogram_edges(ratios, bins)
-    return Histogram(edges, np.histogram(ratios, edges)[0], 0, 0)
-
-
-def _look_at_secants(
-    target: _Target, sample: _Sample, settings: _Settings
-) -> tuple[Look, SecantScan]:
+def look_at_secants(pair: Pair, sample: Sample, plan: Plan) -> tuple[Look, SecantScan | None]:
+    """All secants of the sample; the extreme ones again in float64."""
     began = time.perf_counter()
-    scan = all_pairs(
-        target.operator,
-        sample.images,
-        bins=settings.bins,
-        keep=max(KEEP, settings.search_starts),
-        executor=settings.executor,
-        progress=settings.progress,
-    )
-    low = [_sampled(target, sample, pair) for pair in scan.lowest[:KEEP]]
-    high = [_sampled(target, sample, pair) for pair in scan.highest[:KEEP]]
+    try:
+        scan = all_pairs(
+            pair.A,
+            sample.images,
+            error=sample.error,
+            bins=plan.settings.bins,
+            keep=max(KEEP, plan.settings.search_starts),
+            executor=plan.executor,
+            progress=plan.progress,
+        )
+    except NoSecants as error:
+        return nothing("secants", str(error), began), None
+
+    def again(extremes: Sequence[tuple[float, int, int]]) -> list[Direction | None]:
+        return [
+            pair.secant(pair.sampled(sample, i), pair.sampled(sample, j), (i, j))
+            for _, i, j in extremes[:KEEP]
+        ]
+
     what = f"{scan.n_pairs:,} secants of {len(sample.images):,} points"
-    return _found("secants", low, high, scan.n_pairs, what, began), scan
+    low, high = again(scan.lowest), again(scan.highest)
+    return found("secants", low, high, scan.n_pairs, what, began), scan
 
 
-def _sampled(target: _Target, sample: _Sample, pair: tuple[float, int, int]) -> Direction:
-    _, i, j = pair
-    z = None if sample.z is None else (sample.z[i], sample.z[j])
-    return target.secant(sample.images[i], sample.images[j], z, (i, j))
-
-
-def _look_at_pairs(target: _Target, pairs: tuple[torch.Tensor, torch.Tensor]) -> Look:
+def look_at_pairs(pair: Pair, given: tuple[Images, Images], ratios: np.ndarray) -> Look:
+    """The secants between given pairs, whose ratios are `ratios`."""
     began = time.perf_counter()
-    ratios = _independent(target, _Sample(pairs[0], None), pairs)
     if not np.isfinite(ratios).any():
-        raise ValueError("pairs: all are equal, so they have no secants")
-    extremes = (int(np.nanargmin(ratios)), int(np.nanargmax(ratios)))
-    low, high = (target.secant(pairs[0][i], pairs[1][i], index=(i, i)) for i in extremes)
-    return _found("secants", [low], [high], len(ratios), f"{len(ratios):,} given secants", began)
+        raise ValueError("pairs must differ to form a secant, got equal ones alone")
+
+    def extreme(i: int) -> list[Direction | None]:
+        first, second = (Point(images[i].detach().cpu().double()) for images in given)
+        return [pair.secant(first, second, (i, i))]
+
+    low, high = extreme(int(np.nanargmin(ratios))), extreme(int(np.nanargmax(ratios)))
+    return found("secants", low, high, len(ratios), f"{len(ratios):,} given secants", began)
 
 
-def _look_at_tangents(
-    target: _Target, sample: _Sample, settings: _Settings
-) -> tuple[Look, TangentScan | None]:
+def look_at_tangents(pair: Pair, sample: Sample, plan: Plan) -> tuple[Look, TangentScan | None]:
+    """All tangents at some of the sample; the extreme points again in float64."""
     began = time.perf_counter()
     if sample.z is None:
-        return _nothing("tangents", "the set has no generator", began), None
-    z = sample.z[: settings.tangent_points].to(target.dtype)
-    scan = tangents(
-        target.double_operator,
-        target.prior,
-        z,
-        executor=settings.executor,
-        progress=settings.progress,
-    )
+        return nothing("tangents", "the set has no generator", began), None
+    z = sample.z[: plan.settings.tangent_points].to(pair.dtype)
+    scan = tangents(pair.exact_A, pair.prior, z, executor=plan.executor, progress=plan.progress)
     if not np.isfinite(scan.low).any():
-        return _nothing("tangents", "the Jacobian vanishes at every sample", began), scan
-    low, high = _refined(target, z.double(), scan)
+        return nothing("tangents", "the Jacobian vanishes at every sample", began), scan
     note = "done"
     if scan.n_deficient:
         note = (
             f"done; the Jacobian has rank {scan.rank.min()} to {scan.rank.max()} of"
-            f" {target.latent_dim}, less than full at {scan.n_deficient} of {len(z)} points"
+            f" {pair.latent_dim}, less than full at {scan.n_deficient} of {len(z)} points"
         )
+    low, high = refined(pair, z.double(), scan)
+    if low is not None and low.high == 0:
+        note = f"{note}; {unseen(scan)}"
     what = f"all tangents at {len(z):,} points"
-    return _found("tangents", [low], [high], len(z), what, began, note), scan
+    return found("tangents", [low], [high], len(z), what, began, note), scan
 
 
-def _refined(target: _Target, z: torch.Tensor, scan: TangentScan) -> tuple[Direction, Direction]:
-    """The lowest and the highest tangent: the most extreme points of a scan again, in float64."""
-    worst_low = np.argsort(scan.low)[:REFINED]  # nan sorts last
-    worst_high = np.argsort(np.nan_to_num(-scan.high, nan=np.inf))[:REFINED]
-    chosen = torch.from_numpy(np.union1d(worst_low, worst_high))
-    again = tangents(target.double_operator, target.double_prior, z[chosen])
-    low, high = int(np.nanargmin(again.low)), int(np.nanargmax(again.high))
+def unseen(scan: TangentScan) -> str:
+    """Why α = 0 is certain."""
     return (
-        target.tangent(z[chosen[low]], again.low_step[low]),
-        target.tangent(z[chosen[high]], again.high_step[high]),
+        f"α = 0 is certain, since A has {scan.m} measurements and the tangent spaces up to"
+        f" {scan.rank.max()} dimensions"
     )
 
 
-def _search(
-    target: _Target,
-    sample: _Sample,
-    scan: SecantScan | None,
+def refined(
+    pair: Pair, z: torch.Tensor, scan: TangentScan
+) -> tuple[Direction | None, Direction | None]:
+    """The lowest and the highest tangent: the most extreme points of a scan again, in float64."""
+    worst_low = np.argsort(scan.low)[:REFINED]  # NaN sorts last
+    worst_high = np.argsort(np.nan_to_num(-scan.high, nan=np.inf))[:REFINED]
+    chosen = torch.from_numpy(np.union1d(worst_low, worst_high))
+    again = tangents(pair.exact_A, pair.exact_prior, z[chosen])
+    if not np.isfinite(again.low).any():
+        return None, None
+    return (
+        pair.tangent(again, int(np.nanargmin(again.low)), highest=False),
+        pair.tangent(again, int(np.nanargmax(again.high)), highest=True),
+    )
+
+
+def look_by_search(
+    pair: Pair,
+    sample: Sample,
+    secants: SecantScan | None,
     tangent: TangentScan | None,
-    settings: _Settings,
+    plan: Plan,
 ) -> Look:
+    """Descent from the worst directions of the other looks, and the tangents where it ends."""
     began = time.perf_counter()
     if sample.z is None:
-        return _nothing("search", "the set has no generator", began)
-    starts = [
-        _starts(sample.z, scan, tangent, settings.search_starts, largest)
-        for largest in (False, True)
-    ]
-    first = torch.cat([start[0] for start in starts])
-    second = torch.cat([start[1] for start in starts])
-    largest = torch.cat([torch.full((len(start[0]),), i == 1) for i, start in enumerate(starts)])
-    found = search_pairs(
-        target.operator,
-        target.prior,
+        return nothing("search", "the set has no generator", began)
+    count = plan.settings.search_starts
+    sides = [starts(sample.z, secants, tangent, count, largest) for largest in (False, True)]
+    first = torch.cat([side[0] for side in sides])
+    second = torch.cat([side[1] for side in sides])
+    largest = torch.cat([torch.full((len(side[0]),), i == 1) for i, side in enumerate(sides)])
+    ended = search_pairs(
+        pair.A,
+        pair.prior,
         first,
         second,
         largest,
-        radius=settings.radius,
-        steps=settings.search_steps,
-        executor=settings.executor,
-        progress=settings.progress,
+        radius=plan.radius,
+        steps=plan.settings.search_steps,
+        executor=plan.executor,
+        progress=plan.progress,
     )
-    low, high = (_ends(target, found, largest == side, side) for side in (False, True))
+    low, high = (ends(pair, ended, largest == side, side) for side in (False, True))
     what = (
-        f"{len(first)} searches of {settings.search_steps} steps within"
-        f" ||z|| <= {settings.radius:.3g}"
+        f"{len(first)} searches of {plan.settings.search_steps} steps within"
+        f" ‖z‖ ≤ {plan.radius:.3g}"
     )
-    return _found("search", low, high, found.n_evaluations, what, began)
+    return found("search", low, high, ended.n_evaluations, what, began)
 
 
-def _starts(
+def starts(
     z: torch.Tensor,
-    scan: SecantScan | None,
+    secants: SecantScan | None,
     tangent: TangentScan | None,
     count: int,
     largest: bool,
@@ -188,12 +156,12 @@ def _starts(
             (-tangent.high, tangent.high_step) if largest else (tangent.low, tangent.low_step)
         )
         order = [i for i in np.argsort(values).tolist() if np.isfinite(values[i])]
-        for i in order[: (count + 1) // 2 if scan is not None else count]:
+        for i in order[: (count + 1) // 2 if secants is not None else count]:
             arm = TANGENT_STEP * steps[i] / steps[i].norm()
             first.append(z[i] + arm)
             second.append(z[i] - arm)
-    if scan is not None:
-        pairs = scan.highest if largest else scan.lowest
+    if secants is not None:
+        pairs = secants.highest if largest else secants.lowest
         for _, i, j in pairs[: count - len(first)]:
             first.append(z[i])
             second.append(z[j])
@@ -203,79 +171,42 @@ def _starts(
     return torch.stack(first), torch.stack(second)
 
 
-def _ends(target: _Target, found: Found, chosen: torch.Tensor, largest: bool) -> list[Direction]:
-    """The best secants a search ended with, and the tangents where the best of them lie."""
-    assert found.z_second is not None
+def ends(pair: Pair, ended: Found, chosen: torch.Tensor, largest: bool) -> list[Direction | None]:
+    """The best secants a search ended with, and the tangents midway between their ends."""
+    assert ended.z_second is not None
     index = chosen.nonzero().flatten()
-    order = index[found.ratio[index].nan_to_num(nan=-1e300 if largest else 1e300).argsort()]
+    order = index[ended.ratio[index].nan_to_num(nan=-1e300 if largest else 1e300).argsort()]
     order = (order.flip(0) if largest else order)[:REFINED]
-    ends = [(found.z_first[i], found.z_second[i]) for i in order]
-    directions = [target.secant(z[0], z[1], z) for z in ends]
-    middle = torch.stack([(one + two) / 2 for one, two in ends])
-    limits = tangents(target.double_operator, target.double_prior, middle)
-    values, steps = (-limits.high, limits.high_step) if largest else (limits.low, limits.low_step)
+    best = [(ended.z_first[i], ended.z_second[i]) for i in order]
+    directions = [pair.secant(pair.point(one), pair.point(two)) for one, two in best]
+    middle = torch.stack([(one + two) / 2 for one, two in best])
+    limits = tangents(pair.exact_A, pair.exact_prior, middle)
+    values = -limits.high if largest else limits.low
     if np.isfinite(values).any():
-        best = int(np.nanargmin(values))
-        directions.append(target.tangent(middle[best], steps[best]))
+        directions.append(pair.tangent(limits, int(np.nanargmin(values)), largest))
     return directions
 
 
-def _extrapolate(
-    independent: np.ndarray | None,
-    tangent: TangentScan | None,
-    results: dict[str, Look],
-    settings: _Settings,
-) -> tuple[Look, tuple[Endpoint, ...]]:
-    """Where the laws of secants and of tangent extremes seem to end.
-
-    A fit that the other looks contradict with an actual direction is kept, and marked.
-    """
-    began = time.perf_counter()
-    samples: list[tuple[np.ndarray, str, str]] = []
-    if independent is not None:
-        samples += [(independent, side, "independent secants") for side in ("lower", "upper")]
-    if tangent is not None:
-        samples.append((tangent.low, "lower", "tangent extremes"))
-        samples.append((tangent.high, "upper", "tangent extremes"))
-    tails = []
-    for values, side, source in samples:
-        end = fit_endpoint(values, side, source, seed=settings.seed)
-        for name in ("secants", "tangents", "search"):
-            if name in results:
-                look = results[name]
-                end = end.against(look.alpha if side == "lower" else look.beta, name)
-        tails.append(end)
-    low = [end.value for end in tails if end.fitted and end.side == "lower"]
-    high = [end.value for end in tails if end.fitted and end.side == "upper"]
-    missing = [side for side, ends in (("lower", low), ("upper", high)) if not ends]
-    return Look(
-        name="extrapolation",
-        alpha=min(low, default=float("nan")),
-        beta=max(high, default=float("nan")),
-        n_directions=sum(end.n_tail for end in tails),
-        statement="a model-based estimate of the infimum and supremum; it bounds nothing",
-        status=f"no fit that holds for the {' and '.join(missing)} end" if missing else "done",
-        lowest=None,
-        highest=None,
-        seconds=time.perf_counter() - began,
-    ), tuple(tails)
-
-
-def _found(
+def found(
     name: str,
-    low: list[Direction],
-    high: list[Direction],
+    low: Sequence[Direction | None],
+    high: Sequence[Direction | None],
     n_directions: int,
     what: str,
     began: float,
     status: str = "done",
 ) -> Look:
-    lowest = min(low, key=lambda direction: direction.ratio)
-    highest = max(high, key=lambda direction: direction.ratio)
+    """A look from its candidates for either side, None where one is too short to count."""
+    lows = [direction for direction in low if direction is not None]
+    highs = [direction for direction in high if direction is not None]
+    if not lows or not highs:
+        return nothing(name, "every direction found is as short as rounding", began)
+    lowest = min(lows, key=lambda direction: direction.high)
+    highest = max(highs, key=lambda direction: direction.low)
     return Look(
         name=name,
-        alpha=lowest.ratio,
-        beta=highest.ratio,
+        alpha=lowest.high,
+        beta=highest.low,
         n_directions=n_directions,
         statement=f"one-sided, over {what}: {SQUARED_SIDES}",
         status=status,
@@ -285,7 +216,8 @@ def _found(
     )
 
 
-def _nothing(name: str, why: str, began: float) -> Look:
+def nothing(name: str, why: str, began: float) -> Look:
+    """A look that found no direction."""
     nan = float("nan")
     seconds = time.perf_counter() - began
     return Look(name, nan, nan, 0, "says nothing", f"skipped: {why}", None, None, seconds)

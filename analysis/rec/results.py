@@ -3,68 +3,91 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 import numpy as np
 import torch
 
+from analysis.rec.rounding import at_least, at_most, exactly
 from analysis.rec.secants import Histogram
-from analysis.rec.tails import Endpoint
 
-SQUARED_SIDES = "the true alpha is at most this, the true beta at least"
+SQUARED_SIDES = "the true α is at most this, the true β at least"
+SAMPLES = "the secants of independent samples"
 
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction s of the closed secant set, and its ratio ||A s||^2 / ||s||^2 in float64.
+    """One direction s of the closed secant set, and its ratio r = ‖A s‖²/‖s‖².
 
-    kind is "secant" (s = first - second) or "tangent" (s = second, the derivative of G at the
-    latent `z_first` along `z_second`, first = G(z_first)). `z_first`, `z_second` are None where
-    the points were given as images. `distance` is ||s||.
+    A "secant" is s = first − second; a "tangent" is s = second, the derivative of G at `z_first`
+    along `z_second`, where first = G(z_first).
     """
 
     kind: str
+    """ "secant" or "tangent"."""
     ratio: float
+    """r as computed in float64."""
+    low: float
+    """r is at least this, after rounding (see `analysis.rec.rounding`)."""
+    high: float
+    """r is at most this, after rounding."""
     distance: float
-    first: torch.Tensor  # image_shape
-    second: torch.Tensor  # image_shape
+    """‖s‖."""
+    first: torch.Tensor
+    """An image."""
+    second: torch.Tensor
+    """The other image, or the tangent."""
     z_first: torch.Tensor | None = None
+    """The latent of `first`; None where it was given as an image."""
     z_second: torch.Tensor | None = None
+    """The latent of `second`, or the latent direction of the tangent."""
     index: tuple[int, int] | None = None
+    """Places of the two points among the samples."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Kind, ratio, distance and sample indices, without the images."""
-        index = None if self.index is None else list(self.index)
+        """Plain numbers, without the images."""
         return {
             "kind": self.kind,
             "ratio": self.ratio,
+            "low": self.low,
+            "high": self.high,
             "distance": self.distance,
-            "index": index,
+            "index": None if self.index is None else list(self.index),
         }
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one way of looking found.
+    """What one way of looking for directions found."""
 
-    `alpha`, `beta`, `kappa` are nan where the look says nothing (`status` says why).
-    """
-
-    name: str  # one of LOOKS
+    name: str
+    """ "secants", "tangents" or "search"."""
     alpha: float
+    """The least r found, rounded up: α is at most this. 0 only where that is certain. NaN where the
+    look says nothing."""
     beta: float
+    """The largest r found, rounded down: β is at least this. NaN where the look says nothing."""
     n_directions: int
-    statement: str  # one sentence: in which sense one-sided (or model-based)
-    status: str  # "done", or in words why there is no result or what to be careful about
-    lowest: Direction | None  # attains alpha
-    highest: Direction | None  # attains beta
+    """How many were looked at: pairs, points with all their tangents, or steps of a search."""
+    statement: str
+    """One sentence: over what, and in which sense one-sided."""
+    status: str
+    """ "done", or why there is no result, or what to be careful about."""
+    lowest: Direction | None
+    """The direction that gives `alpha`."""
+    highest: Direction | None
+    """The direction that gives `beta`."""
     seconds: float
+    """How long it took."""
 
     @property
     def kappa(self) -> float:
-        return _quotient(self.beta, self.alpha)
+        """β/α of this look, at most the true κ."""
+        return kappa(self.beta, self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and words, without the images."""
         return {
             "name": self.name,
             "alpha": self.alpha,
@@ -79,61 +102,77 @@ class Look:
         }
 
     def __str__(self) -> str:
-        numbers = f"alpha {self.alpha:.4g}, beta {self.beta:.4g}, kappa {self.kappa:.4g}"
-        return f"{self.name}: {numbers} ({self.n_directions:,} directions; {self.status})"
+        constants = found(self.alpha, self.beta, self.kappa)
+        return f"{self.name}: {constants} ({self.n_directions:,} directions; {self.status})"
 
 
 @dataclass(frozen=True)
 class DistributionFree:
-    """With confidence 1 - epsilon, at most `fraction` of the secants of two independent samples
-    have a ratio below `alpha`; likewise, with the same confidence, above `beta`.
+    """With confidence 1 − ε, at most the share `fraction` of `of` has a ratio below `alpha`; and
+    with the same confidence, at most that share has one above `beta`.
 
-    From n_pairs independent pairs, no sample in two of them: the share q of secants below their
-    minimum exceeds ln(1/epsilon) / n_pairs with probability (1 - q)^n_pairs < epsilon. Nothing is
-    assumed of the law; each of the two statements has the confidence by itself.
+    Each of the two statements has the confidence by itself. Secants as short as rounding are none.
     """
 
     alpha: float
+    """The least ratio of the independent secants, rounded down."""
     beta: float
+    """The largest, rounded up."""
     n_pairs: int
+    """N, the number of independent secants: no sample is an end of two of them."""
     epsilon: float
+    """ε = 1 − confidence."""
     fraction: float
+    """ln(1/ε)/N."""
+    of: str = SAMPLES
+    """What it is a share of, and what has to be true for that."""
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields, as they are."""
         return asdict(self)
 
     def __str__(self) -> str:
+        share = Decimal(100 * self.fraction).quantize(Decimal("0.001"), rounding=ROUND_CEILING)
         return (
-            f"with confidence {1 - self.epsilon:.0%}, at most {self.fraction:.3%} of the secants of"
-            f" independent samples lie below {self.alpha:.4g}, and likewise above {self.beta:.4g}"
+            f"with confidence {100 * (1 - self.epsilon):.4g} %, at most {share} % of {self.of} lie"
+            f" below {at_least(self.alpha)}, and likewise above {at_most(self.beta)}"
             f" ({self.n_pairs:,} independent pairs)"
         )
 
 
 @dataclass(frozen=True)
 class PointwiseRec:
-    """Instance-wise constants for given x*: alpha(x*) = inf over x in S of
-    ||A(x - x*)||^2 / ||x - x*||^2, the only alpha that recovering x* needs.
+    """Constants of single images: α(x*) = inf over x in S of ‖A(x − x*)‖²/‖x − x*‖².
 
-    `alpha[i]` is the smallest ratio any look found for image i, again one-sided (or exact, as
-    `exact` says); `by_look[name]` (count,) splits it, nan where the look says nothing. `beta` is
-    the one used in kappa = beta / alpha, and `beta_source` says in words where it comes from.
+    It is the only α that recovering x* needs (Theorem 1 uses α on pairs (x, x*) alone).
     """
 
-    alpha: np.ndarray  # (count,)
-    kappa: np.ndarray  # (count,)
-    by_look: dict[str, np.ndarray]  # "secants", "tangents", "search": (count,)
+    alpha: np.ndarray
+    """(count,) the least r found by any look, rounded up: α(x*) is at most this; or exact. 0 only
+    where that is certain."""
+    kappa: np.ndarray
+    """(count,) κ(x*) = β/α(x*): as certain as `exact` and `beta_kind` are together."""
+    by_look: dict[str, np.ndarray]
+    """α(x*) by look, (count,) each, NaN where the look says nothing."""
     beta: float
+    """The β of `kappa`: that of the set, so that κ(x*) ≤ κ for every x* in it."""
+    beta_kind: str
+    """What `beta` is: "exact", "upper bound" or "lower bound"."""
     beta_source: str
+    """The same in words, with where it comes from."""
     exact: bool
-    worst: tuple[Direction, ...]  # attains alpha[i] (not for exact constants of an affine set)
+    """Whether α(x*) and β, and so κ(x*), are exact; otherwise κ(x*) is at least `kappa`."""
+    worst: tuple[Direction, ...]
+    """The directions that give `alpha`; empty for an affine set."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and words."""
         return {
             "alpha": self.alpha.tolist(),
             "kappa": self.kappa.tolist(),
             "by_look": {name: values.tolist() for name, values in self.by_look.items()},
             "beta": self.beta,
+            "beta_kind": self.beta_kind,
             "beta_source": self.beta_source,
             "exact": self.exact,
             "worst": [direction.to_dict() for direction in self.worst],
@@ -141,44 +180,63 @@ class PointwiseRec:
 
     def __str__(self) -> str:
         met = int((self.kappa < 2).sum())
-        verdict = "is" if self.exact else "is not contradicted"
+        numbers = [self._shown(float(end)) for end in (self.kappa.min(), self.kappa.max())]
+        spread = " to ".join(dict.fromkeys(numbers))
+        verdict = "holds" if self.exact else "is not contradicted"
         return (
-            f"per image: kappa(x*) from {self.kappa.min():.4g} to {self.kappa.max():.4g}"
-            f" ({self.beta_source}); kappa(x*) < 2 {verdict} for {met} of {len(self.kappa)}"
+            f"per image: κ(x*) {spread} ({self.beta_source}); κ(x*) < 2 {verdict} for {met} of"
+            f" {len(self.kappa)}"
         )
+
+    def _shown(self, value: float) -> str:
+        # α(x*) = 0 is found only where it is certain, and κ(x*) = ∞ then is so too.
+        if self.exact or value == float("inf"):
+            return exactly(value, 2)
+        return f"at least {at_least(value)}"
 
 
 @dataclass(frozen=True)
 class RecEstimate:
-    """All looks together.
-
-    `alpha`, `beta`, `kappa` are the extremes over all actual directions evaluated (secants,
-    tangents, search, those at given z_true; never the extrapolation), or the exact constants where
-    `exact` is True. `beta_certain` = ||A||^2 bounds the true beta from above.
-    """
+    """α, β and κ = β/α of A on S: by look, all looks together, and image by image."""
 
     alpha: float
+    """The least r = ‖A s‖²/‖s‖² over all directions looked at (secants, tangents, search, those at
+    given z_true), rounded up: α is at most this. Exact where `exact`. 0 only where that is
+    certain."""
     beta: float
+    """The largest of them, rounded down: β is at least this. Exact where `exact`."""
     exact: bool
+    """Whether S is affine or finite, so that both are exact, to the rounding of float64."""
     beta_certain: float
+    """‖A‖², which β does not exceed."""
     looks: dict[str, Look]
+    """What every look found, by its name."""
     confidence: DistributionFree | None
+    """The distribution-free statement; None where there is none (a finite set, too few points)."""
     histogram: Histogram | None
-    tails: tuple[Endpoint, ...]
+    """r of the secants looked at."""
     pointwise: PointwiseRec | None
-    tangent_alpha: np.ndarray | None  # (tangent_points,) extremes at each sampled z
+    """The constants of the given x*."""
+    tangent_alpha: np.ndarray | None
+    """(tangent_points,) the least r over the tangents at each point."""
     tangent_beta: np.ndarray | None
-    tangent_rank: np.ndarray | None  # numerical rank of the Jacobian at each z
-    latent_radius: float | None  # the search stays within ||z|| <= latent_radius
-    status: str  # in words; begins "kappa < 2" or "kappa >= 2"
+    """(tangent_points,) the largest."""
+    tangent_rank: np.ndarray | None
+    """(tangent_points,) the numerical rank of the Jacobian there."""
+    latent_radius: float | None
+    """The search stays within ‖z‖ ≤ latent_radius; None for a set without latents."""
+    status: str
+    """In words what is known of κ < 2."""
     seconds: float
+    """How long it took."""
 
     @property
     def kappa(self) -> float:
-        return _quotient(self.beta, self.alpha)
+        """β/α: at most the true κ, or exact. NaN where A maps every direction to 0."""
+        return kappa(self.beta, self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings, ready for JSON; images of extreme pairs left out."""
+        """Plain numbers, lists and words, ready for JSON; images of extreme pairs left out."""
         return {
             "alpha": self.alpha,
             "beta": self.beta,
@@ -188,7 +246,6 @@ class RecEstimate:
             "looks": {name: look.to_dict() for name, look in self.looks.items()},
             "confidence": None if self.confidence is None else self.confidence.to_dict(),
             "histogram": None if self.histogram is None else self.histogram.to_dict(),
-            "tails": [tail.to_dict() for tail in self.tails],
             "pointwise": None if self.pointwise is None else self.pointwise.to_dict(),
             "tangent_alpha": _listed(self.tangent_alpha),
             "tangent_beta": _listed(self.tangent_beta),
@@ -199,23 +256,27 @@ class RecEstimate:
         }
 
     def __str__(self) -> str:
-        sides = "exactly" if self.exact else SQUARED_SIDES
-        lines = [
-            f"alpha {self.alpha:.4g}, beta {self.beta:.4g}, kappa {self.kappa:.4g} ({sides})",
-            *(f"  {look}" for look in self.looks.values()),
-            *(f"  {tail}" for tail in self.tails),
-        ]
+        if self.exact:
+            head = f"α {self.alpha:.4g}, β {self.beta:.4g}, κ {exactly(self.kappa, 2)} (exactly)"
+        else:
+            head = f"{found(self.alpha, self.beta, self.kappa)} ({SQUARED_SIDES})"
+        lines = [head, *(f"  {look}" for look in self.looks.values())]
         lines += [f"  {self.confidence}"] if self.confidence else []
         lines += [f"  {self.pointwise}"] if self.pointwise else []
-        return "\n".join(
-            [*lines, f"  beta is at most ||A||^2 = {self.beta_certain:.4g}", self.status]
-        )
+        lines += [f"  β is at most ‖A‖² = {at_most(self.beta_certain)}", self.status]
+        return "\n".join(lines)
 
 
-def _quotient(beta: float, alpha: float) -> float:
+def kappa(beta: float, alpha: float) -> float:
+    """β/α; ∞ where α = 0 < β, NaN where both are 0."""
     if alpha > 0:
         return beta / alpha
     return float("inf") if alpha == 0 and beta > 0 else float("nan")
+
+
+def found(alpha: float, beta: float, ratio: float) -> str:
+    """Constants that directions give, rounded to the side on which they stay one-sided."""
+    return f"α {at_most(alpha)}, β {at_least(beta)}, κ {at_least(ratio)}"
 
 
 def _listed(values: np.ndarray | None) -> list[float] | None:

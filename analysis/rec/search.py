@@ -1,16 +1,17 @@
 """Search for the secants of range(G) that an operator stretches least or most.
 
-Adam on log ||A(G(z1) - G(z2))||^2 / ||G(z1) - G(z2)||^2, many starts at once, over
+Adam on log ‖A(G(z₁) − G(z₂))‖²/‖G(z₁) − G(z₂)‖², many starts at once, over
 
-    z1 = clip(c + exp(s) v / |v|),   z2 = clip(c - exp(s) v / |v|),
+    z₁ = clip(c + exp(l) v/‖v‖),   z₂ = clip(c − exp(l) v/‖v‖),
 
-clip the projection onto the ball ||z|| <= radius. The midpoint c, the direction v and the logarithm
-s of the half distance keep the steps well scaled when a pair collapses onto a tangent, which the
-worst pairs do; s is bounded below where rounding would take over. With one end given, x* = G(z*)
-or any image, z1 = clip(z* + exp(s) v / |v|) moves and the other end stays.
+clip the projection onto the ball ‖z‖ ≤ radius. The midpoint c, the direction v and the logarithm l
+of the half distance keep the steps well scaled when a pair collapses onto a tangent, which the
+worst pairs do; l is bounded below where rounding would take over. With one end given, x* = G(z*)
+or any image, z₁ = clip(z* + exp(l) v/‖v‖) moves and the other end stays.
 
 Whatever the search ends with is a pair of latents; its ratio is computed anew in float64, so that
-it is the ratio of an actual secant and can only err on the safe side.
+it is the ratio of an actual secant and can only err on the safe side. Pairs too short to count (see
+`analysis.rec.rounding`) are no ends.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.rec.rounding import ERROR, SHORTEST, unit
 from analysis.tasks import generate, in_order, one_thread
-from analysis.tasks import with_progress as _with_progress
-from npgd.images import ratio
+from npgd.images import norm, ratio, squared_norm
 from npgd.precision import converted, precision
 
 STARTS_PER_TASK = 16
@@ -36,12 +37,16 @@ CLOSEST = {torch.float32: 1e-2, torch.float64: 1e-5}
 
 @dataclass(frozen=True)
 class Found:
-    """End points of the search and their ratios in float64; `z_second` is None for given x*."""
+    """Where the searches ended."""
 
     ratio: Float[torch.Tensor, " count"]
+    """r in float64; NaN where start and end are too short to count."""
     z_first: Float[torch.Tensor, "count k"]
+    """The latent of one end."""
     z_second: Float[torch.Tensor, "count k"] | None
+    """The latent of the other; None where that end was given as x*."""
     n_evaluations: int
+    """Secants looked at on the way."""
 
 
 def search_pairs(
@@ -59,13 +64,23 @@ def search_pairs(
     """From each start (z_first, z_second), lower the ratio, or raise it where `largest`.
 
     Never worse than the start once that is within the radius.
+
+    Args:
+        operator: A.
+        prior: with `generate`.
+        z_first: one end of every pair.
+        z_second: the other.
+        largest: where the ratio is to be raised.
+        radius: of the ball that latents stay in.
+        steps: of Adam.
+        executor: runs the tasks.
+        progress: show a bar.
     """
-    parts = STARTS_PER_TASK
-    tasks = list(
-        zip(z_first.split(parts), z_second.split(parts), largest.split(parts), strict=True)
+    tasks = zip(_parts(z_first), _parts(z_second), _parts(largest), strict=True)
+    work = [(operator, prior, a, b, up, None, radius, steps) for a, b, up in tasks]
+    return _collected(
+        in_order(_task, work, len(work), "search", executor=executor, progress=progress)
     )
-    arguments = ((operator, prior, a, b, up, None, radius, steps) for a, b, up in tasks)
-    return _collect(arguments, len(tasks), executor, progress, "search")
 
 
 def search_from(
@@ -81,21 +96,22 @@ def search_from(
     progress: bool = False,
 ) -> Found:
     """From each start z, lower the ratio of the secant G(z) - x*, x* given (with its latent)."""
-    parts = STARTS_PER_TASK
     centre = torch.zeros_like(z_start) if z_true is None else z_true
-    tasks = list(zip(z_start.split(parts), centre.split(parts), x_true.split(parts), strict=True))
-    arguments = (
+    tasks = zip(_parts(z_start), _parts(centre), _parts(x_true), strict=True)
+    work = [
         (operator, prior, a, c, torch.zeros(len(a), dtype=torch.bool), x, radius, steps)
         for a, c, x in tasks
+    ]
+    return _collected(
+        in_order(_task, work, len(work), "search from x*", executor=executor, progress=progress)
     )
-    return _collect(arguments, len(tasks), executor, progress, "search from x*")
 
 
-def _collect(
-    arguments: Any, total: int, executor: Executor | None, progress: bool, what: str
-) -> Found:
-    results = in_order(_task, arguments, executor)
-    parts = list(_with_progress(results, total, what, progress))
+def _parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.split(x, STARTS_PER_TASK)
+
+
+def _collected(parts: list[Found]) -> Found:
     seconds = [part.z_second for part in parts if part.z_second is not None]
     return Found(
         torch.cat([part.ratio for part in parts]),
@@ -106,8 +122,9 @@ def _collect(
 
 
 def _clip(z: torch.Tensor, radius: float) -> torch.Tensor:
-    norm = z.norm(dim=1, keepdim=True)
-    return z * (radius / norm.clamp_min(radius))
+    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    inside: torch.Tensor = z * (radius / length.clamp_min(radius))
+    return inside
 
 
 def _task(
@@ -124,6 +141,52 @@ def _task(
         return _adam(operator, prior, z_first, z_second, largest, x_true, radius, steps)
 
 
+class _Ends:
+    """Pairs of latents by midpoint c, direction v and log half distance l, or with one end given.
+
+    The starts are those given, clipped, but no closer than CLOSEST.
+    """
+
+    def __init__(
+        self, z_first: torch.Tensor, z_second: torch.Tensor, fixed: bool, radius: float,
+        dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        self.fixed, self.radius = fixed, radius
+        self.first, self.second = _clip(z_first.double(), radius), _clip(z_second.double(), radius)
+        if fixed:
+            centre, arm = z_second.double(), self.first - z_second.double()
+        else:
+            centre, arm = (self.first + self.second) / 2, (self.first - self.second) / 2
+        self.closest = math.log(CLOSEST.get(dtype, 1e-2))
+        length = arm.norm(dim=1, keepdim=True)
+        # Equal latents have no direction: any will do.
+        direction = torch.where(
+            length > 0, arm / length, torch.ones_like(arm) / arm.shape[1] ** 0.5
+        )
+        self.centre = centre.to(dtype).requires_grad_(not fixed)
+        self.direction = direction.to(dtype).requires_grad_(True)
+        shortest = length.clamp_min(math.exp(self.closest))
+        self.log_length = shortest.log().to(dtype).requires_grad_(True)
+
+    def parameters(self) -> list[torch.Tensor]:
+        """What the search moves."""
+        moved = [self.direction, self.log_length]
+        return moved if self.fixed else [self.centre, *moved]
+
+    def __call__(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """z₁ and z₂; None for an end that is given."""
+        v = self.direction
+        arm = self.log_length.exp() * v / v.norm(dim=1, keepdim=True)
+        first = _clip(self.centre + arm, self.radius)
+        return first, None if self.fixed else _clip(self.centre - arm, self.radius)
+
+    @torch.no_grad()
+    def keep_scaled(self) -> None:
+        """‖v‖ = 1, and no closer than CLOSEST."""
+        self.direction /= self.direction.norm(dim=1, keepdim=True)
+        self.log_length.clamp_(min=self.closest)
+
+
 def _adam(
     operator: Any,
     prior: Any,
@@ -136,42 +199,22 @@ def _adam(
 ) -> Found:
     dtype = precision(prior)
     measure = converted(operator, dtype, "cpu")
-    closest = math.log(CLOSEST.get(dtype, 1e-2))
-    first, second = _clip(z_first.double(), radius), _clip(z_second.double(), radius)
-    if x_true is None:
-        centre, arm = (first + second) / 2, (first - second) / 2
-        fixed = None
-    else:
-        centre, arm = z_second.double(), first - z_second.double()
-        fixed = x_true.to(dtype)
-    length = arm.norm(dim=1, keepdim=True)
-    # Equal latents have no direction: any will do.
-    direction = torch.where(length > 0, arm / length, torch.ones_like(arm) / arm.shape[1] ** 0.5)
-    c = centre.to(dtype).requires_grad_(fixed is None)
-    v = direction.to(dtype).requires_grad_(True)
-    s = length.clamp_min(math.exp(closest)).log().to(dtype).requires_grad_(True)
+    ends = _Ends(z_first, z_second, x_true is not None, radius, dtype)
+    given = None if x_true is None else x_true.detach().to(dtype)
     sign = torch.where(largest, -1.0, 1.0).to(dtype)
-
-    def ends() -> tuple[torch.Tensor, torch.Tensor | None]:
-        arm = s.exp() * v / v.norm(dim=1, keepdim=True)
-        return _clip(c + arm, radius), _clip(c - arm, radius) if fixed is None else None
-
-    optimiser = torch.optim.Adam([p for p in (c, v, s) if p.requires_grad], lr=LEARNING_RATE)
-    best = torch.full((len(c),), torch.inf, dtype=dtype)
-    best_first, best_second = first.to(dtype), second.to(dtype)
+    optimiser = torch.optim.Adam(ends.parameters(), lr=LEARNING_RATE)
+    best = torch.full((len(z_first),), torch.inf, dtype=dtype)
+    best_first, best_second = ends.first.to(dtype), ends.second.to(dtype)
     with torch.enable_grad():
         for step in range(steps):
             for group in optimiser.param_groups:
                 group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
             one, two = ends()
             if two is None:
-                assert fixed is not None
-                difference = prior.generate(one) - fixed
+                images, others = prior.generate(one), given
             else:
-                images = prior.generate(torch.cat([one, two]))
-                difference = images[: len(one)] - images[len(one) :]
-            square = difference.flatten(1).square().sum(dim=1)
-            value = sign * (measure(difference).square().sum(dim=1).log() - square.log())
+                images, others = torch.split(prior.generate(torch.cat([one, two])), len(one))
+            value = sign * _log_ratio(measure, images, others)
             better = torch.isfinite(value) & (value < best)
             best = torch.where(better, value, best).detach()
             best_first = torch.where(better[:, None], one, best_first).detach()
@@ -180,19 +223,27 @@ def _adam(
             # A pair whose images coincide has no gradient; leave it where it is.
             loss = torch.where(torch.isfinite(value), value, torch.zeros_like(value)).sum()
             optimiser.zero_grad()
-            loss.backward()
-            with torch.no_grad():
-                for p in (c, v, s):
-                    if p.grad is not None:
-                        p.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+            torch.autograd.backward(loss)
+            for parameter in ends.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
             optimiser.step()
-            with torch.no_grad():
-                v /= v.norm(dim=1, keepdim=True)
-                s.clamp_(min=closest)
+            ends.keep_scaled()
     return _keep_better(
-        operator, prior, (first, best_first.double()), (second, best_second.double()), largest,
-        x_true, steps,
+        operator, prior, (ends.first, best_first.double()), (ends.second, best_second.double()),
+        largest, x_true, steps,
     )  # fmt: skip
+
+
+def _log_ratio(measure: Any, first: torch.Tensor, second: Any) -> torch.Tensor:
+    """log r of every pair of images; NaN where their difference is nothing but rounding."""
+    difference = first - second
+    square = squared_norm(difference)
+    with torch.no_grad():
+        error = ERROR * unit(first.dtype) * (norm(first) + norm(second))
+        counts = square > error.square()
+    value: torch.Tensor = squared_norm(measure(difference)).log() - square.log()
+    return value.where(counts, math.nan)
 
 
 def _keep_better(
@@ -205,17 +256,18 @@ def _keep_better(
     steps: int,
 ) -> Found:
     """Start or end of the search, whichever has the better ratio in float64."""
-    operator, prior = (
-        converted(operator, torch.float64, "cpu"),
-        converted(prior, torch.float64, "cpu"),
-    )
+    operator, prior = converted(operator, device="cpu"), converted(prior, device="cpu")
     dtype = precision(prior)
     ratios = []
     for one, two in zip(firsts, seconds, strict=True):
         other = generate(prior, two.to(dtype)).double() if x_true is None else x_true.double()
-        ratios.append(ratio(operator, generate(prior, one.to(dtype)).double() - other))
+        image = generate(prior, one.to(dtype)).double()
+        error = ERROR * unit(dtype) * (norm(image) + norm(other))
+        s = image - other
+        ratios.append(ratio(operator, s).where(norm(s) > SHORTEST * error, math.nan))
     start, end = ratios
-    improved = torch.where(largest, end > start, end < start) | torch.isnan(start)
+    improved = torch.where(largest, end > start, end < start)
+    improved |= torch.isnan(start) & torch.isfinite(end)
     pick = improved[:, None]
     return Found(
         torch.where(improved, end, start),

@@ -1,15 +1,13 @@
-"""Secant and tangent directions of a set of images, and how an operator stretches them.
+"""Secants of a set of images, and how an operator stretches them.
 
-The restricted eigenvalue condition concerns the ratio  r(s) = ||A s||^2 / ||s||^2  over the secants
-s = x1 - x2 of S = range(G). Three sources of directions:
+The restricted eigenvalue condition concerns the ratio r(s) = ‖A s‖²/‖s‖² over the secants
+s = x₁ − x₂ of S = range(G).
 
 - `all_pairs`: the secants of N points, through Gram matrices in blocks. With centred points,
-  ||x_i - x_j||^2 = |x_i|^2 - 2 <x_i, x_j> + |x_j|^2, and the same for A x, so that N^2/2 ratios
-  cost two matrix products. The Gram form cancels for near pairs: these, and the extremes of every
-  tile, are recomputed from the differences in float64.
+  ‖xᵢ − xⱼ‖² = ‖xᵢ‖² − 2⟨xᵢ, xⱼ⟩ + ‖xⱼ‖², and the same for A x, so that N²/2 ratios cost two matrix
+  products. The Gram form cancels for near pairs: these, and the extremes of every tile, are
+  recomputed from the differences in float64.
 - `secants_from`: the secants between given points and N others, the same way.
-- `tangents`: the limits of secants at G(z). They span the columns of the Jacobian J, so that the
-  extremes of r over all of them are the extreme generalised eigenvalues of (J'A'AJ, J'J).
 
 Work is cut into tasks whose size depends on the data alone, each computed by one thread, and merged
 in a fixed order, so that the result depends neither on the executor nor on its number of workers.
@@ -25,7 +23,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.tasks import in_order, one_thread, with_progress
+from analysis.rec.rounding import SHORTEST
+from analysis.tasks import in_order, one_thread
+from npgd import checks
 from npgd.images import ratio, squared_norm
 from npgd.precision import converted
 
@@ -34,7 +34,7 @@ TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays 
 KEEP = 8  # extremes of each tile recomputed in float64
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
 
-Pair = tuple[float, int, int]  # ratio, first point, second point
+Extreme = tuple[float, int, int]  # ratio, first point, second point
 
 
 # -------------------------------------------------------------------------------- the histogram
@@ -42,18 +42,24 @@ Pair = tuple[float, int, int]  # ratio, first point, second point
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of ||A s||^2 over unit secants s: counts[i] lie in [edges[i], edges[i+1])."""
+    """Counts of r(s) over secants s."""
 
-    edges: np.ndarray  # (bins + 1,)
-    counts: np.ndarray  # (bins,)
-    below: int  # secants under edges[0]
-    above: int  # secants over edges[-1]
+    edges: np.ndarray
+    """(bins + 1,)"""
+    counts: np.ndarray
+    """(bins,) counts[i] lie in [edges[i], edges[i + 1])."""
+    below: int
+    """Secants under the first edge."""
+    above: int
+    """Secants over the last edge."""
 
     @property
     def total(self) -> int:
+        """All secants counted."""
         return int(self.counts.sum()) + self.below + self.above
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields as plain numbers and lists."""
         return {
             "edges": self.edges.tolist(),
             "counts": self.counts.tolist(),
@@ -75,13 +81,13 @@ def histogram_edges(ratios: np.ndarray, bins: int) -> np.ndarray:
 class _Gram:
     """Points x_i and their images u_i = A x_i, with their squared norms."""
 
-    def __init__(self, x: torch.Tensor, u: torch.Tensor) -> None:
-        self.x, self.u = x, u
+    def __init__(self, x: torch.Tensor, u: torch.Tensor, shortest: float) -> None:
+        self.x, self.u, self.shortest = x, u, shortest  # secants up to `shortest` are none
         self.xx, self.uu = squared_norm(x), squared_norm(u)
         self.largest = float(self.xx.amax())
 
     def double(self) -> _Gram:
-        return _Gram(self.x.double(), self.u.double())
+        return _Gram(self.x.double(), self.u.double(), self.shortest)
 
 
 class _Workspace:
@@ -97,7 +103,7 @@ class _Workspace:
 def _gram_ratios(
     left: _Gram, right: _Gram, rows: slice, columns: slice, memory: _Workspace
 ) -> tuple[Float[torch.Tensor, "rows columns"], torch.Tensor]:
-    """Ratios ||u_i - v_j||^2 / ||x_i - y_j||^2 of one tile, in `memory`, and the indices (near, 2)
+    """Ratios ‖u_i − v_j‖²/‖x_i − y_j‖² of one tile, in `memory`, and the indices (near, 2)
     of the pairs that are too near for the Gram form."""
     size = (rows.stop - rows.start, columns.stop - columns.start)
     distance = memory.distance[: size[0], : size[1]]
@@ -107,7 +113,7 @@ def _gram_ratios(
     torch.add(left.uu[rows, None], right.uu[columns], out=ratios)
     ratios.addmm_(left.u[rows], right.u[columns].T, alpha=-2)
     unit = torch.finfo(distance.dtype).eps / torch.finfo(torch.float32).eps
-    threshold = NEAR * unit * (left.largest + right.largest)
+    threshold = max(NEAR * unit * (left.largest + right.largest), left.shortest**2)
     if distance.amin() <= threshold:
         near = (distance <= threshold).nonzero()
     else:
@@ -116,11 +122,12 @@ def _gram_ratios(
 
 
 def _exact_ratios(left: _Gram, right: _Gram, pairs: torch.Tensor) -> torch.Tensor:
-    """The same ratios for a few (i, j), from float64 differences; nan where x_i = y_j."""
+    """The same ratios for a few (i, j), from float64 differences; NaN where there is no secant."""
     parts = []
-    for i, j in (part.T for part in pairs.split(4096)):
+    for i, j in (part.T for part in torch.split(pairs, 4096)):
         above = squared_norm(left.u[i].double() - right.u[j].double())
-        parts.append(above / squared_norm(left.x[i].double() - right.x[j].double()))
+        below = squared_norm(left.x[i].double() - right.x[j].double())
+        parts.append((above / below).where(below > left.shortest**2, torch.nan))
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
 
 
@@ -132,7 +139,7 @@ def _tile(
     memory: _Workspace,
     same_panel: bool = False,
 ) -> tuple[torch.Tensor, bool, int]:
-    """Ratios of one tile, whether it holds nan (no secant there), and how many pairs were near.
+    """Ratios of one tile, whether it holds NaN (no secant there), and how many pairs were near.
 
     `same_panel`: both sides are the same points, and only pairs i < j count.
     """
@@ -151,8 +158,8 @@ def _tile(
         ratios[near[:, 0] - rows.start, near[:, 1] - columns.start] = exact.to(ratios.dtype)
     if same_panel:
         i, j = torch.arange(rows.start, rows.stop), torch.arange(columns.start, columns.stop)
-        holes = bool(i[-1] >= j[0])
-        if holes:
+        if bool(i[-1] >= j[0]):
+            holes = True
             ratios.masked_fill_(i[:, None] >= j, torch.nan)
     return ratios, holes, len(near)
 
@@ -180,59 +187,65 @@ def _count(ratios: torch.Tensor, edges: np.ndarray, memory: _Workspace) -> np.nd
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What a task hands back: candidates (i, j) for either extreme with their float64 ratios."""
+class _Panels:
+    """A task: two panels of points and their images, and where they begin."""
 
-    low: list[Pair]
-    high: list[Pair]
-    counts: np.ndarray  # (bins + 2,), the first and last outside the edges
+    x: np.ndarray
+    u: np.ndarray
+    y: np.ndarray
+    v: np.ndarray
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a task hands back."""
+
+    low: list[Extreme]
+    """Candidates for the least ratio, which they come with in float64."""
+    high: list[Extreme]
+    """Candidates for the largest."""
+    counts: np.ndarray
+    """(bins + 2,), the first and last outside the edges."""
     n_pairs: int
     n_near: int
 
 
-def _scan(
-    x: np.ndarray,
-    u: np.ndarray,
-    y: np.ndarray,
-    v: np.ndarray,
-    row0: int,
-    column0: int,
-    edges: np.ndarray,
-    keep: int,
-) -> _Part:
+def _scan(panels: _Panels, edges: np.ndarray, keep: int, shortest: float) -> _Part:
     """One task: all tiles of a pair of panels. Pairs i < j count."""
     with one_thread(), torch.no_grad():
-        return _scan_tiles(x, u, y, v, row0, column0, edges, keep)
+        return _scan_tiles(panels, edges, keep, shortest)
 
 
-def _scan_tiles(
-    x: np.ndarray,
-    u: np.ndarray,
-    y: np.ndarray,
-    v: np.ndarray,
-    row0: int,
-    column0: int,
-    edges: np.ndarray,
-    keep: int,
-) -> _Part:
-    left = _Gram(torch.from_numpy(x), torch.from_numpy(u))
-    right = left if row0 == column0 else _Gram(torch.from_numpy(y), torch.from_numpy(v))
-    memory = _Workspace(len(x), min(TILE, len(y)), left.x.dtype)
-    low: list[Pair] = []
-    high: list[Pair] = []
-    total = np.zeros(len(edges) + 1, dtype=np.int64)
-    n_pairs = n_near = 0
+def _tiles(rows: int, columns: int, same: bool) -> list[tuple[slice, slice]]:
+    """Rows and columns of every tile of a pair of panels; of one panel, where i < j occurs."""
     tiles: list[tuple[slice, slice]] = []
-    for start in range(0, len(y), TILE):
-        columns = slice(start, min(start + TILE, len(y)))
-        if left is not right:
-            tiles.append((slice(0, len(x)), columns))
+    for first in range(0, columns, TILE):
+        part = slice(first, min(first + TILE, columns))
+        if not same:
+            tiles.append((slice(0, rows), part))
             continue
         # On the diagonal only pairs i < j count: the rows above the tile's square, and the square.
-        tiles += [(slice(0, start), columns)] if start else []
-        tiles.append((columns, columns))
+        tiles += [(slice(0, first), part)] if first else []
+        tiles.append((part, part))
+    return tiles
+
+
+def _scan_tiles(panels: _Panels, edges: np.ndarray, keep: int, shortest: float) -> _Part:
+    left = _Gram(torch.from_numpy(panels.x), torch.from_numpy(panels.u), shortest)
+    same = panels.row == panels.column
+    right = (
+        left if same else _Gram(torch.from_numpy(panels.y), torch.from_numpy(panels.v), shortest)
+    )
+    memory = _Workspace(len(left.x), min(TILE, len(right.x)), left.x.dtype)
+    low: list[Extreme] = []
+    high: list[Extreme] = []
+    total = np.zeros(len(edges) + 1, dtype=np.int64)
+    n_pairs = n_near = 0
+    tiles = _tiles(len(left.x), len(right.x), same)
     for rows, columns in tiles:
-        ratios, holes, near = _tile(left, right, rows, columns, memory, left is right)
+        ratios, holes, near = _tile(left, right, rows, columns, memory, same)
         n_near += near
         lowest = highest = values = ratios
         if holes:
@@ -247,7 +260,7 @@ def _scan_tiles(
             pairs = _extremes(block, keep, largest) + torch.tensor([rows.start, columns.start])
             exact = _exact_ratios(left, right, pairs).tolist()
             index = zip(exact, pairs.tolist(), strict=True)
-            found += [(r, row0 + i, column0 + j) for r, (i, j) in index if r == r]
+            found += [(r, panels.row + i, panels.column + j) for r, (i, j) in index if r == r]
         total += _count(values, edges, memory)
     low.sort()
     high.sort(key=_descending)
@@ -257,54 +270,76 @@ def _scan_tiles(
 # -------------------------------------------------------------------------- secants: whole scans
 
 
+class NoSecants(ValueError):
+    """No two points differ (by more than rounding)."""
+
+
 @dataclass(frozen=True)
 class SecantScan:
-    """Extremes of r over the secants of N points.
+    """Extremes of r over the secants of N points, each from float64 differences of the points."""
 
-    `lowest` and `highest` list (ratio, i, j), best first, each ratio from float64 differences of
-    the points; `n_pairs` secants were looked at, of which `n_near` too near for the Gram form.
-    """
-
-    lowest: tuple[Pair, ...]
-    highest: tuple[Pair, ...]
+    lowest: tuple[Extreme, ...]
+    """(r, i, j) of the least, best first."""
+    highest: tuple[Extreme, ...]
+    """(r, i, j) of the largest, best first."""
     n_pairs: int
+    """Secants looked at."""
     n_near: int
+    """Pairs of points too near for the Gram form."""
     histogram: Histogram
+    """r of all of them."""
 
 
 def all_pairs(
     operator: Any,
     points: Float[torch.Tensor, "count ..."],
     *,
+    error: float = 0.0,
     bins: int = 400,
     keep: int = KEEP,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> SecantScan:
-    """Extremes and histogram of r over all N(N-1)/2 secants of `points`.
+    """Extremes and histogram of r over all N(N − 1)/2 secants of `points`.
 
-    Two matrix products of N x N, in tiles of a few MB. Extremes are recomputed from differences in
+    Two matrix products of N × N, in tiles of a few MB. Extremes are recomputed from differences in
     float64; which pairs are recomputed is decided in float32 (relative accuracy about 1e-3 for the
     nearest pairs it is trusted with, 1e-6 for the others), the `keep` best of every tile.
 
-    Raises ValueError if fewer than two points differ.
+    Args:
+        operator: A.
+        points: images; equal ones have no secant.
+        error: each point is off by at most so much, in norm. Secants too short to count for that
+            (see `analysis.rec.rounding`) are left out.
+        bins: of the histogram.
+        keep: extremes listed of either side.
+        executor: runs the tasks.
+        progress: show a bar.
+
+    Raises:
+        NoSecants: (a ValueError) if no two points differ, or only by rounding.
     """
     count = len(points)
     if count < 2:
-        raise ValueError(f"points: got {count}, expected at least 2 to form a secant")
+        raise NoSecants(f"points must be at least 2 to form a secant, got {count}")
+    shortest = SHORTEST * 2 * error
     flat, measured = _centred(operator, points)
-    edges = histogram_edges(_pilot(flat, measured), bins)
-    panels = [slice(start, start + PANEL) for start in range(0, count, PANEL)]
+    edges = histogram_edges(_pilot(flat, measured, shortest), bins)
+    panels = [slice(first, first + PANEL) for first in range(0, count, PANEL)]
     pairs = [(i, j) for i in panels for j in panels if i.start <= j.start]
     tasks = (
-        (flat[i], measured[i], flat[j], measured[j], i.start, j.start, edges, keep)
+        (
+            _Panels(flat[i], measured[i], flat[j], measured[j], i.start, j.start),
+            edges, keep, shortest,
+        )
         for i, j in pairs
-    )
-    parts = list(with_progress(in_order(_scan, tasks, executor), len(pairs), "secants", progress))
+    )  # fmt: skip
+    parts = in_order(_scan, tasks, len(pairs), "secants", executor=executor, progress=progress)
     low = sorted(entry for part in parts for entry in part.low)[: 4 * keep]
     high = sorted((e for part in parts for e in part.high), key=_descending)[: 4 * keep]
     if not low:
-        raise ValueError("points: all are equal, so they have no secants")
+        beyond = ", up to rounding" if error else ""
+        raise NoSecants(f"points must differ to form a secant, got {count} equal ones{beyond}")
     counts = np.sum([part.counts for part in parts], axis=0)
     return SecantScan(
         lowest=tuple(sorted(_recomputed(operator, points, low))[:keep]),
@@ -315,11 +350,11 @@ def all_pairs(
     )
 
 
-def _descending(pair: Pair) -> tuple[float, int, int]:
+def _descending(pair: Extreme) -> tuple[float, int, int]:
     return (-pair[0], pair[1], pair[2])
 
 
-def _recomputed(operator: Any, points: torch.Tensor, pairs: list[Pair]) -> list[Pair]:
+def _recomputed(operator: Any, points: torch.Tensor, pairs: list[Extreme]) -> list[Extreme]:
     """The pairs with their ratios from the points themselves, all in float64."""
     i, j = torch.tensor([pair[1:] for pair in pairs]).T
     difference = points[i].detach().cpu().double() - points[j].detach().cpu().double()
@@ -329,23 +364,25 @@ def _recomputed(operator: Any, points: torch.Tensor, pairs: list[Pair]) -> list[
 
 def secants_from(
     operator: Any,
-    targets: Float[torch.Tensor, "targets ..."],
+    x_true: Float[torch.Tensor, "batch ..."],
     points: Float[torch.Tensor, "count ..."],
     *,
+    error: float = 0.0,
     keep: int = KEEP,
-) -> list[tuple[Pair, ...]]:
-    """For every target x*, the `keep` smallest r over the secants x* - x to `points`.
+) -> list[tuple[Extreme, ...]]:
+    """For every x*, the `keep` smallest r over the secants x* − x to `points`.
 
-    Each entry is (ratio, target, point), best first, from float64 differences.
+    Each entry is (r, index of x*, index of the point), best first, from float64 differences.
+    Secants too short to count for the `error` of each point are left out.
     """
-    everything = torch.cat([targets.to(points), points])
+    everything = torch.cat([x_true.to(points), points])
     flat, measured = _centred(operator, everything)
-    split = len(targets)
-    left = _Gram(torch.from_numpy(flat[:split]), torch.from_numpy(measured[:split]))
-    found: list[list[Pair]] = [[] for _ in range(split)]
-    for start in range(split, len(flat), TILE):
-        part = slice(start, start + TILE)
-        right = _Gram(torch.from_numpy(flat[part]), torch.from_numpy(measured[part]))
+    split, shortest = len(x_true), SHORTEST * 2 * error
+    left = _Gram(torch.from_numpy(flat[:split]), torch.from_numpy(measured[:split]), shortest)
+    candidates: list[list[Extreme]] = [[] for _ in range(split)]
+    for first in range(split, len(flat), TILE):
+        part = slice(first, first + TILE)
+        right = _Gram(torch.from_numpy(flat[part]), torch.from_numpy(measured[part]), shortest)
         rows, columns = slice(0, split), slice(0, len(right.x))
         memory = _Workspace(split, len(right.x), left.x.dtype)
         ratios, holes, _ = _tile(left, right, rows, columns, memory)
@@ -356,10 +393,11 @@ def secants_from(
             pairs = torch.stack([torch.full_like(chosen[i], i), chosen[i]], dim=1)
             exact = _exact_ratios(left, right, pairs).tolist()
             index = zip(exact, chosen[i].tolist(), strict=True)
-            found[i] += [(r, i, start + j) for r, j in index if r == r]
+            candidates[i] += [(r, i, first + j) for r, j in index if r == r]
     lowest = []
-    for entries in found:
-        recomputed = _recomputed(operator, everything, sorted(entries)[: 4 * keep])
+    for entries in candidates:
+        best = sorted(entries)[: 4 * keep]
+        recomputed = _recomputed(operator, everything, best) if best else []
         lowest.append(tuple((r, i, j - split) for r, i, j in sorted(recomputed)[:keep]))
     return lowest
 
@@ -375,22 +413,24 @@ def _centred(operator: Any, points: torch.Tensor) -> tuple[np.ndarray, np.ndarra
     flat = torch.empty(len(points), points[0].numel(), dtype=points.dtype)
     measured = None
     with torch.no_grad():
-        for start in range(0, len(points), PANEL):
-            part = points[start : start + PANEL] - mean.to(points.dtype)
-            flat[start : start + PANEL] = part.flatten(1)
-            image = operator(part).flatten(1).to(points.dtype)
+        for first in range(0, len(points), PANEL):
+            part = points[first : first + PANEL] - mean.to(points.dtype)
+            flat[first : first + PANEL] = part.flatten(1)
+            image = checks.finite(operator(part), "A(x)").flatten(1).to(points.dtype)
             if measured is None:
                 measured = torch.empty(len(points), image.shape[1], dtype=points.dtype)
-            measured[start : start + PANEL] = image
+            measured[first : first + PANEL] = image
     assert measured is not None
     return flat.numpy(), measured.numpy()
 
 
-def _pilot(flat: np.ndarray, measured: np.ndarray, pairs: int = 1024) -> np.ndarray:
+def _pilot(
+    flat: np.ndarray, measured: np.ndarray, shortest: float, pairs: int = 1024
+) -> np.ndarray:
     """Ratios of the first disjoint pairs, to place the histogram."""
     last = min(len(flat) // 2, pairs) * 2
     index = torch.arange(last).reshape(-1, 2)
-    some = _Gram(torch.from_numpy(flat[:last]), torch.from_numpy(measured[:last]))
+    some = _Gram(torch.from_numpy(flat[:last]), torch.from_numpy(measured[:last]), shortest)
     ratios = _exact_ratios(some, some, index).numpy()
     ratios = ratios[np.isfinite(ratios)]
     return ratios if len(ratios) else np.array([1.0])

@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from analysis.tasks import generate, in_order, one_thread, with_progress
+from analysis.rec.rounding import ERROR
+from analysis.tasks import generate, in_order, one_thread
 from npgd.gauss_newton import forward_mode, jacobian
 from npgd.precision import converted
 
 TANGENT_CHUNK = 64  # latents whose Jacobians are computed together, at most …
-
-
 JACOBIANS = 2**21  # … and entries of them: in float64, 16 MB, several times over in each thread
 
 
@@ -29,25 +28,35 @@ def tangent(
 ) -> Float[torch.Tensor, "count ..."]:
     """J(z) step: the derivative of G along one direction at every z."""
     with forward_mode, one_thread(), torch.no_grad():
-        return torch.func.jvp(prior.generate, (z,), (step,))[1].cpu()
+        along: torch.Tensor = torch.func.jvp(prior.generate, (z,), (step,))[1]
+        return along.cpu()
 
 
 @dataclass(frozen=True)
 class TangentScan:
-    """Extremes of r over the tangent directions at each latent z[i].
+    """Extremes of r = ‖A s‖²/‖s‖² over the tangents s at each latent z[i]; NaN where J = 0."""
 
-    `low[i]`, `high[i]` are attained by the latent directions `low_step[i]`, `high_step[i]`, scaled
-    so that the tangent J @ step has unit norm. `rank[i]` is the numerical rank of J there; the
-    tangents are those of its leading singular directions, so that the extremes stay one-sided.
-    Where J = 0 they are nan.
-    """
+    z: Float[torch.Tensor, "count k"]
+    low: Float[np.ndarray, " count"]
+    """The least r at each point."""
+    high: Float[np.ndarray, " count"]
+    """The largest r at each point."""
+    low_step: Float[torch.Tensor, "count k"]
+    """The latent direction u of the least r, so long that ‖J u‖ = 1."""
+    high_step: Float[torch.Tensor, "count k"]
+    """The latent direction of the largest r, as long."""
+    rank: Int[np.ndarray, " count"]
+    """Numerical rank of J; the tangents are those of its leading singular directions, so that the
+    extremes stay one-sided."""
+    norm: Float[np.ndarray, " count"]
+    """‖J‖, the largest singular value."""
+    m: int
+    """Measurements of A."""
 
-    z: torch.Tensor  # (count, k)
-    low: np.ndarray  # (count,)
-    high: np.ndarray  # (count,)
-    low_step: torch.Tensor  # (count, k)
-    high_step: torch.Tensor  # (count, k)
-    rank: np.ndarray  # (count,)
+    @property
+    def unseen(self) -> Bool[np.ndarray, " count"]:
+        """Where J has more rank than A has rows: A maps some tangent to 0, and α = 0 is certain."""
+        return np.asarray(self.rank > self.m)
 
     @property
     def n_deficient(self) -> int:
@@ -63,46 +72,50 @@ def tangents(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> TangentScan:
-    """Generalised eigenvalues of (J'A'AJ, J'J) at every z: the extremes of r over its tangents.
+    """Generalised eigenvalues of (JᵀAᵀAJ, JᵀJ) at every z: the extremes of r over its tangents.
 
     J is computed in the precision of `z` and of the prior, the eigenvalues in float64 from
-    J = QR, R = U S V': with U the leading left singular vectors, r = ||A Q U c||^2 over unit c.
-    Singular values up to max(n, k) eps times the largest are taken for zero.
+    J = QR, R = U S Vᵀ: with U the leading left singular vectors, r = ‖A Q U c‖² over unit c.
+    Singular values up to max(n, k, 16) ε times the largest are taken for zero: by Weyl's
+    inequality those above are none, if J is off by 16 ε ‖J‖ or less. So where more of them are left
+    than A has rows, A maps some tangent to 0.
 
-    Raises ValueError if a batch norm of the generator is in training mode, since G(z) would then
-    depend on the other latents.
+    Raises:
+        ValueError: if a batch norm of the generator is in training mode, since G(z) would then
+            depend on the other latents.
     """
     if isinstance(prior, torch.nn.Module):
         for name, part in prior.named_modules():
             if part.training and isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                 raise ValueError(f"prior: {name} is in training mode; call .eval() first")
     entries = z.shape[1] * generate(prior, z[:1]).numel()
-    chunks = z.split(max(1, min(TANGENT_CHUNK, JACOBIANS // entries)))
+    chunks = torch.split(z, max(1, min(TANGENT_CHUNK, JACOBIANS // entries)))
     operator = converted(operator, torch.float64, "cpu")
-    results = in_order(_tangent_task, ((operator, prior, part) for part in chunks), executor)
-    parts = list(with_progress(results, len(chunks), "tangents", progress))
+    arguments = ((operator, prior, part) for part in chunks)
+    parts = in_order(
+        _tangent_task, arguments, len(chunks), "tangents", executor=executor, progress=progress
+    )
     return TangentScan(
         z=z,
-        low=np.concatenate([part[0] for part in parts]),
-        high=np.concatenate([part[1] for part in parts]),
-        low_step=torch.cat([part[2] for part in parts]),
-        high_step=torch.cat([part[3] for part in parts]),
-        rank=np.concatenate([part[4] for part in parts]),
+        low=np.concatenate([part.low for part in parts]),
+        high=np.concatenate([part.high for part in parts]),
+        low_step=torch.cat([part.low_step for part in parts]),
+        high_step=torch.cat([part.high_step for part in parts]),
+        rank=np.concatenate([part.rank for part in parts]),
+        norm=np.concatenate([part.norm for part in parts]),
+        m=parts[0].m,
     )
 
 
-_Extremes = tuple[np.ndarray, np.ndarray, torch.Tensor, torch.Tensor, np.ndarray]
-
-
-def _tangent_task(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
+def _tangent_task(operator: Any, prior: Any, z: torch.Tensor) -> TangentScan:
     with one_thread():
         return _tangent_extremes(operator, prior, z)
 
 
-def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
+def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> TangentScan:
     columns = jacobian(prior, z).cpu()
     shape, columns = columns.shape[2:], columns.flatten(2)
-    tolerance = max(columns.shape[1:]) * torch.finfo(columns.dtype).eps
+    tolerance = max(*columns.shape[1:], ERROR) * torch.finfo(columns.dtype).eps
     q, r = torch.linalg.qr(columns.double().transpose(1, 2))
     u, s, vh = torch.linalg.svd(r)
     rank = (s > tolerance * s[:, :1]).sum(dim=1)
@@ -121,7 +134,12 @@ def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> _Extremes:
         image = stretched[here, :size]
         values, vectors = torch.linalg.eigh(image @ image.transpose(1, 2))
         back = vh[here, :size].transpose(1, 2) / s[here, None, :size]
-        low[here], high[here] = values[:, 0].clamp_min(0), values[:, -1]
+        # Fewer measurements than dimensions: what the eigenvalue is off 0 is rounding.
+        low[here] = values[:, 0].clamp_min(0) if size <= stretched.shape[2] else 0.0
+        high[here] = values[:, -1].clamp_min(0)
         low_step[here] = (back @ vectors[:, :, :1]).squeeze(2)
         high_step[here] = (back @ vectors[:, :, -1:]).squeeze(2)
-    return low.numpy(), high.numpy(), low_step, high_step, rank.numpy()
+    return TangentScan(
+        z, low.numpy(), high.numpy(), low_step, high_step,
+        rank.numpy(), s[:, 0].numpy(), stretched.shape[2],
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from torch import nn
 import npgd
 from analysis.design import design_minimax, minimax
 from analysis.rec import estimate_rec
-from npgd import AffineSet
+from analysis.testing import normal, random_affine_set
 
 SHAPE = (1, 4, 5)
 
@@ -17,12 +17,11 @@ class Curved(nn.Module):
 
     def __init__(self, flat: int = 0) -> None:
         super().__init__()
-        g = torch.Generator().manual_seed(0)
         self.latent_dim, self.image_shape = 3, SHAPE
         used = torch.ones(3)
         used[3 - flat :] = 0
-        self.first = nn.Parameter(torch.randn(3, 8, generator=g) * used[:, None])
-        self.second = nn.Parameter(torch.randn(8, 20, generator=g))
+        self.first = nn.Parameter(normal(3, 8, dtype=torch.float32) * used[:, None])
+        self.second = nn.Parameter(normal(8, 20, seed=1, dtype=torch.float32))
 
     def generate(self, z: torch.Tensor) -> torch.Tensor:
         return (torch.tanh(z @ self.first) @ self.second).reshape(-1, *SHAPE)
@@ -37,18 +36,12 @@ def _less_work(monkeypatch):
     monkeypatch.setattr(minimax, "SEARCH_STEPS", 15)
 
 
-def affine_set(k: int = 3) -> AffineSet:
-    g = torch.Generator().manual_seed(1)
-    basis = torch.randn(20, k, generator=g, dtype=torch.float64)
-    return AffineSet(basis, torch.randn(20, generator=g, dtype=torch.float64), SHAPE)
-
-
 @pytest.mark.parametrize("m", [3, 5])
 def test_an_affine_set_is_embedded_isometrically(m):
     """With m ≥ k an exact isometry exists; κ is exact here, over all directions."""
-    target = affine_set()
-    A = design_minimax(target, m, **(SMALL | {"steps": 300, "tangent_points": 20, "held_out": 5}))
-    rec = estimate_rec(A, target)
+    S = random_affine_set(SHAPE, 3)
+    A = design_minimax(S, m, **(SMALL | {"steps": 300, "tangent_points": 20, "held_out": 5}))
+    rec = estimate_rec(A, S)
     assert rec.exact and rec.kappa == pytest.approx(1, abs=5e-3)
     assert rec.beta == pytest.approx(1, abs=5e-3)
 
@@ -64,11 +57,11 @@ def test_better_than_its_start_on_training_and_held_out_directions(orthonormal):
 
 
 def test_better_than_gaussian_on_directions_of_a_third_draw():
-    target = Curved()
+    S = Curved()
     looks = ("secants", "tangents")
     kappas = [
-        estimate_rec(A, target, points=200, tangent_points=200, looks=looks, seed=5).kappa
-        for A in (design_minimax(target, 5, **SMALL), npgd.Gaussian(SHAPE, 5, seed=0))
+        estimate_rec(A, S, points=200, tangent_points=200, looks=looks, seed=5).kappa
+        for A in (design_minimax(S, 5, **SMALL), npgd.Gaussian(SHAPE, 5, seed=0))
     ]
     assert kappas[0] < 0.8 * kappas[1]
 
@@ -78,10 +71,10 @@ def test_reported_kappa_is_that_of_the_operator():
     from analysis.rec.tangents import tangents
     from analysis.tasks import draw_latents
 
-    target = Curved()
-    A = design_minimax(target, 6, **SMALL)
+    S = Curved()
+    A = design_minimax(S, 6, **SMALL)
     z = draw_latents(3, SMALL["tangent_points"], minimax._stream(0, 0))
-    scan = tangents(A, target, z)
+    scan = tangents(A, S, z)
     kappa = float(scan.high.max() / scan.low.min())
     assert kappa <= A.provenance["kappa training"] * (1 + 1e-4)
     assert scan.high.max() <= 1 + 1e-4  # the scale: no unit direction trained on beyond 1
@@ -109,8 +102,7 @@ def test_latents_that_do_nothing_are_no_tangents():
 
 
 def test_images_have_secants_only():
-    g = torch.Generator().manual_seed(0)
-    images = torch.randn(60, 3, generator=g) @ torch.randn(3, 20, generator=g)
+    images = (normal(60, 3) @ normal(3, 20, seed=1)).float()
     A = design_minimax(images.reshape(-1, *SHAPE), 4, steps=200)
     assert A.provenance["tangent points"] == 0
     assert A.provenance["kappa held out"] < 1.2  # the images span three dimensions
@@ -139,6 +131,6 @@ def test_errors_of_sets():
     with pytest.raises(TypeError, match="prior"):
         design_minimax(object(), 3)
     with pytest.raises(ValueError, match="hold some out"):
-        design_minimax(torch.randn(4, 1, 2, 2), 2)
+        design_minimax(normal(4, 1, 2, 2), 2)
     with pytest.raises(ValueError, match="equal"):
         design_minimax(torch.ones(20, 1, 2, 2), 2)

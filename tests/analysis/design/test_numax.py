@@ -8,7 +8,7 @@ import torch
 from analysis.design import design_numax
 from analysis.design.numax import numax
 from analysis.rec import estimate_rec
-from npgd import AffineSet
+from analysis.testing import normal, random_affine_set
 
 SHAPE = (1, 3, 4)
 
@@ -19,10 +19,9 @@ def unit(rows: torch.Tensor) -> torch.Tensor:
 
 def uneven_secants(count: int, n: int, k: int, seed: int) -> torch.Tensor:
     """Unit vectors of a k-dimensional subspace that prefer some directions, so that few rows do."""
-    g = torch.Generator().manual_seed(seed)
-    q = torch.linalg.qr(torch.randn(n, k, generator=g, dtype=torch.float64))[0]
+    q = torch.linalg.qr(normal(n, k, seed=seed))[0]
     scale = torch.linspace(0.2, 2, k, dtype=torch.float64)
-    return unit(torch.randn(count, k, generator=g, dtype=torch.float64) * scale @ q.T)
+    return unit(normal(count, k, seed=seed + 1) * scale @ q.T)
 
 
 def by_cvxpy(s: torch.Tensor, delta: float) -> float:
@@ -37,12 +36,6 @@ def by_cvxpy(s: torch.Tensor, delta: float) -> float:
     problem.solve(solver="CLARABEL")
     assert problem.status == "optimal"
     return float(problem.value)
-
-
-def affine_set(k: int = 3, seed: int = 0) -> AffineSet:
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(12, k, generator=g, dtype=torch.float64)
-    return AffineSet(basis, torch.randn(12, generator=g, dtype=torch.float64), SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +96,18 @@ def test_more_constraints_than_fit_the_first_active_set(monkeypatch):
 
 def test_near_isometry_on_an_affine_set():
     """Enough secants leave no direction out: κ, exact here, is within (1 + δ)/(1 − δ)."""
-    target, delta = affine_set(), 0.2
-    A = design_numax(target, delta=delta, points=60, secants=300, seed=0, tol=1e-4)
+    S, delta = random_affine_set(SHAPE, 3), 0.2
+    A = design_numax(S, delta=delta, points=60, secants=300, seed=0, tol=1e-4)
     assert A.m == 3
-    rec = estimate_rec(A, target)
+    rec = estimate_rec(A, S)
     assert rec.exact
     assert rec.kappa <= (1 + delta) / (1 - delta) * (1 + 1e-3)
     assert rec.beta <= 1 + delta + 1e-3
 
 
 def test_what_the_operator_says_of_itself():
-    target = affine_set(5)
-    A = design_numax(target, delta=0.3, points=50, secants=200, seed=4)
+    S = random_affine_set(SHAPE, 5)
+    A = design_numax(S, delta=0.3, points=50, secants=200, seed=4)
     p = A.provenance
     assert p["m"] == A.m == p["rank"] and p["converged"]
     assert p["delta reached"] <= 0.3 + 1e-3
@@ -126,10 +119,10 @@ def test_what_the_operator_says_of_itself():
 
 
 def test_a_rank_budget_finds_the_smallest_delta_that_fits():
-    target = affine_set(10)
+    S = random_affine_set(SHAPE, 10)
 
     def design(m=None, delta=0.2):
-        return design_numax(target, m, delta=delta, points=40, secants=300, seed=0)
+        return design_numax(S, m, delta=delta, points=40, secants=300, seed=0)
 
     budget = design().m
     deltas = []
@@ -146,14 +139,14 @@ def test_a_rank_budget_finds_the_smallest_delta_that_fits():
 
 def test_a_rank_budget_that_no_delta_meets():
     """Secants that fill all directions of 3 dimensions cannot do with one row."""
-    with pytest.raises(ValueError, match="no δ"):
-        design_numax(affine_set(), 1, points=40, secants=300)
+    with pytest.raises(ValueError, match="m must be a rank"):
+        design_numax(random_affine_set(SHAPE, 3), 1, points=40, secants=300)
 
 
 def test_one_seed_one_matrix():
-    target = affine_set(5)
+    S = random_affine_set(SHAPE, 5)
     first, again, other = (
-        design_numax(target, points=40, secants=100, seed=s).matrix for s in (0, 0, 1)
+        design_numax(S, points=40, secants=100, seed=s).matrix for s in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert first.shape != other.shape or not torch.allclose(first, other)
@@ -161,7 +154,7 @@ def test_one_seed_one_matrix():
 
 def test_no_silent_failure():
     with pytest.warns(RuntimeWarning, match="NOT converged"):
-        A = design_numax(affine_set(5), points=40, secants=100, max_iter=12, tol=1e-9)
+        A = design_numax(random_affine_set(SHAPE, 5), points=40, secants=100, max_iter=12, tol=1e-9)
     assert not A.provenance["converged"]
 
 
@@ -179,7 +172,7 @@ def test_no_silent_failure():
 )
 def test_errors_name_the_argument(arguments, error, name):
     with pytest.raises(error, match=name):
-        design_numax(affine_set(), points=10, **({"secants": 20} | arguments))
+        design_numax(random_affine_set(SHAPE, 3), points=10, **({"secants": 20} | arguments))
 
 
 def test_secants_must_be_unit_vectors():

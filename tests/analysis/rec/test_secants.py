@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis.rec import secants
+from analysis.rec import estimate_rec, secants
 from analysis.rec import tangents as tangents_module
 from analysis.rec.secants import all_pairs, secants_from
 from analysis.rec.tangents import tangent, tangents
 from analysis.tasks import draw_latents, generate
-from npgd import AffineSet, Gaussian, GenerativePrior
+from analysis.testing import exact_constants, normal, random_affine_set
+from npgd import FiniteSet, Gaussian, GenerativePrior
 from npgd.gauss_newton import jacobian
 from npgd.images import ratio
 from npgd.networks import DCGANGenerator, Encoder
@@ -38,12 +39,13 @@ class Curve(nn.Module):
 
     def __init__(self, latent_dim: int = 4, flat: int = 0, seed: int = 0) -> None:
         super().__init__()
-        g = torch.Generator().manual_seed(seed)
         self.latent_dim, self.image_shape = latent_dim, SHAPE
         used = torch.ones(latent_dim)
         used[latent_dim - flat :] = 0
-        self.first = nn.Parameter(torch.randn(latent_dim, 12, generator=g).mul(used[:, None]))
-        self.second = nn.Parameter(torch.randn(12, 30, generator=g))
+        self.first = nn.Parameter(
+            normal(latent_dim, 12, seed=seed, dtype=torch.float32) * used[:, None]
+        )
+        self.second = nn.Parameter(normal(12, 30, seed=seed + 1, dtype=torch.float32))
 
     def generate(self, z: torch.Tensor) -> torch.Tensor:
         return (torch.tanh(z @ self.first) @ self.second).reshape(-1, *SHAPE)
@@ -63,8 +65,7 @@ def brute_force(operator: nn.Module, points: torch.Tensor) -> torch.Tensor:
 
 
 def images(count: int, seed: int, offset: float = 0.0, dtype=torch.float32) -> torch.Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return (torch.randn(count, *SHAPE, generator=g, dtype=torch.float64) + offset).to(dtype)
+    return (normal(count, *SHAPE, seed=seed) + offset).to(dtype)
 
 
 @given(
@@ -123,10 +124,59 @@ def test_equal_points_have_no_secant():
     scan, once = all_pairs(operator, repeated), all_pairs(operator, points)
     assert scan.n_pairs == 480 * 479 // 2 - 12 * (40 * 39 // 2)
     assert scan.lowest[0][0] == once.lowest[0][0] and scan.highest[0][0] == once.highest[0][0]
-    with pytest.raises(ValueError, match="points: all are equal"):
+    with pytest.raises(ValueError, match="points must differ"):
         all_pairs(operator, points[:1].repeat(5, 1, 1, 1))
-    with pytest.raises(ValueError, match="points: got 1"):
+    with pytest.raises(ValueError, match="points must be at least 2"):
         all_pairs(operator, points[:1])
+
+
+@pytest.mark.parametrize(
+    ("count", "equal"),
+    [
+        (700, [(0, 600)]),  # in two tiles of one panel
+        (700, [(0, 1), (3, 4), (699, 698)]),
+        (2500, [(5, 2400)]),  # in two panels
+        (1100, [(i, i + 550) for i in range(550)]),  # every point twice
+    ],
+)
+def test_equal_points_anywhere_have_no_secant_and_spoil_no_other(count, equal):
+    points, operator = images(count, 7, dtype=torch.float64), Gaussian(SHAPE, 6, 0, torch.float64)
+    for i, j in equal:
+        points[j] = points[i]
+    scan = all_pairs(operator, points)
+    ratios = brute_force(operator, points)
+    ratios = ratios[ratios.isfinite()]
+    assert scan.n_pairs == scan.histogram.total == count * (count - 1) // 2 - len(equal)
+    assert scan.lowest[0][0] == pytest.approx(float(ratios.min()), rel=1e-12)
+    assert scan.highest[0][0] == pytest.approx(float(ratios.max()), rel=1e-12)
+
+
+def test_equal_points_leave_exact_constants_and_estimates():
+    points = images(700, 0, dtype=torch.float64)
+    points[600] = points[0]
+    operator = Gaussian(SHAPE, 6, dtype=torch.float64)
+    ratios = brute_force(operator, points)
+    alpha, beta = exact_constants(operator, FiniteSet(points))
+    assert alpha == pytest.approx(float(ratios[ratios.isfinite()].min()), rel=1e-12)
+    assert beta == pytest.approx(float(ratios[ratios.isfinite()].max()), rel=1e-12)
+    assert estimate_rec(operator, points).alpha == pytest.approx(alpha, rel=1e-10)
+
+
+@pytest.mark.parametrize("error", [1e-9, 1e-6])
+def test_secants_as_short_as_the_error_of_the_points_are_left_out(error):
+    """Copies, each off by rounding: only the secants between different originals remain."""
+    originals, operator = images(15, 2, dtype=torch.float64), Gaussian(SHAPE, 6, 0, torch.float64)
+    off = torch.nn.functional.normalize(normal(15, 30, seed=3)).reshape(-1, *SHAPE)
+    points = torch.cat([originals, originals + error * off])
+    scan = all_pairs(operator, points, error=error)
+    assert scan.n_pairs == 30 * 29 // 2 - 15
+    low, high = brute_force(operator, originals).aminmax()
+    assert scan.lowest[0][0] == pytest.approx(float(low), rel=1e4 * error)
+    assert scan.highest[0][0] == pytest.approx(float(high), rel=1e4 * error)
+    with pytest.raises(ValueError, match="up to rounding"):
+        all_pairs(operator, points[[0, 15]], error=error)
+    nearest = secants_from(operator, points[15:16], originals, error=error)
+    assert all(j != 0 for _, _, j in nearest[0])
 
 
 def test_one_far_point_does_not_spoil_the_others():
@@ -141,13 +191,13 @@ def test_one_far_point_does_not_spoil_the_others():
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10, deadline=None)
 def test_secants_from_given_points(seed):
-    points, targets = images(60, seed), images(5, seed + 1)
-    targets[2] = points[7]  # a target may be one of the points
+    points, x_true = images(60, seed), images(5, seed + 1)
+    x_true[2] = points[7]  # an x* may be one of the points
     operator = Gaussian(SHAPE, m=7, seed=seed)
-    found = secants_from(operator, targets, points)
+    found = secants_from(operator, x_true, points)
     operator = operator.to(torch.float64)
     for i, entries in enumerate(found):
-        ratios = ratio(operator, points.double() - targets[i].double())
+        ratios = ratio(operator, points.double() - x_true[i].double())
         best = torch.where(torch.isnan(ratios), torch.inf, ratios).min()
         assert entries[0][0] == pytest.approx(float(best), rel=1e-12)
         assert entries[0][1] == i
@@ -218,13 +268,11 @@ def test_jacobian_of_a_module_that_vmap_does_not_know():
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 6), m=st.integers(6, 20))
 @settings(max_examples=20, deadline=None)
 def test_tangents_of_an_affine_set_are_exact(seed, k, m):
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(30, k, generator=g, dtype=torch.float64)
-    affine = AffineSet(basis, torch.zeros(30, dtype=torch.float64), SHAPE)
+    S = random_affine_set(SHAPE, k, seed)
     operator = Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
-    q, _ = torch.linalg.qr(basis)
+    q, _ = torch.linalg.qr(S.basis)
     exact = torch.linalg.svdvals(operator.matrix @ q).square()
-    scan = tangents(operator, affine, draw_latents(k, 3, dtype=torch.float64))
+    scan = tangents(operator, S, draw_latents(k, 3, dtype=torch.float64))
     np.testing.assert_allclose(scan.low, float(exact[-1]), rtol=1e-9)
     np.testing.assert_allclose(scan.high, float(exact[0]), rtol=1e-9)
     assert (scan.rank == k).all() and scan.n_deficient == 0

@@ -1,0 +1,109 @@
+"""The search: never worse than where it starts, and limits where its pairs close up."""
+
+import pytest
+import torch
+from torch import nn
+
+import npgd
+from analysis import testing
+from analysis.rec import search
+from analysis.rec.looks import ends
+from analysis.rec.pair import Pair
+from analysis.rec.search import Found, search_from, search_pairs
+from npgd.images import ratio
+
+LINE = (1, 1, 2)
+# r of (cos φ, sin φ) is 1 + 3 sin² φ.
+A = npgd.MatrixOperator(torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64), LINE)
+
+
+class Cubic(nn.Module):
+    """The curve (z, z³): its tangent at 0 has r = 1, every secant and other tangent more."""
+
+    latent_dim, image_shape = 1, LINE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def generate(self, z):
+        return torch.cat([self.one * z, z**3], 1).reshape(-1, *LINE)
+
+
+def latents(*values):
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_a_search_that_ends_worse_keeps_its_start(side, monkeypatch):
+    """Starts nearer than the search may come: it cannot but move away, to worse."""
+    monkeypatch.setattr(search, "CLOSEST", {torch.float64: 0.5})
+    z = latents(0.0) if not side else latents(1.0)
+    start = (z - 1e-3, z + 1e-3)
+    largest = torch.tensor([side])
+    found = search_pairs(A, Cubic(), *start, largest, radius=1.1, steps=1)
+    before = ratio(A, Cubic().generate(start[0]) - Cubic().generate(start[1]))
+    moved = ratio(A, Cubic().generate(z - 0.5) - Cubic().generate((z + 0.5).clamp(max=1.1)))
+    assert (moved < before) if side else (moved > before)
+    assert torch.equal(found.ratio, before)
+    assert torch.equal(found.z_first, start[0]) and torch.equal(found.z_second, start[1])
+
+
+def test_a_search_that_ends_better_keeps_its_end():
+    start = latents(0.3), latents(0.9)
+    found = search_pairs(A, Cubic(), *start, torch.tensor([False]), radius=2.0, steps=200)
+    before = float(ratio(A, Cubic().generate(start[0]) - Cubic().generate(start[1])))
+    after = ratio(A, Cubic().generate(found.z_first) - Cubic().generate(found.z_second))
+    assert float(found.ratio) == pytest.approx(float(after), rel=1e-12)
+    assert 1 <= float(found.ratio) < 1 + 1e-3 < before
+
+
+def test_limits_are_looked_at_midway_between_the_ends():
+    """Ends at ±0.7: the tangent at 0 has r = 1, those at the ends far more, the secant too."""
+    ended = Found(torch.tensor([2.0]).double(), latents(-0.7), latents(0.7), 1)
+    pair = Pair(A, Cubic())
+    low = [found.ratio for found in ends(pair, ended, torch.tensor([True]), False) if found]
+    assert len(low) == 2 and min(low) == pytest.approx(1, rel=1e-12)
+    assert max(low) > 1.1
+    # Ends at 0.5 and 1: the steepest of the curve between them is not looked at, its middle is.
+    ended = Found(torch.tensor([2.0]).double(), latents(0.5), latents(1.0), 1)
+    high = [found for found in ends(pair, ended, torch.tensor([True]), True) if found]
+    tangent = next(found for found in high if found.kind == "tangent")
+    slope = 3 * 0.75**2
+    assert tangent.ratio == pytest.approx((1 + 4 * slope**2) / (1 + slope**2), rel=1e-12)
+
+
+def test_the_best_four_ends_of_the_side_asked_for_are_kept():
+    z = latents(*(0.1 * i for i in range(1, 8)))
+    ratios = ratio(A, Cubic().generate(z) - Cubic().generate(-z))
+    ended = Found(ratios, z, -z, 1)
+    for largest, expected in ((False, [1, 2, 3]), (True, [7, 6])):
+        chosen = torch.tensor([True] * 3 + [largest] * 4)
+        found = ends(Pair(A, Cubic()), ended, chosen, largest)
+        firsts = [float(f.z_first) for f in found if f.kind == "secant"]
+        assert firsts[: len(expected)] == pytest.approx([0.1 * i for i in expected])
+        assert len(firsts) == (4 if largest else 3)
+
+
+def test_pairs_as_short_as_rounding_are_no_ends():
+    """Where the curve stands still, in float64, latents far apart are images far too near."""
+
+    class Still(Cubic):
+        def generate(self, z):
+            return super().generate(torch.tanh(20 * z))
+
+    start = latents(2.0), latents(1.9)
+    found = search_pairs(A, Still(), *start, torch.tensor([False]), radius=2.0, steps=3)
+    assert found.ratio.isnan().all()
+    x_true = Still().generate(latents(1.95))
+    assert search_from(A, Still(), latents(2.0), x_true, None, radius=2.0, steps=3).ratio.isnan()
+
+
+def test_searches_of_either_side_move_apart():
+    z = testing.normal(8, 1)
+    largest = torch.arange(8) >= 4
+    found = search_pairs(A, Cubic(), z, -z.flip(0), largest, radius=1.5, steps=60)
+    # Over |z| ≤ 1.5 the steepest tangent has slope 6.75, the flattest 0.
+    top = (1 + 4 * 6.75**2) / (1 + 6.75**2)
+    assert float(found.ratio[:4].min()) == pytest.approx(1, abs=1e-3)
+    assert 0.99 * top < float(found.ratio[4:].max()) <= top
