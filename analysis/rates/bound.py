@@ -331,13 +331,13 @@ def _steps(
         return 0.0
     if not goal > rest:
         return math.inf
-    if constant == 0:  # t is multiplied by √rate
-        factor = (mix + math.sqrt(inside)) / lead
-        steps = math.log(t / goal) / -math.log(factor) if factor > 0 else 1.0
-        counted = CLOSED
-    elif linear == 0 and mix == 0:  # F − floor is multiplied by κ − 1 = 1 − contraction
+    if linear == 0 and mix == 0:  # F − floor is multiplied by κ − 1 = 1 − contraction
         above = math.log((t - rest) * (t + rest) / ((goal - rest) * (goal + rest)))
         steps = above / -math.log1p(-contraction) if contraction < 1 else 1.0
+        counted = CLOSED
+    elif constant == 0:  # t is multiplied by √rate, which is 1 less this
+        less = contraction / (lead - mix + math.sqrt(inside))
+        steps = math.log(t / goal) / -math.log1p(-less)
         counted = CLOSED
     else:
         square = (inside, linear, constant)

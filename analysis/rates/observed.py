@@ -222,12 +222,16 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
     """The rate of F_start, F_{start+1}, …"""
     count, end = len(values), start + len(values) - 1
     largest = float(values.max())
-    if count < 3 or largest == 0:
+    if largest == 0:
+        return _Fit(start, floor or 0.0, reason=f"x_{start} is already 0")
+    if count < 3:
         return _Fit(end, floor or 0.0, reason=_too_short(values, start, floor or 0.0))
-    logs = np.log(np.maximum(values, SMALLEST * largest))
+    level = floor or 0.0
+    clear = values - level > max(0.1 * level, SMALLEST * largest)
+    reached = count if floor is None or clear.all() else int(np.argmin(clear))
+    logs = np.log(np.maximum(values[:reached] - level, SMALLEST * largest))
     tail = _tail(logs)
-    word = "" if tail is None else tail.word(count)
-    level = floor if floor is not None else 0.0
+    word = "" if tail is None else tail.word(reached)
     noise = 0.0 if tail is None else tail.spread
     if floor is None and tail is not None and word == "rests":
         level = float(np.median(values[tail.settles :]))
@@ -235,13 +239,12 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
         reason = f"x_{start} is already within 10 % of the floor {level:.3g}"
         return _Fit(start, level, reason=_circling(logs) or reason)
 
-    limit = count if tail is None or word == "rests" else tail.begins + 1
-    clear = values[:limit] - level > max(0.1, 4 * noise) * level
-    clear &= values[:limit] > SMALLEST * largest
+    limit = reached if tail is None or word == "rests" else tail.begins + 1
+    clear = values[:limit] - level > max(max(0.1, 4 * noise) * level, SMALLEST * largest)
     used = limit if clear.all() else int(np.argmin(clear))
     last = start + max(used - 1, 0)
     if used < 3 or (used < 4 and tail is None):
-        return _Fit(last, level, reason=_too_short(values, start, level, used))
+        return _Fit(last, level, reason=_too_short(values, start, level))
     line = _line(np.log(values[:used] - level))
     fall = -line.slope * (used - 1)
     left = max(line.spread, noise)
@@ -348,9 +351,9 @@ def _circling(logs: Numbers) -> str:
     return "" if swing is None else f"it circles with a period of {swing[0]:.3g} iterates"
 
 
-def _too_short(values: Numbers, start: int, floor: float, used: int = 0) -> str:
+def _too_short(values: Numbers, start: int, floor: float) -> str:
     """Why fewer iterates fall than a line needs."""
-    n = max(used - 1, 0)
+    n = 0
     while n + 1 < len(values) and values[n + 1] < values[n] and values[n + 1] > 1.1 * floor:
         n += 1
     if n + 1 == len(values):
