@@ -128,7 +128,7 @@ def observed_rate(
     log F_n is fitted by a line, or by two that meet where the squared residuals then fall by half
     or more. Where the second is level, the first is fitted again to log(F_n − floor), the floor
     being the median of the level part, over the n before F_n comes within 10 % of it or into its
-    noise. A swing of one frequency is fitted with the line if it explains most of what is left. A
+    noise. Where the second falls too, and for longer, the rate is that of the second. A swing of one frequency is fitted with the line if it explains most of what is left. A
     rate is given for a fall by half or more whose slope has five standard errors, and by six
     standard deviations of what is left; elsewhere `reasons` says what there is instead.
 
@@ -162,7 +162,7 @@ def observed_rate(
 
     return ObservedRate(
         rate=column("rate"),
-        first=(start,) * batch,
+        first=tuple(fit.first for fit in fits),
         last=tuple(fit.last for fit in fits),
         floor=column("floor"),
         r_squared=column("r_squared"),
@@ -177,6 +177,7 @@ def observed_rate(
 class _Fit:
     """What is seen of one image."""
 
+    first: int
     last: int
     floor: float = 0.0
     rate: float = math.nan
@@ -223,9 +224,9 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
     count, end = len(values), start + len(values) - 1
     largest = float(values.max())
     if largest == 0:
-        return _Fit(start, floor or 0.0, reason=f"x_{start} is already 0")
+        return _Fit(start, start, floor or 0.0, reason=f"x_{start} is already 0")
     if count < 3:
-        return _Fit(end, floor or 0.0, reason=_too_short(values, start, floor or 0.0))
+        return _Fit(start, end, floor or 0.0, reason=_too_short(values, start, floor or 0.0))
     level = floor or 0.0
     clear = values - level > max(0.1 * level, SMALLEST * largest)
     reached = count if floor is None or clear.all() else int(np.argmin(clear))
@@ -237,24 +238,30 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
         level = float(np.median(values[tail.settles :]))
     if values[0] <= 1.1 * level:
         reason = f"x_{start} is already within 10 % of the floor {level:.3g}"
-        return _Fit(start, level, reason=_circling(logs) or reason)
+        return _Fit(start, start, level, reason=_circling(logs) or reason)
 
+    if tail is not None and word == "slows" and tail.begins < reached - 1 - tail.begins:
+        # The slower fall is the longer one, and what the run comes to.
+        past = (tail.begins + tail.settles) // 2
+        slower = _observe(values[past:], start + past, floor)
+        if not math.isnan(slower.rate):
+            return slower
     limit = reached if tail is None or word == "rests" else tail.begins + 1
     clear = values[:limit] - level > max(max(0.1, 4 * noise) * level, SMALLEST * largest)
     used = limit if clear.all() else int(np.argmin(clear))
     last = start + max(used - 1, 0)
     if used < 3 or (used < 4 and tail is None):
-        return _Fit(last, level, reason=_too_short(values, start, level))
+        return _Fit(start, last, level, reason=_too_short(values, start, level))
     line = _line(np.log(values[:used] - level))
     fall = -line.slope * (used - 1)
     left = max(line.spread, noise)
     if line.slope >= -STANDS_OUT * line.error or fall < max(FALL, 6 * left):
-        return _Fit(last, level, reason=_no_fall(values, logs, start, line, fall, used))
+        return _Fit(start, last, level, reason=_no_fall(values, logs, start, line, fall, used))
     settles = used < count
     if settles and not word:  # a given floor is reached
         word = "rests"
     return _Fit(
-        last, level, math.exp(line.slope), line.r_squared, line.period,
+        start, last, level, math.exp(line.slope), line.r_squared, line.period,
         word if settles else "ends",
         math.exp(tail.slope) if tail is not None and settles else 1.0 if settles else math.nan,
     )  # fmt: skip
