@@ -67,7 +67,9 @@ def test_identity_is_the_one_that_is_measured(derivation: Derivation) -> None:
 def test_agrees_with_the_rates(
     derivation: Derivation, kappa: float, beta: float, delta: float
 ) -> None:
-    alpha, start = beta / kappa, 3.0
+    alpha, r = beta / kappa, kappa - 1
+    # Below half of the floor or so the bound is smaller than the theorem's.
+    start = 3 + r * beta * delta / (1 - r**2)
     constants = {"kappa": kappa, "alpha": alpha, "beta": beta, "delta": delta, "f_0": start}
     predicted = rates.predicted_objective(start, 6, alpha, beta, delta).flatten().tolist()
     for n, value in enumerate(predicted):
