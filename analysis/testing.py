@@ -551,7 +551,7 @@ def check_norm(A: LinearOperator, *, tol: float | None = None) -> None:
     """
     dtype, device, tol = _arithmetic(A, tol)
     columns = []
-    for places in torch.arange(A.n, device=device).split(256):
+    for places in torch.tensor_split(torch.arange(A.n, device=device), range(256, A.n, 256)):
         unit = torch.zeros(len(places), A.n, dtype=dtype, device=device)
         unit[torch.arange(len(places)), places] = 1
         columns.append(A(unit.reshape(-1, *A.image_shape)).double())
@@ -757,9 +757,9 @@ def check_bound(
 
     F_n = ‖A x_n − y‖² stays below `analysis.predicted_objective`, for η = 1/β and κ < 2 without
     noise at most (κ−1)ⁿ F_0 + βδ Σ_{i<n} (κ−1)^i; and α_n ≥ α, β_n ≤ β and δ_n ≤ δ, against x*, x_n
-    and x_{n−1}, at every iterate. True constants, as `exact_constants` gives them, can only fail for a projector
-    that is farther off than δ, an x* outside S, or iterates that are not those of this step.
-    Returns what was measured.
+    and x_{n−1}, at every iterate. True constants, as `exact_constants` gives them, can only fail
+    for a projector that is farther off than δ, an x* outside S, or iterates that are not those of
+    this step. Returns what was measured.
 
     Args:
         A, project, x_true, y, step_size, iterates: as for `check_one_step_identity`.
