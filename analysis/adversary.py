@@ -19,27 +19,22 @@ Matrix = Float[np.ndarray, "rows columns"]
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """A matrix A, a finite set S and measurements y on which NPGD does as badly as it can.
-
-    Attributes:
-        matrix: A, (m, n).
-        points: S, one point a row, (n_points, n): x* = 0, then two points that only pin the
-            restricted eigenvalue constants where the others leave them inside [α, β], and last
-            the path x_0 … x_N.
-        y: A x* + v, (m,).
-        n_iter, step_size, delta: of the run.
-        promised: F_N of the Gram matrices it was factored from (‖x_N − x*‖² for "distance").
-        measure: which of the two.
-    """
+    """A matrix A, a finite set S and measurements y on which NPGD does as badly as it can."""
 
     matrix: Matrix
+    """A, (m, n)."""
     points: Matrix
+    """S, one point a row, (n_points, n): x* = 0, then two points that only pin the restricted
+    eigenvalue constants where the others leave them inside [α, β], and last the path x_0 … x_N."""
     y: Float[np.ndarray, " m"]
+    """A x* + v, (m,)."""
     n_iter: int
     step_size: float
     delta: float
     promised: float
+    """F_N of the Gram matrices it was factored from (‖x_N − x*‖² for "distance")."""
     measure: str = "objective"
+    """What `promised` is: "objective" or "distance"."""
 
     @classmethod
     def from_grams(
@@ -91,7 +86,9 @@ class Instance:
         """(α, β) computed from scratch: the extremes of ‖A s‖²/‖s‖² over all pairs of S."""
         first, second = np.triu_indices(len(self.points), 1)
         secants = self.points[first] - self.points[second]
-        ratios = ((secants @ self.matrix.T) ** 2).sum(1) / (secants**2).sum(1)
+        squared = (secants**2).sum(1)
+        apart = squared > 0  # a path that stays where it is names one point several times
+        ratios = ((secants[apart] @ self.matrix.T) ** 2).sum(1) / squared[apart]
         return float(ratios.min()), float(ratios.max())
 
     def run(self) -> Solution:
@@ -162,6 +159,36 @@ class Instance:
         }
 
 
+def tight_grams(
+    alpha: float, beta: float, n_iter: int, delta: float = 0.0
+) -> tuple[Matrix, Matrix]:
+    """The Gram matrices of `tight_instance`; they exist for κ = 1 as well.
+
+    Raises:
+        ValueError: κ is not inside [1, 2), or δ > (1 − r²)/(βr), r = κ − 1: then F_0 = 1 lies so
+            far below its floor that the bound of the theorem is attained for N = 1 only.
+    """
+    from npgd import checks
+
+    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
+    n_iter, delta = checks.integer(n_iter, "n_iter"), checks.number(delta, "delta", zero=True)
+    r = beta / alpha - 1
+    if not 0 <= r < 1:
+        raise ValueError(f"beta/alpha must be at least 1 and below 2, got {beta / alpha}")
+    if r * beta * delta > 1 - r * r:
+        raise ValueError(
+            f"delta must be at most (1 − r²)/(βr) = {(1 - r * r) / (beta * r):g} with r = κ − 1,"
+            f" since the theorem is not tight beyond, got {delta}"
+        )
+    f = [1.0]
+    for _ in range(n_iter):
+        f.append(r * f[-1] + beta * delta)
+    half = (beta - alpha) / (2 * alpha * beta)  # (1/α − 1/β)/2
+    next_to = [(f[n] + f[n + 1]) * half for n in range(n_iter)]
+    gram = np.diag(np.array(f) / alpha) + np.diag(next_to, 1) + np.diag(next_to, -1)
+    return gram, np.diag(f)
+
+
 def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> Instance:
     """The worst case of Theorem 1 in closed form, for η = 1/β, 1 < κ < 2 and every N.
 
@@ -169,30 +196,17 @@ def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -
     ‖A e_n‖² = f_n, and the errors have ‖e_n‖² = f_n/α,
     ⟨e_n, e_{n+1}⟩ = (f_n + f_{n+1})(1/α − 1/β)/2, all else zero. Then every e_n and every pair two
     or more apart stretches by α, every step by β, and x_{n+1} is exactly as near to w_n as x*
-    (or δ farther). `theorem.derive` verifies it.
+    (or δ farther). `theorem.derive` verifies it. For κ = 1 and δ > 0 as well.
 
     Raises:
-        ValueError: κ is not inside (1, 2), or δ > (1 − r²)/(βr): then F_0 = 1 lies so far below
-            its floor that the bound of the theorem is attained for N = 1 only.
+        ValueError: as `tight_grams`; or κ = 1 and δ = 0, where every x_n but x_0 is x*.
     """
-    from npgd import checks
-
-    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
-    n_iter, delta = checks.integer(n_iter, "n_iter"), checks.number(delta, "delta", zero=True)
-    r = beta / alpha - 1
-    if not 0 < r < 1:
-        raise ValueError(f"beta/alpha must lie inside (1, 2), got {beta / alpha}")
-    if r * beta * delta > 1 - r * r:
+    gram, image_gram = tight_grams(alpha, beta, n_iter, delta)
+    if image_gram[-1, -1] == 0:
         raise ValueError(
-            f"delta must be at most (1 − r²)/(βr) = {(1 - r * r) / (beta * r):g} with r = κ − 1,"
-            f" got {delta}: the theorem is not tight there"
+            f"beta must exceed alpha where delta is 0, since F_1 = 0 otherwise, got {beta} for both"
         )
-    f = [1.0]
-    for _ in range(n_iter):
-        f.append(r * f[-1] + beta * delta)
-    next_to = [(f[n] + f[n + 1]) * (1 / alpha - 1 / beta) / 2 for n in range(n_iter)]
-    gram = np.diag(np.array(f) / alpha) + np.diag(next_to, 1) + np.diag(next_to, -1)
-    matrix, points = _vectors(gram, np.diag(f))
+    matrix, points = _vectors(gram, image_gram)
     return Instance(
         matrix,
         np.vstack([np.zeros(n_iter + 1), points]),
@@ -200,8 +214,31 @@ def tight_instance(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -
         n_iter,
         1 / beta,
         delta,
-        f[-1],
+        float(image_gram[-1, -1]),
     )
+
+
+def still_instance(alpha: float, beta: float, n_iter: int) -> Instance:
+    """One direction, stretched by α: the worst case for η = 1/β and δ = 0 where κ ≥ 2 or κ = 1.
+
+    For κ ≥ 2, x_0 is at least as near to w_0 as x* is, and P stays there: F_N = F_0. For κ = 1,
+    w_0 is x*: F_N = 0. A second direction, stretched by β, pins β with one more point of S.
+
+    Raises:
+        ValueError: κ is neither 1 nor at least 2.
+    """
+    from npgd import checks
+
+    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
+    n_iter = checks.integer(n_iter, "n_iter")
+    if alpha != beta and beta < 2 * alpha:
+        raise ValueError(f"beta/alpha must be 1 or at least 2, got {beta / alpha}")
+    after = 0.0 if alpha == beta else 1.0
+    points = np.zeros((n_iter + 3, 2))
+    points[1] = 0, 2 / math.sqrt(alpha)
+    points[2:, 0] = np.array([1.0] + n_iter * [after]) / math.sqrt(alpha)
+    matrix = np.diag([math.sqrt(alpha), math.sqrt(beta)])
+    return Instance(matrix, points, np.zeros(2), n_iter, 1 / beta, 0.0, after)
 
 
 def _vectors(gram: Matrix, image_gram: Matrix) -> tuple[Matrix, Matrix]:
@@ -219,4 +256,5 @@ def _root(gram: Matrix) -> Matrix:
     """R with R Rᵀ = gram, computed in units where the diagonal is one."""
     unit = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     values, vectors = np.linalg.eigh(gram / np.outer(unit, unit))
-    return unit[:, None] * vectors * np.sqrt(np.maximum(values, 0))
+    root: Matrix = unit[:, None] * vectors * np.sqrt(np.maximum(values, 0))
+    return root

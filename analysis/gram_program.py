@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from jaxtyping import Float
 Matrix = Float[np.ndarray, "rows columns"]
 
 STAR = -1  # the index of x* among the points x_0 … x_N
+START = "F_0 = 1"  # the name of the one equation
 
 # How narrow a bracket is sought, and how wide a one is accepted, relative to the value.
 RELATIVE_GAP, LARGEST_GAP = 1e-5, 1e-4
@@ -67,7 +69,8 @@ class GramProgram:
     rows: tuple[Row, ...]
     start: np.ndarray
     scale: np.ndarray
-    points: int  # of G; H has one row more if there is noise
+    points: int
+    """Of G; H has one row more if there is noise."""
 
     @classmethod
     def of(
@@ -122,8 +125,9 @@ class GramProgram:
     def solve(self, g: Matrix, h: Matrix, margin: float, floor: float) -> Raw:
         """Maximise ⟨g, G⟩ + ⟨h, H⟩ with every row tightened by `margin` and G ⪰ floor, in units
         of `scale`, so that what the solver returns is feasible despite its tolerance."""
-        import cvxpy as cp
+        import cvxpy
 
+        cp: Any = cvxpy  # which does not say what it exports
         root = np.sqrt(self.scale)
         unit_h = np.outer(root, root)
         unit_g = unit_h[: self.points, : self.points] / self.alpha
@@ -160,7 +164,11 @@ class GramProgram:
             try:
                 problem.solve(solver=cp.CLARABEL, **tolerance)
             except cp.SolverError as error:
-                raise NotSolved(f"Clarabel stopped: {error}") from error
+                raise NotSolved("Clarabel stopped without a solution") from error
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # Rust's, which has no other type
+                    raise
+                raise NotSolved("Clarabel broke down") from error
         if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
             raise NotSolved(f"Clarabel reports {problem.status!r}")
         return Raw(
@@ -184,8 +192,8 @@ class GramProgram:
                 failure = str(error)
                 continue
             exact, multipliers = _proved_bound(self, raw, g, h, shift)
-            if _round_up(exact) < best_bound:
-                best_bound, dual = _round_up(exact), multipliers
+            if round_up(exact) < best_bound:
+                best_bound, dual = round_up(exact), multipliers
             found = self.feasible(raw)
             if found is None:
                 continue
@@ -241,8 +249,22 @@ class GramProgram:
         kept = [Fraction(max(float(value), 0.0)) for value in raw.multipliers]
         return Multipliers(kept, Fraction(raw.start_multiplier))
 
+    def named(self, dual: Multipliers) -> tuple[tuple[str, Fraction], ...]:
+        """(constraint, multiplier) for those that are not zero; "F_0 = 1" comes last."""
+        rows = zip(self.rows, dual.rows, strict=True)
+        return (*((row.name, weight) for row, weight in rows if weight), (START, dual.start))
+
+    def from_names(self, weights: Mapping[str, Fraction]) -> Multipliers:
+        """Multipliers by the names of their constraints, zero where there is none."""
+        rows = [Fraction(weights.get(row.name, 0)) for row in self.rows]
+        return Multipliers(rows, Fraction(weights[START]))
+
+    def proves(self, dual: Multipliers, g: Matrix, h: Matrix) -> bool:
+        """Whether `bound` holds: no multiplier of a row is negative, and the slack is ⪰ 0."""
+        return min(dual.rows) >= 0 and all(map(_positive_semidefinite, self.slack(dual, g, h)))
+
     def bound(self, dual: Multipliers) -> Fraction:
-        """What the multipliers prove if their slack is positive semidefinite."""
+        """What the multipliers prove if `proves`: Σ λ_i bound_i + μ."""
         total = dual.start
         for weight, row in zip(dual.rows, self.rows, strict=True):
             total += weight * Fraction(row.bound)
@@ -271,7 +293,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Multipliers:
-    """One nonnegative multiplier a row, and one of either sign for F_0 = 1."""
+    """One nonnegative multiplier a row, and one of either sign for F_0 = 1: exact numbers."""
 
     rows: list[Fraction]
     start: Fraction
@@ -322,8 +344,7 @@ def _proved_bound(
     epsilon = max(-lowest, 0.0) * 1.01 + 1e-13 * size
     for _ in range(20):
         lifted = dual.plus(Fraction(epsilon), shift)
-        slack_g, slack_h = program.slack(lifted, g, h)
-        if _positive_semidefinite(slack_g) and _positive_semidefinite(slack_h):
+        if program.proves(lifted, g, h):
             return program.bound(lifted), lifted
         epsilon *= 2
     raise NotSolved("the slack of the multipliers could not be made positive semidefinite")
@@ -333,7 +354,7 @@ def point_name(index: int) -> str:
     return "x*" if index == STAR else f"x_{index}"
 
 
-def _round_up(exact: Fraction) -> float:
+def round_up(exact: Fraction) -> float:
     """The least float that is not below `exact`."""
     rounded = float(exact)
     return rounded if Fraction(rounded) >= exact else math.nextafter(rounded, math.inf)

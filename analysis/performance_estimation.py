@@ -29,13 +29,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from analysis.adversary import Instance
-from analysis.gram_program import RELATIVE_GAP, GramProgram, Matrix, NotSolved
+from analysis.adversary import Instance, still_instance, tight_grams, tight_instance
+from analysis.gram_program import (
+    RELATIVE_GAP,
+    START,
+    GramProgram,
+    Matrix,
+    Multipliers,
+    NotSolved,
+    point_name,
+    round_up,
+)
 
 MEASURES = ("objective", "distance")
 
@@ -53,30 +65,40 @@ def step_bound(
     delta: float = 0.0,
     noise: float = 0.0,
 ) -> float:
-    """An upper bound on F_{n+1} = ‖A x_{n+1} − y‖² from F_n, for any step size η.
+    """An upper bound on F_{n+1} = ‖A x_{n+1} − y‖² from F_n, for any step size η and any κ.
 
-    With s = ηβ − 1, u = √F_n + ‖v‖ ≥ ‖A e_n‖ and p = |s|u + (1 + s)‖v‖, the one-step identity gives
-    u' = ‖A e_{n+1}‖ ≤ p + √(p² + (κ−1)u² + βδ) and
-    F_{n+1} ≤ (κ−1)u² + βδ + 2|s|u'u + 2|s|u'‖v‖ + ‖v‖².
-    Without noise and δ this is F_{n+1} ≤ (|s| + √(s² + κ − 1))² F_n: least at η = 1/β, where it is
-    κ − 1, and below 1 for κ/2 < ηβ < 2 − κ/2. For η ≤ 1/β also F_{n+1} ≤ F_n + δ/η, since x_n is
-    itself a point that the projector could have taken; that holds for every κ.
+    With s = ηβ − 1, t = √F_n, ν = ‖v‖ and Δ = 2|κ−1−s|νt + κν² + βδ, √F_{n+1} is at most
+
+    - |s|t + √((s² + κ−1)t² + Δ), from comparing x_{n+1} with x*;
+    - |s|t + √((1+s)²t² + βδ), from comparing it with x_n;
+    - for m = −s > 0 and h = 1 + (κ−1)m, (κmt + √(κ²m²t² + h((κ−1)(1−m)t² + Δ)))/h where that does
+      not exceed t: with the comparison with x*, and what ‖d_n‖² is above ‖A d_n‖²/β.
+
+    `theorem.derive` proves all three ("Other step sizes", "Shorter steps"). At η = 1/β, ν = 0 the
+    first is Theorem 1, (κ−1)F_n + βδ. Without noise the semidefinite program attains the least of
+    them in one step (to 1e-6, where tried). For ν = δ = 0 it is below F_n exactly for
+    κ/2 < ηβ < 2 − κ/2, and F_n for every shorter step.
 
     Raises:
         ValueError: an argument is out of range; TypeError: it is no number.
     """
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
     if not objective >= 0:
-        raise ValueError(f"objective must not be negative, got {objective}")
-    s, nu = step_size * beta - 1, math.sqrt(noise)
+        raise ValueError(f"objective must be at least 0, got {objective}")
+    s, nu, kappa = step_size * beta - 1, math.sqrt(noise), beta / alpha
     if abs(s) < 1e-14:  # η = 1/β up to rounding
         s = 0.0
-    u = math.sqrt(objective) + nu
-    p = abs(s) * u + (1 + s) * nu
-    drive = (beta / alpha - 1) * u * u + beta * delta
-    image = p + math.sqrt(p * p + drive)
-    bound = drive + 2 * abs(s) * image * (u + nu) + noise
-    return min(bound, objective + delta / step_size) if s <= 0 else bound
+    t, m = math.sqrt(objective), abs(s)
+    drive = 2 * abs(kappa - 1 - s) * nu * t + kappa * noise + beta * delta
+    if s < 0:
+        h = 1 + (kappa - 1) * m
+        inside = (kappa * m * t) ** 2 + h * ((kappa - 1) * (1 - m) * objective + drive)
+        root = (kappa * m * t + math.sqrt(inside)) / h
+        if root <= t:
+            return root * root
+    star = m * t + math.sqrt((s * s + kappa - 1) * objective + drive)
+    stay = m * t + math.sqrt((1 + s) ** 2 * objective + beta * delta)
+    return min(star, stay) ** 2
 
 
 def closed_form(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> float:
@@ -105,23 +127,106 @@ def one_step_multipliers(alpha: float, beta: float, step_size: float) -> dict[st
     With s = ηβ − 1, R = √(s² + κ − 1), q = |s| + R and λ = q/R: λβ on the projection against x*,
     λ on ‖A d_0‖² ≤ β‖d_0‖², λκ on α‖e_0‖² ≤ ‖A e_0‖², and q² on F_0 = 1. Their sum is
     f_1 ≤ q² f_0 + λβδ. For η = 1/β: λ = 1, q² = κ − 1, and nothing is lost, which is Theorem 1.
-    `theorem.derive` verifies this symbolically. For s ≠ 0 they are optimal at δ = 0, η > 1/β.
+
+    For m = −s > 0 and κ < 2 − 2m, with h = 1 + (κ−1)m, q = (κm + √(κ²m² + h(κ−1)(1−m)))/h and
+    λ = q/(hq − κm): λβ, λ(1−m), λκ(1−m+mq), and λκm(1−q)/q on α‖e_1‖² ≤ ‖A e_1‖².
+
+    `theorem.derive` verifies both symbolically. They are optimal at δ = 0 and κ ≤ 2ηβ.
 
     Raises:
         ValueError: α > β, or κ = 1 and η = 1/β, where f_1 = βδ is bounded with q = 0, R = 0.
     """
     alpha, beta, step_size, _, _ = _constants(alpha, beta, step_size, 0.0, 0.0)
     s, kappa = step_size * beta - 1, beta / alpha
+    if -1 < s < 0 and kappa < 2 + 2 * s:
+        h = 1 - (kappa - 1) * s
+        root = math.sqrt((kappa * s) ** 2 + h * (kappa - 1) * (1 + s))
+        q = (root - kappa * s) / h
+        weight = q / root
+        return {
+            "projection(x_1 | x*)": weight * beta,
+            "beta(x_0, x_1)": weight * (1 + s),
+            "alpha(x*, x_0)": weight * kappa * (1 + s - s * q),
+            "alpha(x*, x_1)": -weight * kappa * s * (1 - q) / q,
+            START: q * q,
+        }
     radius = math.sqrt(s * s + kappa - 1)
     if radius == 0:
-        raise ValueError("alpha must be less than beta when step_size is 1/beta, got equality")
+        raise ValueError(
+            f"alpha must be less than beta when step_size is 1/beta, got {alpha} for both"
+        )
     q = abs(s) + radius
     return {
         "projection(x_1 | x*)": q / radius * beta,
         "beta(x_0, x_1)": q / radius,
         "alpha(x*, x_0)": q / radius * kappa,
-        "F_0 = 1": q * q,
+        START: q * q,
     }
+
+
+def _is_theorems_step(beta: float, step_size: float) -> bool:
+    """Whether η = 1/β up to rounding."""
+    return abs(step_size * beta - 1) < 1e-14
+
+
+def _attaining(
+    alpha: float, beta: float, step_size: float, n_iter: int, delta: float, noise: float
+) -> tuple[Matrix, Matrix] | None:
+    """Gram matrices G, H that attain `closed_form`, where they are known in closed form.
+
+    That is for η = 1/β without noise: for κ < 2 if F_0 = 1 does not lie far below its floor, and
+    for κ ≥ 2 with an exact projector.
+    """
+    if noise > 0 or not _is_theorems_step(beta, step_size):
+        return None
+    if beta < 2 * alpha:
+        with suppress(ValueError):  # far below its floor
+            return tight_grams(alpha, beta, n_iter, delta)
+    elif delta == 0:
+        still = np.ones((n_iter + 1, n_iter + 1))
+        return still / alpha, still
+    return None
+
+
+def _induction_multipliers(
+    alpha: float, beta: float, step_size: float, n_iter: int, delta: float, measure: str
+) -> dict[str, Fraction]:
+    """Rational multipliers that prove a bound without a solver, for any step and no noise.
+
+    One step, against x* with K = κ − 1, or against x_n with K = 1 + 2s: λβ on the projector, λ on
+    β(x_n, x_{n+1}) and, against x*, λκ on α(x*, x_n) leave of F_{n+1} ≤ Q F_n + λβδ the form
+    (λ−1)‖A e_{n+1}‖² + 2λs⟨A e_n, A e_{n+1}⟩ + (Q − λK)‖A e_n‖², which is a sum of squares for
+    Q = λK + λ²s²/(λ−1). The theorem's own are λ = 1, s = 0; λ > 1 takes up that a float η is not
+    exactly 1/β. Step n is weighed with Q^{N−1−n}.
+    """
+    a, b, d = Fraction(alpha), Fraction(beta), Fraction(delta)
+    s = Fraction(step_size) * b - 1
+    best: tuple[Fraction, dict[str, Fraction]] | None = None
+    for against_truth, K in ((True, b / a - 1), (False, 1 + 2 * s)):
+        if K < 0:
+            continue
+        size = math.sqrt(K + b * d)
+        above = Fraction(min(1.0, float(abs(s)) / size)) if size > 0 else Fraction(1)
+        lam = 1 + (above if s else 0)
+        Q = lam * K + (lam**2 * s**2 / (lam - 1) if s else 0)
+        weights = {START: Q**n_iter}
+        for n in range(n_iter):
+            weight = lam * Q ** (n_iter - 1 - n)
+            here, after = point_name(n), point_name(n + 1)
+            star = "x*" if against_truth else here
+            weights[f"projection({after} | {star})"] = weight * b
+            weights[f"beta({here}, {after})"] = weight
+            if against_truth:
+                weights[f"alpha(x*, {here})"] = weight * b / a
+        total = Q**n_iter + lam * b * d * sum(Q**n for n in range(n_iter))
+        if best is None or total < best[0]:
+            best = total, weights
+    assert best is not None  # κ ≥ 1
+    weights = best[1]
+    if measure == "distance":  # α‖e_N‖² ≤ ‖A e_N‖²
+        weights = {name: weight / a for name, weight in weights.items()}
+        weights[f"alpha(x*, {point_name(n_iter)})"] = 1 / a
+    return weights
 
 
 def _constants(
@@ -154,6 +259,16 @@ def _steps(n_iter: int) -> int:
     return checks.integer(n_iter, "n_iter")
 
 
+def at_most(value: float, digits: int = 10) -> str:
+    """`value` in so many digits, rounded up."""
+    return f"{float(Context(digits, ROUND_CEILING).create_decimal(value)):.{digits}g}"
+
+
+def at_least(value: float, digits: int = 10) -> str:
+    """`value` in so many digits, rounded down."""
+    return f"{float(Context(digits, ROUND_FLOOR).create_decimal(value)):.{digits}g}"
+
+
 # ---------------------------------------------------------------------------------------------
 # The worst case
 # ---------------------------------------------------------------------------------------------
@@ -161,21 +276,7 @@ def _steps(n_iter: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class WorstCase:
-    """A certified bracket [value, dual_bound] around the worst case, and what proves each end.
-
-    Attributes:
-        value: F_N (or ‖x_N − x*‖²) of Gram matrices that satisfy every constraint.
-        dual_bound: upper bound proved in rational arithmetic by `multipliers` alone.
-        induction_bound: `step_bound` applied N times to F_0 = 1; for measure "distance" the
-            bound on ‖x_N − x*‖² that follows from it, (√F_N + ‖v‖)²/α.
-        closed_form: what `closed_form` says (divided by α for "distance"); None with noise or
-            a step other than 1/β, where no closed form is known.
-        multipliers: (constraint, weight), those above 1e-9 of the largest; "F_0 = 1" comes last.
-        gram: G_ij = ⟨e_i, e_j⟩, (N + 1, N + 1).
-        image_gram: H_ij = ⟨A e_i, A e_j⟩, with a last row and column for v if noise > 0.
-        status: how narrow the bracket is, in words.
-        seconds: wall time.
-    """
+    """A certified bracket [value, dual_bound] around the worst case, and what proves each end."""
 
     alpha: float
     beta: float
@@ -184,15 +285,27 @@ class WorstCase:
     delta: float
     noise: float
     measure: str
+    """What is bounded: "objective" for F_N, "distance" for ‖x_N − x*‖²."""
     value: float
+    """F_N (or ‖x_N − x*‖²) of Gram matrices that satisfy every constraint."""
     dual_bound: float
+    """Upper bound that `multipliers` alone prove, in rational arithmetic, rounded up."""
     induction_bound: float
+    """`step_bound` applied N times to F_0 = 1; for measure "distance" the bound on ‖x_N − x*‖²
+    that follows from it, (√F_N + ‖v‖)²/α."""
     closed_form: float | None
-    multipliers: tuple[tuple[str, float], ...] = field(repr=False)
+    """What `closed_form` says (divided by α for "distance"); None with noise or a step other than
+    1/β, where no closed form is known."""
+    multipliers: tuple[tuple[str, Fraction], ...] = field(repr=False)
+    """(constraint, multiplier): all that are not zero, exactly; "F_0 = 1" comes last."""
     gram: Matrix = field(repr=False)
+    """G_ij = ⟨e_i, e_j⟩, (N + 1, N + 1)."""
     image_gram: Matrix = field(repr=False)
+    """H_ij = ⟨A e_i, A e_j⟩, with a last row and column for v if noise > 0."""
     status: str
+    """How narrow the bracket is and where it comes from, in words."""
     seconds: float
+    """Wall time."""
 
     @property
     def kappa(self) -> float:
@@ -211,10 +324,11 @@ class WorstCase:
         ‖A‖ grows (η < 1/β, and N ≥ 2 with noise), that bound keeps A finite, at a loss of less
         than 1e-4.
         """
-        program, g, h = _pose(
-            self.alpha, self.beta, self.step_size, self.n_iter, self.delta, self.noise, self.measure
-        )
+        constants = (self.alpha, self.beta, self.step_size, self.n_iter, self.delta, self.noise)
+        program, g, h = _pose(*constants, self.measure)
         for margin, floor in ((1e-8, 1e-7), (1e-8, 1e-6), (1e-7, 1e-6)):
+            if self.alpha == self.beta:
+                break
             try:
                 found = program.feasible(program.solve(g, h, margin, floor))
             except NotSolved:
@@ -228,18 +342,47 @@ class WorstCase:
                     delta=self.delta,
                     measure=self.measure,
                 )
+        if _attaining(*constants) is not None:
+            still = self.beta >= 2 * self.alpha or self.value == 0
+            instance = (
+                still_instance(self.alpha, self.beta, self.n_iter)
+                if still
+                else tight_instance(self.alpha, self.beta, self.n_iter, self.delta)
+            )
+            return replace(
+                instance, step_size=self.step_size, promised=self.value, measure=self.measure
+            )
         raise RuntimeError(
             "no instance: the solver found no strictly feasible Gram matrices for"
             f" alpha {self.alpha:g}, beta {self.beta:g}, step_size {self.step_size:g}; move the"
             " constants away from the edge (alpha = beta), or scale A so that beta is near 1"
         )
 
+    def proof(self) -> dict[str, Any]:
+        """The upper bound and everything that proves it, every number exact as "p/q", for JSON.
+
+        `docs/mathematics/check_certificate.py` verifies it, with Python's `fractions` alone: no
+        multiplier of an inequality is negative, the slack is positive semidefinite, and the
+        multipliers times their right sides add up to no more than `bound`.
+        """
+        exact = {
+            name: str(Fraction(getattr(self, name)))
+            for name in ("alpha", "beta", "step_size", "delta", "noise")
+        }
+        return {
+            **exact,
+            "n_iter": self.n_iter,
+            "measure": self.measure,
+            "bound": str(Fraction(self.dual_bound)),
+            "multipliers": {name: str(weight) for name, weight in self.multipliers},
+        }
+
     def __str__(self) -> str:
         lines = [
             f"{self.title}",
-            f"  induction    {self.induction_bound:.10g}",
-            f"  dual bound   {self.dual_bound:.10g}",
-            f"  value        {self.value:.10g}",
+            f"  induction    {at_most(self.induction_bound)}",
+            f"  dual bound   {at_most(self.dual_bound)}",
+            f"  value        {at_least(self.value)}",
             f"  {self.status}",
         ]
         if self.closed_form is not None:
@@ -270,7 +413,7 @@ class WorstCase:
             "dual_bound": self.dual_bound,
             "induction_bound": self.induction_bound,
             "closed_form": self.closed_form,
-            "multipliers": dict(self.multipliers),
+            "proof": self.proof(),
             "gram": self.gram.tolist(),
             "image_gram": self.image_gram.tolist(),
             "status": self.status,
@@ -303,50 +446,43 @@ def worst_case(
         noise: bound on ‖v‖², at least 0.
         measure: "objective" for F_N, "distance" for ‖x_N − x*‖².
 
+    Where the solver fails and the worst case is known in closed form (η = 1/β, no
+    noise, and κ < 2 unless F_0 lies far below its floor, or κ ≥ 2 and δ = 0), the bracket is
+    that of the closed form, with its own multipliers and Gram matrices.
+
     Raises:
         ValueError, TypeError: an argument is out of range, by name.
         RuntimeError: the solver did not converge, or the bracket stayed wider than 1e-4 relative
             (1e-5 is sought, and missed only where steps shrink to nothing, η far below 1/β).
-            No number is returned then.
+            No number is returned then; the message says what to do.
     """
     began = time.perf_counter()
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
     n_iter = _steps(n_iter)
-    if alpha == beta:
-        raise ValueError(
-            f"alpha must be less than beta, got {alpha} for both: A is then a similarity on S and"
-            " the program has no interior; take alpha slightly smaller"
-        )
     if measure not in MEASURES:
         raise ValueError(f"measure must be one of {MEASURES}, got {measure!r}")
-    program, g, h = _pose(alpha, beta, step_size, n_iter, delta, noise, measure)
+    constants = (alpha, beta, step_size, n_iter, delta, noise)
+    attaining = _attaining(*constants)
+    if alpha == beta and attaining is None:
+        raise ValueError(
+            "alpha must be less than beta unless step_size is 1/beta and noise is 0, since A is a"
+            f" similarity on S otherwise and the program has no interior, got {alpha} for both"
+        )
+    program, g, h = _pose(*constants, measure)
+    source = "certified"
     try:
+        if alpha == beta:
+            raise NotSolved("the program has no interior")
         value, grams, bound, dual = program.bracket(g, h)
     except NotSolved as error:
-        raise RuntimeError(
-            f"the worst case was not found: {error}. Constants far from the order of one, κ"
-            f" within 1e-6 of 1, or many steps are hard on the solver (alpha {alpha:g}, beta"
-            f" {beta:g}, step_size {step_size:g}, n_iter {n_iter}, delta {delta:g}, noise"
-            f" {noise:g}); rescale A and y so that beta is 1, or ask for fewer steps"
-        ) from error
-    induction = 1.0
-    for _ in range(n_iter):
-        induction = step_bound(induction, alpha, beta, step_size, delta, noise)
-    if measure == "distance":
-        induction = (math.sqrt(induction) + math.sqrt(noise)) ** 2 / alpha
+        if attaining is None:
+            raise RuntimeError(_plain_reason(error, *constants)) from error
+        source, grams = "certified in closed form", attaining
+        value, bound, dual = _without_solver(program, g, h, grams, *constants[:5], measure)
     exact = None
-    if noise == 0 and abs(step_size * beta - 1) < 1e-14:
-        exact = closed_form(alpha, beta, n_iter, delta)
-        if measure == "distance":
-            exact /= alpha
-    relative = (bound - value) / value
-    weights = [float(weight) for weight in dual.rows]
-    largest = max(weights)
-    named = [
-        (row.name, weight)
-        for row, weight in zip(program.rows, weights, strict=True)
-        if weight > 1e-9 * largest
-    ]
+    if noise == 0 and _is_theorems_step(beta, step_size):
+        exact = closed_form(alpha, beta, n_iter, delta) / (alpha if measure == "distance" else 1)
+    apart = f"{(bound - value) / value:.1e} relative" if value else f"{bound - value:.1e}"
     return WorstCase(
         alpha=alpha,
         beta=beta,
@@ -357,13 +493,87 @@ def worst_case(
         measure=measure,
         value=value,
         dual_bound=bound,
-        induction_bound=induction,
+        induction_bound=_induction_bound(*constants, measure),
         closed_form=exact,
-        multipliers=(*named, ("F_0 = 1", float(dual.start))),
+        multipliers=program.named(dual),
         gram=grams[0],
         image_gram=grams[1],
-        status=f"certified: value and dual bound agree to {relative:.1e} relative",
+        status=f"{source}: value and dual bound agree to {apart}",
         seconds=time.perf_counter() - began,
+    )
+
+
+def _induction_bound(
+    alpha: float,
+    beta: float,
+    step_size: float,
+    n_iter: int,
+    delta: float,
+    noise: float,
+    measure: str = "objective",
+) -> float:
+    bound = 1.0
+    for _ in range(n_iter):
+        bound = step_bound(bound, alpha, beta, step_size, delta, noise)
+    if measure == "distance":
+        bound = (math.sqrt(bound) + math.sqrt(noise)) ** 2 / alpha
+    return bound
+
+
+def _without_solver(
+    program: GramProgram,
+    g: Matrix,
+    h: Matrix,
+    grams: tuple[Matrix, Matrix],
+    alpha: float,
+    beta: float,
+    step_size: float,
+    n_iter: int,
+    delta: float,
+    measure: str,
+) -> tuple[float, float, Multipliers]:
+    """The value of Gram matrices known in closed form, the bound and the multipliers beside it."""
+    weights = _induction_multipliers(alpha, beta, step_size, n_iter, delta, measure)
+    dual = program.from_names(weights)
+    if not program.proves(dual, g, h):
+        raise AssertionError("the multipliers in closed form prove nothing: this is an error here")
+    bound = round_up(program.bound(dual))
+    value = float((g * grams[0]).sum() + (h * grams[1]).sum())
+    return min(value, bound), bound, dual
+
+
+def _plain_reason(
+    error: NotSolved,
+    alpha: float,
+    beta: float,
+    step_size: float,
+    n_iter: int,
+    delta: float,
+    noise: float,
+) -> str:
+    """Why there is no number, what is known all the same, and what to try."""
+    kappa = beta / alpha
+    if kappa < 1.01:
+        advice = (
+            f"κ − 1 = {kappa - 1:.2g} leaves [α, β] hardly any interior: take alpha at most"
+            f" {beta / 1.01:.6g} (κ at least 1.01; a smaller alpha only adds to the worst case), or"
+            " step_size 1/beta without noise, where there is a closed form"
+        )
+    elif kappa > 100:
+        advice = (
+            f"κ = {kappa:.3g} is too large for the solver's precision: ask for κ at most 100, or"
+            " for step_size 1/beta with delta 0 and no noise, where there is a closed form"
+        )
+    else:
+        advice = (
+            "many steps, very short steps, and constants far from the order of one are hard on the"
+            " solver: ask for fewer steps, or rescale A and y so that beta is 1"
+        )
+    known = _induction_bound(alpha, beta, step_size, n_iter, delta, noise)
+    return (
+        f"the worst case was not found: {error}. Proved without a solver is F_N ≤"
+        f" {at_most(known)} F_0 (step_bound). {advice} (got alpha {alpha:g}, beta {beta:g},"
+        f" step_size {step_size:g}, n_iter {n_iter}, delta {delta:g}, noise {noise:g})"
     )
 
 
@@ -374,7 +584,7 @@ def _pose(
     n_iter: int,
     delta: float,
     noise: float,
-    measure: str,
+    measure: str = "objective",
 ) -> tuple[GramProgram, Matrix, Matrix]:
     """The program, and its goal ⟨g, G⟩ + ⟨h, H⟩."""
     scale = [1.0]
@@ -397,26 +607,24 @@ def _pose(
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """A worst case together with the run of NPGD that attains it.
-
-    Attributes:
-        theorem_bound: `analysis.predicted_objective` for the same constants, from F_0 = 1; for
-            "distance" the bound on ‖x_N − x*‖² that follows, (√F_N + ‖v‖)²/α. Infinite where
-            that bound is void.
-        instance_alpha, instance_beta: recomputed from the instance's matrix and points.
-        attained: what NPGD reached on the instance.
-    """
+    """A worst case together with the run of NPGD that attains it."""
 
     worst_case: WorstCase
     theorem_bound: float
+    """`analysis.predicted_objective` for the same constants, from F_0 = 1; for "distance" the bound
+    on ‖x_N − x*‖² that follows, (√F_N + ‖v‖)²/α."""
     instance_alpha: float
+    """α, recomputed from the instance's matrix and points."""
     instance_beta: float
+    """β, recomputed likewise."""
     attained: float
+    """What NPGD reached on the instance."""
 
     @property
     def share(self) -> float:
         """attained/value."""
-        return self.attained / self.worst_case.value
+        value = self.worst_case.value
+        return self.attained / value if value else float(self.attained == 0)
 
     @property
     def status(self) -> str:
@@ -427,28 +635,43 @@ class Certificate:
         )
         if deviation > 1e-6:
             return f"the instance misses REC(α, β) by {deviation:.1e} relative: it proves nothing"
+        if self.theorem_bound == 0:
+            return f"the theorem's bound is 0 and tight; {case.status}"
         excess = case.dual_bound / self.theorem_bound - 1
         if excess > RELATIVE_GAP:
             return f"the dual bound exceeds the theorem's bound by {excess:.1e}: one is wrong"
         verdict = (
             "the theorem's bound is tight"
             if excess > -RELATIVE_GAP
-            else f"the worst case is {-100 * excess:.3g} % below the theorem's bound"
+            else f"the worst case is {at_least(-100 * excess, 3)} % below the theorem's bound"
         )
-        return f"{verdict}; {case.status}; NPGD attains {100 * self.share:.5f} % of the value"
+        return f"{verdict}; {case.status}; NPGD attains {self.percentage} of the value"
+
+    @property
+    def percentage(self) -> str:
+        """`share` in per cent, rounded down."""
+        return f"{math.floor(1e7 * self.share) / 1e5:.5f} %"
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, number, what it rests on), for a table."""
         case = self.worst_case
-        number = "{:.10g}".format
+        predicted = at_most(self.theorem_bound)
         table = [
-            ("bound of the theorem", number(self.theorem_bound), "analysis.predicted_objective"),
-            ("dual bound", number(case.dual_bound), "multipliers, verified in rational arithmetic"),
-            ("primal value", number(case.value), "Gram matrices that satisfy every constraint"),
+            ("bound of the theorem", predicted, "analysis.predicted_objective"),
+            (
+                "dual bound",
+                at_most(case.dual_bound),
+                "multipliers, verified in rational arithmetic",
+            ),
+            (
+                "primal value",
+                at_least(case.value),
+                "Gram matrices that satisfy every constraint",
+            ),
             (
                 "instance: NPGD",
-                number(self.attained),
-                f"run on an explicit A and S: {100 * self.share:.5f} % of the value",
+                at_least(self.attained),
+                f"run on an explicit A and S: {self.percentage} of the value",
             ),
             (
                 "instance: REC",
@@ -457,7 +680,7 @@ class Certificate:
             ),
         ]
         if case.closed_form is not None:
-            table.insert(1, ("closed form", number(case.closed_form), "analysis.theorem"))
+            table.insert(1, ("closed form", f"{case.closed_form:.10g}", "analysis.theorem"))
         return table
 
     def __str__(self) -> str:
@@ -508,15 +731,12 @@ def certify(
 
 @dataclass(frozen=True, eq=False)
 class StepSizeSweep:
-    """The worst case as a function of the step size.
-
-    Attributes:
-        step_sizes: η, ascending.
-        cases: one `WorstCase` each.
-    """
+    """The worst case as a function of the step size."""
 
     step_sizes: tuple[float, ...]
+    """η, ascending."""
     cases: tuple[WorstCase, ...]
+    """One for each η."""
 
     @property
     def best(self) -> WorstCase:
@@ -528,9 +748,9 @@ class StepSizeSweep:
         return [
             (
                 f"{case.step_size * case.beta:.4f}",
-                f"{case.value:.8g}",
-                f"{case.dual_bound:.8g}",
-                f"{case.induction_bound:.8g}",
+                at_least(case.value, 8),
+                at_most(case.dual_bound, 8),
+                at_most(case.induction_bound, 8),
             )
             for case in self.cases
         ]
@@ -566,14 +786,12 @@ def sweep_step_sizes(
 
     Raises as `worst_case` does.
     """
+    from npgd.progress import track
+
     theorem = _inverse(beta)
     chosen = (
         [(10 + i) / 20 * theorem for i in range(21)] if step_sizes is None else sorted(step_sizes)
     )
-    steps: Iterable[float] = chosen
-    if progress:
-        from rich.progress import track
-
-        steps = track(chosen, description="step sizes", transient=True)
+    steps = track(chosen, len(chosen), "step sizes", show=progress)
     cases = [worst_case(alpha, beta, step, n_iter, delta, noise) for step in steps]
     return StepSizeSweep(tuple(chosen), tuple(cases))

@@ -1,7 +1,7 @@
 """Theorem 1 of Raj, Li, Bresler (ICCV 2019), derived: `print(derive())`.
 
-Every formula in the derivation is either computed by sympy from the definitions or checked by
-sympy against what was computed; a check that fails raises. The order is that of a proof: the
+A displayed formula is the object that sympy checked: each carries the proof of its own two sides,
+and one that does not follow is refused before it is displayed. The order is that of a proof: the
 one-step identity, which assumes nothing, then what each assumption turns it into.
 
 Model y = A x* + v, F_n = ‖A x_n − y‖² (no ½), e_n = x_n − x*, d_n = x_{n+1} − x_n, f_n = ‖A e_n‖².
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
@@ -49,8 +49,17 @@ _WRITTEN: dict[str, tuple[str, str | None]] = {
     "|d_{n-1}|": ("‖d_{n−1}‖", r"\lVert d_{n-1}\rVert"),
     "|e_n|": ("‖e_n‖", r"\lVert e_n\rVert"),
     "|e_oo|": ("‖e_∞‖", r"\lVert e_\infty\rVert"),
+    "F_oo": ("F_∞", r"F_\infty"),
+    "h_oo": ("h_∞", r"h_\infty"),
+    "omega": ("ω", None),
+    "|Ad_n|": ("‖A d_n‖", r"\lVert A d_n\rVert"),
+    "|x_{n+1}-w_n|": ("‖x_{n+1} − w_n‖", r"\lVert x_{n+1} - w_n\rVert"),
+    "|x*-w_n|": ("‖x* − w_n‖", r"\lVert x^* - w_n\rVert"),
+    "|e_1|": ("‖e_1‖", r"\lVert e_1\rVert"),
+    "|e_1 - qe_0|": ("‖e_1 − q e_0‖", r"\lVert e_1 - q e_0\rVert"),
+    "<r_n,v>": ("⟨r_n, v⟩", r"\langle r_n, v\rangle"),
     "|Ae_1 + qAe_0|": ("‖A e_1 ± q A e_0‖", r"\lVert A e_1 \pm q A e_0\rVert"),
-    "<Ae_n,Ae_{n-1}>": ("⟨A e_n, A e_{n−1}⟩", r"\langle A e_n, A e_{n-1}\rangle"),
+    "<r_n,r_{n-1}>": ("⟨r_n, r_{n−1}⟩", r"\langle r_n, r_{n-1}\rangle"),
     "<e_n,e_{n+1}>": ("⟨e_n, e_{n+1}⟩", r"\langle e_n, e_{n+1}\rangle"),
 }
 _LATEX_NAMES = {name: latex for name, (_, latex) in _WRITTEN.items() if latex}
@@ -74,7 +83,8 @@ class _Reader:
         last = sp.Mul(*(factor for factor in expr.args if is_quantity(factor)))
         first = expr / last
         if 1 in (first, last) or any(f.as_base_exp()[1].is_negative for f in expr.args):
-            return super()._print_Mul(expr)  # type: ignore[misc]
+            printed: str = super()._print_Mul(expr)  # type: ignore[misc]
+            return printed
         if first == -1:
             return f"-{self._print(last)}"  # type: ignore[attr-defined]
         front = self._print(first)  # type: ignore[attr-defined]
@@ -83,11 +93,12 @@ class _Reader:
         return f"{front}{self._times}{self._print(last)}"  # type: ignore[attr-defined]
 
 
-class _PlainPrinter(_Reader, StrPrinter):
+class _PlainPrinter(_Reader, StrPrinter):  # type: ignore[misc]
     _times, _bracket = "*", "({})"
 
     def _print_Symbol(self, expr: sp.Symbol) -> str:
-        return _WRITTEN.get(expr.name, (expr.name.replace("-", "−"), None))[0]
+        name: str = expr.name
+        return _WRITTEN.get(name, (name.replace("-", "−"), None))[0]
 
     def _print_Abs(self, expr: sp.Abs) -> str:
         return f"|{self._print(expr.args[0])}|"
@@ -96,7 +107,7 @@ class _PlainPrinter(_Reader, StrPrinter):
         return f"min({', '.join(self._print(argument) for argument in expr.args)})"
 
 
-class _LatexPrinter(_Reader, LatexPrinter):
+class _LatexPrinter(_Reader, LatexPrinter):  # type: ignore[misc]
     pass
 
 
@@ -112,13 +123,77 @@ def _latex(expression: sp.Expr) -> str:
     return printed
 
 
+class Check(NamedTuple):
+    """An expression that must vanish, or be nonnegative by the signs of its symbols."""
+
+    what: str
+    expression: sp.Expr
+    relation: str = "="
+
+    def confirm(self) -> None:
+        """Raises DerivationError unless sympy sees it."""
+        if self.relation == "=":
+            seen = not self._far_from_zero() and self._vanishes()
+        else:
+            reduced = sp.factor(sp.together(sp.simplify(self.expression)))
+            seen = bool(reduced.is_nonnegative)
+        if not seen:
+            raise DerivationError(
+                f"{self.what}: cannot see that {self.expression} {self.relation} 0"
+            )
+
+    def _vanishes(self) -> bool:
+        if sp.expand(sp.numer(sp.together(self.expression))) == 0:
+            return True
+        # Roots of squares show once what stands under them is factored.
+        factored = self.expression.replace(
+            lambda part: part.is_Pow and part.exp == sp.S.Half,
+            lambda part: sp.expand_power_base(sp.sqrt(sp.factor(part.base))),
+        )
+        return any(sp.simplify(sp.expand(each)) == 0 for each in (self.expression, factored))
+
+    def _far_from_zero(self) -> bool:
+        """Whether the value at one point already shows it, which is quicker than algebra."""
+        symbols = sorted(self.expression.free_symbols, key=lambda symbol: symbol.name)
+        values = {
+            symbol: sp.Integer(3) if symbol.is_integer else sp.Rational(2 * i + 3, 3 * i + 7)
+            for i, symbol in enumerate(symbols)
+        }
+        value = self.expression.subs(values).evalf(30)
+        return bool(value.is_number and value.is_finite and abs(value) > 1e-12)
+
+
+def _zero(what: str, expression: sp.Expr) -> Check:
+    return Check(what, sp.sympify(expression))
+
+
+def _nonnegative_check(what: str, expression: sp.Expr) -> Check:
+    return Check(what, sp.sympify(expression), "≥")
+
+
+Proof = Callable[[sp.Expr, sp.Expr], list[Check]]
+"""What must hold for a formula with this left and this right side."""
+
+
 @dataclass(frozen=True)
 class Formula:
-    """left (=, ≤ or <) right."""
+    """left (=, ≤, ≥ or <) right, and what proves it."""
 
     left: sp.Expr
     relation: str
     right: sp.Expr
+    proof: Proof = field(repr=False, compare=False)
+
+    def verify(self) -> tuple[str, ...]:
+        """What sympy confirmed of these two sides, now.
+
+        Raises:
+            DerivationError: the formula does not follow.
+        """
+        checks = self.proof(self.left, self.right)
+        for check in checks:
+            check.confirm()
+        return tuple(check.what for check in checks)
 
     def __str__(self) -> str:
         return f"{_plain(self.left)} {self.relation} {_plain(self.right)}"
@@ -140,7 +215,13 @@ class Step:
         lines = [_unquoted(self.title), ""]
         for part in self.body:
             if isinstance(part, Formula):
-                lines.append(f"      {part}")
+                lines += textwrap.wrap(
+                    str(part),
+                    96,
+                    initial_indent=" " * 6,
+                    subsequent_indent=" " * 10,
+                    break_long_words=False,
+                )
             else:
                 lines += textwrap.wrap(_unquoted(part), 96, break_long_words=False)
         return "\n".join([*lines, "", *(f"  ✓ {_unquoted(check)}" for check in self.checks)])
@@ -157,17 +238,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Derivation:
-    """The theorem, step by step; prints itself.
-
-    Attributes:
-        steps: in the order of the proof.
-        expressions: the results, by name, as sympy expressions in `symbols`.
-        symbols: by name.
-    """
+    """The theorem, step by step; prints itself."""
 
     steps: tuple[Step, ...]
+    """In the order of the proof."""
     expressions: Mapping[str, sp.Expr] = field(repr=False)
+    """The results by name: sides of displayed formulas, κ − 1 written for r and ηβ − 1 for s.
+
+    The bound on F_{n+1} of any step: `step_bound`, the square of the least of `root_star` (against
+    x*), `root_stay` (against x_n) and, where it holds, `root_short` (η < 1/β); without noise and
+    projector error `rate`; the bound on the limit of √F_n: `floor_root`, for η between `step_lower`
+    and `step_upper`.
+    """
     symbols: Mapping[str, sp.Symbol] = field(repr=False)
+    """By name."""
+
+    @property
+    def formulas(self) -> tuple[Formula, ...]:
+        """Every displayed formula."""
+        return tuple(part for step in self.steps for part in step.body if isinstance(part, Formula))
 
     @property
     def checks(self) -> tuple[str, ...]:
@@ -214,6 +303,7 @@ _TEX = {
     "Σ": r"\sum ",
     "≤": r"\le ",
     "≥": r"\ge ",
+    "≠": r"\ne ",
     "→": r"\to ",
     "⇔": r"\Leftrightarrow ",
     "∞": r"\infty ",
@@ -272,20 +362,27 @@ class _Writer:
         self.close()
         self._title, self._body, self._checks = title, [], []
 
-    def say(self, *parts: str | Formula) -> None:
+    def say(self, *parts: str) -> None:
         self._body += parts
 
-    def zero(self, what: str, expression: sp.Expr) -> None:
-        """`expression` must reduce to 0."""
-        if sp.simplify(sp.expand(expression)) != 0:
-            raise DerivationError(f"{self._title}: {what}: {sp.simplify(expression)} is not 0")
-        self._checks.append(what)
+    def claim(self, left: sp.Expr, relation: str, right: sp.Expr, proof: Proof) -> Formula:
+        """Displays left (=, ≤, …) right, once `proof` of these two sides has been confirmed."""
+        formula = Formula(sp.sympify(left), relation, sp.sympify(right), proof)
+        try:
+            self._checks += formula.verify()
+        except DerivationError as error:
+            raise DerivationError(f"{self._title}: {error}") from None
+        self._body.append(formula)
+        return formula
 
-    def nonnegative(self, what: str, expression: sp.Expr) -> None:
-        """`expression` must be nonnegative by the signs of its symbols."""
-        if not sp.factor(sp.together(sp.simplify(expression))).is_nonnegative:
-            raise DerivationError(f"{self._title}: {what}: cannot see that {expression} ≥ 0")
-        self._checks.append(what)
+    def check(self, *checks: Check) -> None:
+        """What a proof needs besides the formulas it displays."""
+        for check in checks:
+            try:
+                check.confirm()
+            except DerivationError as error:
+                raise DerivationError(f"{self._title}: {error}") from None
+            self._checks.append(check.what)
 
     def close(self) -> None:
         if self._title:
@@ -338,21 +435,65 @@ def _pair(p: str, q: str) -> sp.Symbol:
     return sp.Symbol(f"<{first},{second}>", real=True)
 
 
+class _Space:
+    """Inner products among e_n ("e"), e_{n+1} ("p"), e_{n−1} ("q"), their images and v.
+
+    Distances to w_n come without the term η²‖Aᵀ r_n‖² that all of them share, r_n = A e_n − v.
+    """
+
+    def __init__(self, relative_step: sp.Expr, noise: bool = True) -> None:
+        self.relative_step = relative_step  # ηβ
+        self.residual = _add((1, _atom("Ae")), (-1 if noise else 0, _atom("v")))
+        self.next_residual = _add((1, _atom("Ap")), (-1 if noise else 0, _atom("v")))
+
+    @staticmethod
+    def inner(a: _Vector, b: _Vector) -> sp.Expr:
+        return _inner(a, b, {}, {})
+
+    def square(self, a: _Vector) -> sp.Expr:
+        return self.inner(a, a)
+
+    def nearness(self, point: str | None) -> sp.Expr:
+        """β‖s − w_n‖² for the point s of this name, None for x*."""
+        to = _add((1, _atom(point) if point else {}), (-1, _atom("e")))
+        moved = _add((1, _atom("A" + point) if point else {}), (-1, _atom("Ae")))
+        return BETA * self.square(to) + 2 * self.relative_step * self.inner(moved, self.residual)
+
+    @property
+    def stretch(self) -> sp.Expr:
+        """β‖d_n‖² − ‖A d_n‖², which REC(S, α, β) makes nonnegative."""
+        d, ad = (_add((1, _atom(x + "p")), (-1, _atom(x + "e"))) for x in ("", "A"))
+        return BETA * self.square(d) - self.square(ad)
+
+
 # ---------------------------------------------------------------------------------------------
 # The derivation
 # ---------------------------------------------------------------------------------------------
 
-ALPHA, BETA, ETA, DELTA = (sp.Symbol(x, positive=True) for x in ("alpha", "beta", "eta", "delta"))
-KAPPA, R = sp.Symbol("kappa", positive=True), sp.Symbol("r", positive=True)
-NU = sp.Symbol("nu", nonnegative=True)
-S = sp.Symbol("s", real=True)
-F0, FN, FNEXT = (sp.Symbol(x, positive=True) for x in ("f_0", "f_n", "f_{n+1}"))
-BIG_F0, BIG_F, BIG_FNEXT = (sp.Symbol(x, positive=True) for x in ("F_0", "F_n", "F_{n+1}"))
-ALPHA_N, BETA_N = sp.Symbol("alpha_n", positive=True), sp.Symbol("beta_n", nonnegative=True)
+
+def _positive(name: str) -> sp.Symbol:
+    return sp.Symbol(name, positive=True)
+
+
+def _nonnegative(name: str) -> sp.Symbol:
+    return sp.Symbol(name, nonnegative=True)
+
+
+ALPHA, BETA, ETA, DELTA = (_positive(x) for x in ("alpha", "beta", "eta", "delta"))
+KAPPA, R = _positive("kappa"), _positive("r")
+NU = _nonnegative("nu")
+S, M = sp.Symbol("s", real=True), _positive("m")
+F0, F1, FN, FNEXT = (_positive(x) for x in ("f_0", "f_1", "f_n", "f_{n+1}"))
+BIG_F0, BIG_F, BIG_FNEXT = (_positive(x) for x in ("F_0", "F_n", "F_{n+1}"))
+FOO, BIG_FOO = _positive("f_oo"), _positive("F_oo")
+ALPHA_N, BETA_N = _positive("alpha_n"), _positive("beta_n")
 DELTA_N = sp.Symbol("delta_n", real=True)
-STEP = sp.Symbol("|d_n|", nonnegative=True)
+STEP, ERROR, FINAL_ERROR = _nonnegative("|d_n|"), _nonnegative("|e_n|"), _nonnegative("|e_oo|")
 N = sp.Symbol("n", integer=True, nonnegative=True)
-C = sp.Symbol("C", positive=True)
+C = _positive("C")
+RATIO = {KAPPA: BETA / ALPHA}
+P = _positive("p")  # r = 1/(1 + p) is every r in (0, 1)
+INSIDE = {R: 1 / (1 + P)}
 
 
 def derive() -> Derivation:
@@ -362,30 +503,35 @@ def derive() -> Derivation:
         DerivationError: a step does not follow.
     """
     w = _Writer()
-    for step in (
-        _identity,
-        _one_step,
-        _every_step,
-        _limit,
-        _distance,
-        _number_of_steps,
-        _constants_of_the_paper,
-        _noise,
-        _other_step_sizes,
-        _start_outside,
-        _half,
-        _memory,
-        _certificate,
-        _tightness,
-    ):
-        step(w)
+    identity = _identity(w)
+    recursion = _one_step(w, identity)
+    solution, simple = _every_step(w, recursion)
+    floor = _limit(w, recursion, solution)
+    distance = _distance(w, floor)
+    enough, reached = _number_of_steps(w, simple, distance)
+    _constants_of_the_paper(w, simple, distance, enough, reached)
+    _noise(w, identity)
+    compared = _other_step_sizes(w, identity, recursion)
+    _shorter_steps(w, compared)
+    _start_outside(w, simple)
+    _half(w, recursion, floor, enough)
+    _memory(w, recursion)
+    _certificate(w)
+    _tightness(w, recursion)
     w.close()
     symbols = (ALPHA, BETA, ETA, DELTA, KAPPA, R, NU, S, F0, FN, BIG_F0, BIG_F, ALPHA_N, BETA_N)
     named = {symbol.name: symbol for symbol in (*symbols, DELTA_N, STEP, N, C)}
     return Derivation(tuple(w.steps), MappingProxyType(w.expressions), MappingProxyType(named))
 
 
-def _identity(w: _Writer) -> None:
+_Meanings = Mapping[sp.Symbol, sp.Expr]
+
+
+def _solved_for_next() -> tuple[sp.Expr, sp.Expr, _Meanings, _Meanings]:
+    """F_{n+1} by α_n, β_n, δ_n; δ_n in inner products; and what every symbol means, in two steps.
+
+    The first gives the three numbers in norms, the second all of them in inner products.
+    """
     images = {"e": "Ae", "d": "Ad"}
     residual = _add((1, _atom("Ae")), (-1, _atom("v")))  # A x_n − y
 
@@ -396,524 +542,1150 @@ def _identity(w: _Writer) -> None:
     stepped = _add((-ETA, _atom("g")))
     nearer = square(_add((1, _atom("d")), (-1, stepped)))
     truth = square(_add((-1, _atom("e")), (-1, stepped)))
-    delta_n = sp.expand(nearer - truth)
     next_objective = square(_add((1, residual), (1, _atom("Ad"))))
     e, d, ae, ad = _pair("e", "e"), _pair("d", "d"), _pair("Ae", "Ae"), _pair("Ad", "Ad")
     v = _pair("v", "v")
 
     # δ_n tells how large ⟨A d_n, A x_n − y⟩ is; F_{n+1} contains nothing else that is unknown.
-    (cross,) = sp.solve(sp.Eq(DELTA_N, delta_n), _pair("Ad", "Ae"))
+    (cross,) = sp.solve(sp.Eq(DELTA_N, sp.expand(nearer - truth)), _pair("Ad", "Ae"))
     derived = sp.expand(next_objective.subs(_pair("Ad", "Ae"), cross))
     derived = sp.expand(derived.subs({e: FN / ALPHA_N, ae: FN, ad: BETA_N * STEP**2, d: STEP**2}))
     derived = derived.subs(v, NU**2)
-    terms = [
-        sp.simplify(derived.coeff(quantity)) * quantity
-        for quantity in (FN, NU**2, DELTA_N, STEP**2)
-    ]
+    right = _sum(*(sp.simplify(derived.coeff(q)) * q for q in (FN, NU**2, DELTA_N, STEP**2)))
+
+    image_step, to_next, to_truth = map(_nonnegative, ("|Ad_n|", "|x_{n+1}-w_n|", "|x*-w_n|"))
+    definitions = {
+        ALPHA_N: FN / ERROR**2,
+        BETA_N: image_step**2 / STEP**2,
+        DELTA_N: to_next**2 - to_truth**2,
+    }
+    in_products = {
+        FN: ae, ERROR: sp.sqrt(e), STEP: sp.sqrt(d), image_step: sp.sqrt(ad),
+        to_next: sp.sqrt(nearer), to_truth: sp.sqrt(truth), NU: sp.sqrt(v),
+        BIG_FNEXT: next_objective,
+    }  # fmt: skip
+    return right, nearer - truth, definitions, in_products
+
+
+def _identity(w: _Writer) -> Formula:
+    right, delta_n, definitions, in_products = _solved_for_next()
+
+    def closes(left: sp.Expr, right: sp.Expr, defined: _Meanings) -> sp.Expr:
+        return (left - right).subs(defined).subs(in_products)
+
+    def defines(symbol: sp.Expr, meaning: sp.Expr) -> list[Check]:
+        closed = closes(BIG_FNEXT, right, {**definitions, symbol: meaning})
+        return [_zero(f"the identity holds for this `{_plain(symbol)}`", closed)]
 
     w.step("The one-step identity")
-    w.zero("‖Aᵀ(A x_n − y)‖² cancels from δ_n", sp.diff(delta_n, sp.Symbol("gg", nonnegative=True)))
-    w.zero("the four terms are all there is", derived - sp.Add(*terms))
-    left, right = next_objective, sp.Add(*terms)
-    raw = {FN: ae, ALPHA_N: ae / e, BETA_N: ad / d, DELTA_N: delta_n, NU: sp.sqrt(v)}
-    w.zero(
-        "with the definitions put back, both sides are the same expression in inner products",
-        left - right.subs(STEP, sp.sqrt(d)).subs(raw),
-    )
     w.say(
         "Let `e_n = x_n − x*`, `d_n = x_{n+1} − x_n`, `f_n = ‖A e_n‖²`, `F_n = ‖A x_n − y‖²` with"
-        " `y = A x* + v`, `ν = ‖v‖`.",
-        "Measure three numbers: `α_n = f_n/‖e_n‖²`, `β_n = ‖A d_n‖²/‖d_n‖²`,"
-        " `δ_n = ‖x_{n+1} − w_n‖² − ‖x* − w_n‖²`.",
+        " `y = A x* + v`, `ν = ‖v‖`. Measure three numbers:"
+    )
+    for symbol, meaning in definitions.items():
+        w.claim(symbol, "=", meaning, defines)
+    w.check(_zero("‖Aᵀ(A x_n − y)‖² cancels from δ_n", sp.diff(delta_n, _nonnegative("gg"))))
+    w.say(
         "Put `w_n = x_n − η Aᵀ(A e_n − v)` into `δ_n`, expand into inner products, solve for"
         " `⟨A d_n, A e_n⟩`,",
         "and put that into `F_{n+1} = ‖A e_n − v + A d_n‖²`:",
-        Formula(BIG_FNEXT, "=", _sum(*terms)),
-        "This assumes nothing: no set, no projector, no bound on A.",
     )
-    w.expressions["identity"] = sp.Add(*terms)
+    identity = w.claim(
+        BIG_FNEXT,
+        "=",
+        right,
+        lambda left, right: [
+            _zero(
+                "with the definitions put back, both sides are the same in inner products",
+                closes(left, right, definitions),
+            )
+        ],
+    )
+    w.say("This assumes nothing: no set, no projector, no bound on A.")
+    w.expressions["identity"] = identity.right
+    return identity
 
 
-def _one_step(w: _Writer) -> None:
-    a, b, c = (sp.Symbol(f"{x}_slack", nonnegative=True) for x in "abc")
-    exact = w.expressions["identity"].subs({NU: 0, ETA: 1 / BETA})
-    bound = (BETA / ALPHA - 1) * FN + BETA * DELTA
-    slack = bound - exact
-    parts = (
+def _slacks() -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+    """What one step with η = 1/β loses: the α-, the β- and the δ-slack."""
+    return (
         BETA * (1 / ALPHA - 1 / ALPHA_N) * FN,
         (BETA - BETA_N) * STEP**2,
         BETA * (DELTA - DELTA_N),
     )
+
+
+def _one_step(w: _Writer, identity: Formula) -> Formula:
+    exact = identity.right.subs({NU: 0, ETA: 1 / BETA})
+    a, b, c = map(_nonnegative, ("a_slack", "b_slack", "c_slack"))
+    assumed = {ALPHA_N: ALPHA + a, BETA: BETA_N + b, DELTA: DELTA_N + c}
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        lost = right.subs(RATIO) - left.subs(FNEXT, exact)
+        return [_zero("the bound minus the identity is the sum of three slacks", lost - total)]
+
+    def loses(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        lost = left.subs(RATIO).subs(FNEXT, exact)
+        named = zip(("α_n ≥ α", "β_n ≤ β", "δ_n ≤ δ"), right.args, strict=False)
+        return [
+            _zero("the loss is these three terms", lost - right),
+            *(_nonnegative_check(f"a term is ≥ 0 if {x}", part.subs(assumed)) for x, part in named),
+        ]
+
+    total = _sum(*_slacks())
     w.step("One step of the theorem: η = 1/β, no noise")
-    w.zero("the bound minus the identity is the sum of three slacks", slack - sum(parts))
-    w.nonnegative("the `α`-slack is nonnegative if α_n ≥ α", parts[0].subs(ALPHA_N, ALPHA + a))
-    w.nonnegative("the `β`-slack is nonnegative if β_n ≤ β", (parts[1]).subs(BETA_N, BETA - b))
-    w.nonnegative("the `δ`-slack is nonnegative if δ_n ≤ δ", parts[2].subs(DELTA_N, DELTA - c))
     w.say(
         "REC(S, α, β) gives `α_n ≥ α` if `x_n` and `x*` lie in S, and `β_n ≤ β` if `x_{n+1}` and"
         " `x_n` do; the projector gives `δ_n ≤ δ`, since x* is a point of S.",
         "With `κ = β/α`:",
-        Formula(FNEXT, "≤", _sum((KAPPA - 1) * FN, BETA * DELTA)),
-        "What the bound loses at each iterate is exactly",
-        Formula(sp.Add((KAPPA - 1) * FN, BETA * DELTA, evaluate=False) - FNEXT, "=", _sum(*parts)),
-        "an `α`-slack, a `β`-slack and a `δ`-slack.",
     )
-    w.expressions["recursion"] = (KAPPA - 1) * FN + BETA * DELTA
-    w.zero("κ = β/α", w.expressions["recursion"].subs(KAPPA, BETA / ALPHA) - bound)
+    recursion = w.claim(FNEXT, "≤", _sum((KAPPA - 1) * FN, BETA * DELTA), follows)
+    w.say("What the bound loses at each iterate is exactly")
+    w.claim(_sum(*recursion.right.args, -FNEXT), "=", total, loses)
+    w.say("an `α`-slack, a `β`-slack and a `δ`-slack.")
+    w.expressions["recursion"] = recursion.right
+    return recursion
 
 
-def _every_step(w: _Writer) -> None:
-    f = sp.Function("f")
-    found = sp.rsolve(f(N + 1) - R * f(N) - BETA * DELTA, f(N), {f(0): F0})
-    solution = R**N * F0 + BETA * DELTA * (1 - R**N) / (1 - R)
+def _every_step(w: _Writer, recursion: Formula) -> tuple[Formula, Formula]:
+    f, f_n = sp.Function("f"), sp.Symbol("f_n")
+    following = recursion.right.subs(KAPPA, 1 + R)
+    found = sp.rsolve(f(N + 1) - following.subs(FN, f(N)), f(N), {f(0): F0})
+
+    def solves(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [
+            _zero("it starts at f_0", right.subs(N, 0) - F0),
+            _zero("it satisfies the recursion", right.subs(N, N + 1) - following.subs(FN, right)),
+            _zero("it is sympy's solution of the recursion", found - right),
+        ]
+
+    def is_larger(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        added = (right.subs(KAPPA, 1 + R) - solution.right).subs(INSIDE)
+        left_out = (BETA * DELTA * R**N / (1 - R)).subs(INSIDE)
+        return [
+            _zero("it has `1` in place of `1 − rⁿ`", added - left_out),
+            _nonnegative_check("for r < 1 it is larger", sp.simplify(added)),
+        ]
+
     w.step("Every n")
     w.say("Write `r = κ − 1`. The recursion has the solution")
-    w.zero("sympy's solution of the recursion is this one", found - solution)
-    w.zero("it starts at f_0", solution.subs(N, 0) - F0)
-    w.zero("it satisfies the recursion", solution.subs(N, N + 1) - R * solution - BETA * DELTA)
+    solution = w.claim(f_n, "≤", _sum(R**N * F0, BETA * DELTA * (1 - R**N) / (1 - R)), solves)
     w.say(
-        Formula(sp.Symbol("f_n"), "≤", _sum(R**N * F0, BETA * DELTA * (1 - R**N) / (1 - R))),
-        "(by induction, as `r ≥ 0` makes the recursion monotone in `f_n`; the second term is"
-        " `βδ` times `1 + r + … + r^{n−1}`).",
+        "(by induction, as `r ≥ 0` makes the recursion monotone in `f_n`; the second term is a"
+        " geometric series). For `κ < 2`, simpler and hardly weaker:"
     )
-    # r = 1/(1 + p), p > 0, is every r in (0, 1).
-    p = sp.Symbol("p", positive=True)
-    loss = sp.simplify((R**N * F0 + BETA * DELTA / (1 - R) - solution).subs(R, 1 / (1 + p)))
-    w.nonnegative("for r < 1 the simpler form, 1 in place of 1 − rⁿ, is larger", loss)
-    w.say("For `κ < 2`, simpler and hardly weaker:")
-    w.say(Formula(sp.Symbol("f_n"), "≤", _sum((KAPPA - 1) ** N * F0, BETA * DELTA / (2 - KAPPA))))
-    w.expressions["solution"] = solution.subs(R, KAPPA - 1)
+    simple = w.claim(f_n, "≤", _sum((KAPPA - 1) ** N * F0, BETA * DELTA / (2 - KAPPA)), is_larger)
+    w.expressions["solution"] = solution.right.subs(R, KAPPA - 1)
+    return solution, simple
 
 
-def _limit(w: _Writer) -> None:
-    p = sp.Symbol("p", positive=True)
-    inside = w.expressions["solution"].subs(KAPPA, 1 + 1 / (1 + p))
-    limit = sp.limit(sp.expand(sp.simplify(inside)), N, sp.oo)
-    floor = BETA * DELTA / (2 - KAPPA)
+def _limit(w: _Writer, recursion: Formula, solution: Formula) -> Formula:
+    limit = sp.limit(sp.expand(sp.simplify(solution.right.subs(INSIDE))), N, sp.oo)
+
+    def is_limit(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [
+            _zero("the limit for 0 < r < 1", limit - right.subs(KAPPA, 1 + R).subs(INSIDE)),
+            _zero("it is the fixed point", recursion.right.subs(FN, right) - right),
+        ]
+
     w.step("The limit")
-    w.zero("the limit for 0 < r < 1", limit - floor.subs(KAPPA, 1 + 1 / (1 + p)))
-    w.zero(
-        "it is the fixed point of the recursion",
-        w.expressions["recursion"].subs(FN, floor) - floor,
-    )
-    w.say("For `κ < 2` the powers of r vanish, and", Formula(sp.Symbol("f_oo"), "≤", floor))
-    w.expressions["objective_floor"] = floor
+    w.say("For `κ < 2` the powers of r vanish, and")
+    floor = w.claim(FOO, "≤", BETA * DELTA / (2 - KAPPA), is_limit)
+    w.expressions["objective_floor"] = floor.right
+    return floor
 
 
-def _distance(w: _Writer) -> None:
-    floor = DELTA / (2 / KAPPA - 1)
+def _distance(w: _Writer, floor: Formula) -> Formula:
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        farthest = left.subs(FINAL_ERROR, sp.sqrt(floor.right / ALPHA))
+        farthest = farthest.subs(ALPHA, BETA / KAPPA)
+        return [_zero("it is `f_∞/α` with `β = κα`", (farthest - right).subs(KAPPA, 1 + R))]
+
     w.step("The floor in distance")
-    w.say(
-        "`‖e_n‖² = f_n/α_n ≤ f_n/α`. So the limit of `‖x_n − x*‖²` is at most",
-        Formula(sp.Symbol("|e_oo|") ** 2, "≤", floor),
-    )
-    from_objective = w.expressions["objective_floor"].subs(BETA, KAPPA * ALPHA) / ALPHA
-    w.zero("βδ/(2−κ)/α with β = κα", from_objective - floor)
-    w.expressions["error_floor"] = floor
+    w.say("`‖e_n‖² = f_n/α_n ≤ f_n/α`. So the limit of `‖x_n − x*‖²` is at most")
+    distance = w.claim(FINAL_ERROR**2, "≤", DELTA / (2 / KAPPA - 1), follows)
+    w.expressions["error_floor"] = distance.right
+    return distance
 
 
-def _number_of_steps(w: _Writer) -> None:
-    p, x = sp.Symbol("p", positive=True), sp.Symbol("x", positive=True)
-    needed = sp.log(F0 / (C * ALPHA * DELTA)) / sp.log(1 / R)
-    enough = sp.log(F0 / (C * ALPHA * DELTA)) / (2 - KAPPA)
+def _number_of_steps(w: _Writer, simple: Formula, distance: Formula) -> tuple[Formula, Formula]:
+    decaying = R**N * F0 / ALPHA
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        farthest = left.subs(ERROR, sp.sqrt(simple.right / ALPHA))
+        farthest = (farthest - right).subs(BETA, KAPPA * ALPHA).subs(KAPPA, 1 + R).subs(INSIDE)
+        return [_zero("it is the bound on f_n over α", farthest)]
+
+    def suffices(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        # rⁿ = e^{−n log(1/r)}
+        left_over = sp.exp(-right * sp.log(1 / R)) * (decaying / R**N)
+        return [_zero("after so many steps the decaying term is Cδ", left_over - C * DELTA)]
+
+    def is_above(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        # The difference has derivative 1 − 1/r < 0 on (0, 1): it falls to 0 at 1.
+        slope = sp.diff(left - right, R)
+        return [
+            _zero("both are 0 at r = 1", sp.Abs(left.subs(R, 1)) + sp.Abs(right.subs(R, 1))),
+            _nonnegative_check("their difference decreases on (0, 1)", -slope.subs(INSIDE)),
+            _zero("they touch there", slope.subs(R, 1)),
+        ]
+
+    def is_enough(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        exchanged = right * below.right - needed.right * below.left
+        return [_zero("`1 − r` in place of `log(1/r)`", exchanged.subs(KAPPA, 1 + R))]
+
+    def remains(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        farthest = left.subs(ERROR, sp.sqrt(C * DELTA + distance.right))
+        return [_zero("it is Cδ and the floor", (farthest - right).subs(KAPPA, 1 + R))]
+
     w.step("The number of steps")
-    decayed = sp.exp(-needed * sp.log(1 / R)) * F0 / ALPHA  # rⁿ f_0/α with rⁿ = e^{−n log(1/r)}
-    w.zero("after so many steps the decaying term is Cδ", decayed - C * DELTA)
-    gap = sp.log(1 / x) - (1 - x)
-    w.zero("log(1/r) and 1 − r are equal at r = 1", gap.subs(x, 1))
-    # Its derivative 1 − 1/x is negative on (0, 1), so the gap falls to 0 at 1.
-    w.nonnegative("log(1/r) − (1 − r) decreases on (0, 1)", -sp.diff(gap, x).subs(x, 1 / (1 + p)))
-    w.say(
-        "In `‖e_n‖² ≤ rⁿ f_0/α + δ/(2/κ − 1)` the first term is at most `Cδ` as soon as",
-        Formula(N, "≥", needed),
-        "Since `log(1/r) ≥ 1 − r = 2 − κ`, this is enough:",
-        Formula(N, "≥", enough),
-        "and then `‖x_n − x*‖² ≤ (C + 1/(2/κ − 1)) δ`. (If `f_0 ≤ Cαδ`, at once.)",
-    )
-    w.expressions["steps"] = enough
-    w.expressions["steps_exact"] = needed.subs(R, KAPPA - 1)
+    w.say("In")
+    w.claim(ERROR**2, "≤", _sum((KAPPA - 1) ** N * F0 / ALPHA, distance.right), follows)
+    w.say("the first term is at most `Cδ` as soon as")
+    needed = w.claim(N, "≥", sp.log(F0 / (C * ALPHA * DELTA)) / sp.log(1 / R), suffices)
+    w.say("with `r = κ − 1`. For `0 < r < 1`")
+    below = w.claim(sp.log(1 / R), "≥", 1 - R, is_above)
+    w.say("so that this is enough:")
+    enough = w.claim(N, "≥", sp.log(F0 / (C * ALPHA * DELTA)) / (2 - KAPPA), is_enough)
+    w.say("and then")
+    reached = w.claim(ERROR**2, "≤", (C + 1 / (2 / KAPPA - 1)) * DELTA, remains)
+    w.say("(If `f_0 ≤ Cαδ`, at once.)")
+    w.expressions["steps"] = enough.right
+    w.expressions["steps_exact"] = needed.right.subs(R, KAPPA - 1)
+    return enough, reached
 
 
-def _constants_of_the_paper(w: _Writer) -> None:
+def _constants_of_the_paper(
+    w: _Writer, simple: Formula, distance: Formula, enough: Formula, reached: Formula
+) -> None:
     # Written here as Theorem 1 of the paper states them, in α and β.
     ratio = BETA / ALPHA
-    floor = BETA * DELTA / (2 - ratio)
-    distance = DELTA / (2 * ALPHA / BETA - 1)
-    steps = sp.log(F0 / (C * ALPHA * DELTA)) / (2 - ratio)
+    floor = 1 / (2 * ALPHA / BETA - 1)
     w.step("The constants of the paper")
-    back = {KAPPA: ratio}
-    w.zero(
-        "contraction β/α − 1 per step",
-        w.expressions["recursion"].subs(back).coeff(FN) - (ratio - 1),
-    )
-    w.zero("objective floor βδ/(2 − β/α)", w.expressions["objective_floor"].subs(back) - floor)
-    w.zero("distance floor δ/(2α/β − 1)", w.expressions["error_floor"].subs(back) - distance)
-    w.zero("number of steps log(f(x_0)/(Cαδ))/(2 − β/α)", w.expressions["steps"].subs(back) - steps)
-    w.say(
-        "Theorem 1 states `f(x_n) ≤ (β/α − 1)ⁿ f(x_0) + βδ/(2 − β/α)`, the limit"
-        " `δ/(2α/β − 1)` for `‖x_n − x*‖²`,",
-        "and `(C + 1/(2α/β − 1)) δ` after `log(f(x_0)/(Cαδ))/(2 − β/α)` steps: the constants found"
-        " above, with `f = ‖Ax − y‖²`.",
-    )
+    w.say("Theorem 1 as the paper states it, with `f = ‖Ax − y‖²`:")
+    for what, found, right in (
+        ("the objective", simple, _sum((ratio - 1) ** N * F0, BETA * DELTA / (2 - ratio))),
+        ("the limit of the distance", distance, DELTA * floor),
+        ("the number of steps", enough, sp.log(F0 / (C * ALPHA * DELTA)) / (2 - ratio)),
+        ("the distance then", reached, (C + floor) * DELTA),
+    ):
+
+        def agrees(
+            left: sp.Expr, right: sp.Expr, what: str = what, found: Formula = found
+        ) -> list[Check]:
+            ours = (found.left - found.right).subs(RATIO)
+            return [_zero(f"{what}, as found above", (left - right) - ours)]
+
+        w.claim(found.left, found.relation, right, agrees)
 
 
-def _noise(w: _Writer) -> None:
-    u = sp.Symbol("u_n", nonnegative=True)
-    a, b, c = (sp.Symbol(f"{x}_slack", nonnegative=True) for x in "abc")
-    exact = w.expressions["identity"].subs(ETA, 1 / BETA)
-    bound = R * FN + NU**2 + BETA * DELTA
-    slack = (bound - exact).subs({ALPHA_N: ALPHA + a, BETA_N: BETA - b, DELTA_N: DELTA - c})
-    slack = slack.subs(R, BETA / ALPHA - 1)
-    following = NU + sp.sqrt(R * u**2 + NU**2 + BETA * DELTA)
-    limit = (NU + sp.sqrt(NU**2 + (1 - R) * BETA * DELTA)) / (1 - R)
+def _noise(w: _Writer, identity: Formula) -> None:
+    u, u_oo = _nonnegative("u_n"), sp.Symbol("u_oo")
+    exact = identity.right.subs(ETA, 1 / BETA)
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        lost = right.subs(R, BETA / ALPHA - 1) - left.subs(BIG_FNEXT, exact)
+        return [_zero("what it loses are the same three slacks", lost - sum(_slacks()))]
+
+    def is_image(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        slope = sp.diff(right, u)
+        return [
+            _zero("`(u_{n+1} − ν)²` is that bound", (right - NU) ** 2 - noisy.right.subs(FN, u**2)),
+            _nonnegative_check("it contracts: the slope is at most `√r`", R - slope**2),
+        ]
+
+    def is_limit(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        # Of (u − ν)² = r u² + ν² + βδ the root above ν.
+        return [
+            _zero(
+                "u_∞ is the fixed point",
+                (right - NU) ** 2 - (image.right - NU).subs(u, right) ** 2,
+            ),
+            _zero(
+                "without noise u_∞² is the floor", right.subs(NU, 0) ** 2 - BETA * DELTA / (1 - R)
+            ),
+        ]
+
+    def is_distance(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        exact_projector = limit.right.subs(DELTA, 0) / sp.sqrt(ALPHA)
+        return [_zero("it is `u_∞/√α`", right.subs(KAPPA, 1 + R) - exact_projector)]
+
     w.step("With noise")
-    w.nonnegative("the identity gives F_{n+1} ≤ r f_n + ν² + βδ", slack)
-    # The fixed point: (u − ν)² = r u² + ν² + βδ, of which `limit` is the root above ν.
-    w.zero(
-        "u_∞ solves (u − ν)² = r u² + ν² + βδ",
-        ((u - NU) ** 2 - (following - NU) ** 2).subs(u, limit),
-    )
-    w.zero("without noise u_∞² is the floor", limit.subs(NU, 0) ** 2 - BETA * DELTA / (1 - R))
-    slope = sp.diff(following, u)
-    w.nonnegative("the map contracts with factor √r: slope² ≤ r", R - slope**2)
+    w.say("Nothing changes in the identity but the term `ν² = ‖v‖²`:")
+    noisy = w.claim(BIG_FNEXT, "≤", _sum(R * FN, NU**2, BETA * DELTA), follows)
     w.say(
-        "Nothing changes in the identity but the term `ν² = ‖v‖²`:",
-        Formula(BIG_FNEXT, "≤", _sum(R * FN, NU**2, BETA * DELTA)),
         "On the right stands `f_n = ‖A e_n‖²`, on the left `F_{n+1}`, and `√f ≤ √F + ν`. With"
-        " `u_n = ‖A e_n‖`:",
-        Formula(sp.Symbol("u_{n+1}"), "≤", following),
-        "For `r < 1` this contracts, to",
-        Formula(sp.Symbol("u_oo"), "≤", limit),
-        "so `‖x_n − x*‖` tends to at most `u_∞/√α`, which is `2ν/((2 − κ)√α)` for an exact"
-        " projector. The condition is still `κ < 2`.",
+        " `u_n = ‖A e_n‖`:"
     )
-    w.zero("u_∞ for δ = 0", limit.subs(DELTA, 0) - 2 * NU / (1 - R))
-    w.expressions["noisy_objective"] = bound.subs(R, KAPPA - 1)
-    w.expressions["noisy_image"] = following.subs(R, KAPPA - 1)
-    w.expressions["noisy_image_floor"] = limit.subs(R, KAPPA - 1)
+    following = NU + sp.sqrt(R * u**2 + NU**2 + BETA * DELTA)
+    image = w.claim(sp.Symbol("u_{n+1}"), "≤", following, is_image)
+    w.say("For `r < 1` this contracts, to")
+    root = sp.sqrt(NU**2 + (1 - R) * BETA * DELTA)
+    limit = w.claim(u_oo, "≤", (NU + root) / (1 - R), is_limit)
+    w.say("and `‖x_n − x*‖` tends to at most `u_∞/√α`; for an exact projector")
+    w.claim(FINAL_ERROR, "≤", 2 * NU / ((2 - KAPPA) * sp.sqrt(ALPHA)), is_distance)
+    w.say("The condition is still `κ < 2`.")
+    w.expressions["noisy_objective"] = noisy.right.subs(R, KAPPA - 1)
+    w.expressions["noisy_image"] = image.right.subs(R, KAPPA - 1)
+    w.expressions["noisy_image_floor"] = limit.right.subs(R, KAPPA - 1)
 
 
-def _other_step_sizes(w: _Writer) -> None:
-    beta_n = sp.Symbol("beta_n", positive=True)
-    t, cross = sp.Symbol("t", positive=True), sp.Symbol("c_n", real=True)
-    a, b, c = (sp.Symbol(f"{x}_slack", nonnegative=True) for x in "abc")
-    eta = (1 + S) / BETA
-    # ‖d_n‖² = ‖A d_n‖²/β_n, and ‖A d_n‖² = f_{n+1} + f_n − 2⟨A e_n, A e_{n+1}⟩.
-    moved, image = FNEXT + FN - 2 * cross, sp.Symbol("image", nonnegative=True)
-    exact = w.expressions["identity"].subs({NU: 0, ETA: eta, STEP: sp.sqrt(moved / BETA_N)})
-    claim = (KAPPA - 1) * FN - 2 * S * cross + BETA * DELTA - FNEXT
-    # `exact` equals f_{n+1} and contains it: adding a multiple of the difference changes nothing.
-    lost = (claim - (1 + S) * (exact - FNEXT)).subs(KAPPA, BETA / ALPHA)
-    alpha_slack = BETA * (1 / ALPHA - 1 / ALPHA_N) * FN
-    beta_slack = BETA * (1 / BETA_N - 1 / BETA) * image
-    delta_slack = BETA * (DELTA - DELTA_N)
+@dataclass(frozen=True)
+class _Compared:
+    """What the two comparisons of a step with any η give."""
+
+    star: Formula
+    """F_{n+1} against x*, before the quadratic is solved."""
+    root_star: Formula
+    root_stay: Formula
+    rate_star: Formula
+    rate_stay: Formula
+    floor: Formula
+
+
+CROSS, TILT = sp.Symbol("c_n", real=True), sp.Symbol("<r_n,v>", real=True)
+_Signed = tuple[int, sp.Symbol]
+_Case = tuple[str, _Signed, _Signed, Callable[[sp.Expr], sp.Expr]]
+
+
+def _by_signs() -> list[_Case]:
+    """Each case of the signs of s = ±m and of κ − 1 − s = ±a: its name, both, and how to put it."""
+    m, a = map(_nonnegative, "ma")
+    cases: list[_Case] = []
+    for sign_s in (1, -1):
+        for sign_a in (1, -1):
+
+            def put(expression: sp.Expr, sign_s: int = sign_s, sign_a: int = sign_a) -> sp.Expr:
+                there = expression.subs(KAPPA, 1 + S + sign_a * a).subs(S, sign_s * m)
+                return there.replace(sp.Abs, lambda inner: sp.Abs(sp.expand(inner)))
+
+            name = f"s {'≥≤'[sign_s < 0]} 0, κ − 1 {'≥≤'[sign_a < 0]} s"
+            cases.append((name, (sign_s, m), (sign_a, a), put))
+    return cases
+
+
+# What noise and projector error add under the root.
+_DRIVE = (2 * sp.Abs(KAPPA - 1 - S) * NU * sp.sqrt(BIG_F), KAPPA * NU**2, BETA * DELTA)
+_SHORT_DRIVE = (2 * NU * (KAPPA - 1 + M) * sp.sqrt(BIG_F), *_DRIVE[1:])  # s = −m, κ ≥ 1
+
+
+def _other_step_sizes(w: _Writer, identity: Formula, recursion: Formula) -> _Compared:
+    space, image_step = _Space(1 + S), _nonnegative("|Ad_n|")
+    in_products = {
+        BIG_F: space.square(space.residual),
+        BIG_FNEXT: space.square(space.next_residual),
+        CROSS: space.inner(space.residual, space.next_residual),
+        TILT: space.inner(space.residual, _atom("v")),
+        NU: sp.sqrt(_pair("v", "v")),
+        FN: _pair("Ae", "Ae"),
+        image_step: sp.sqrt(space.square(_add((1, _atom("Ap")), (-1, _atom("Ae"))))),
+    }
+
+    def expands(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [_zero("the same inner products", (left - right).subs(in_products))]
+
     w.step("Other step sizes")
     w.say(
-        "Let `η = (1 + s)/β`, `s > −1`. Write the last term of the identity with"
-        " `‖A d_n‖² = β_n‖d_n‖² = f_n + f_{n+1} − 2⟨A e_n, A e_{n+1}⟩`. Then, for `c_n = ⟨A e_n, A"
-        " e_{n+1}⟩`,",
-        Formula(FNEXT, "≤", _sum((KAPPA - 1) * FN, -2 * S * cross, BETA * DELTA)),
+        "Let `η = (1 + s)/β`, `s > −1`, `r_n = A x_n − y = A e_n − v` and `c_n = ⟨r_n, r_{n+1}⟩`."
+        " Then"
     )
-    slacks = alpha_slack + beta_slack.subs(image, moved) + delta_slack
-    w.zero("the loss is again an `α`-, a `β`- and a `δ`-slack", lost - slacks)
-    for what, part in (
-        ("α_n ≥ α", alpha_slack.subs(ALPHA_N, ALPHA + a)),
-        ("β_n ≤ β", beta_slack.subs(BETA, beta_n + b).subs(BETA_N, beta_n)),
-        ("δ_n ≤ δ", delta_slack.subs(DELTA_N, DELTA - c)),
-    ):
-        w.nonnegative(f"nonnegative if {what}", part)
-    m = sp.Symbol("m", nonnegative=True)  # |s|
-    radius = sp.sqrt(m**2 + KAPPA - 1)
-    rate = (m + radius) ** 2
-    root = m * sp.sqrt(FN) + sp.sqrt((m**2 + KAPPA - 1) * FN + BETA * DELTA)
-    w.say(
-        "and `|c_n| ≤ √(f_n f_{n+1})`, so that `√f_{n+1}` lies below the larger root of a"
-        " quadratic:",
-        Formula(sp.sqrt(FNEXT), "≤", root.subs(m, sp.Abs(S))),
+    moved = w.claim(image_step**2, "=", _sum(BIG_F, BIG_FNEXT, -2 * CROSS), expands)
+    tilted = w.claim(FN, "=", _sum(BIG_F, 2 * TILT, NU**2), expands)
+    w.say("With `‖A d_n‖² = β_n‖d_n‖²` the identity gives")
+    star = _against_truth(w, identity, moved.right)
+    w.say("As `|⟨r_n, v⟩| ≤ ν√F_n` and `|c_n| ≤ √(F_n F_{n+1})`,")
+
+    def is_farthest(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        # x, z ≥ 0: how far ⟨r_n, v⟩ and c_n stay from their worst values.
+        x, z = map(_nonnegative, "xz")
+        checks = []
+        for signs, (sign_s, m), (sign_a, a), put in _by_signs():
+            loss = right - star.right.subs(FN, tilted.right)
+            worst = sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT)
+            loss = loss.subs(
+                {TILT: sign_a * (NU * sp.sqrt(BIG_F) - x), CROSS: -sign_s * (worst - z)}
+            )
+            checks.append(_zero(f"the worst for `{signs}`", put(loss) - 2 * (a * x + m * z)))
+        return checks
+
+    product = 2 * sp.Abs(S) * sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT)
+    right = _sum((KAPPA - 1) * BIG_F, *_DRIVE, product)
+    farthest = w.claim(BIG_FNEXT, "≤", right, is_farthest)
+    w.say("and `√F_{n+1}` lies below the larger root of a quadratic:")
+    root_star = w.claim(
+        sp.sqrt(BIG_FNEXT),
+        "≤",
+        sp.Abs(S) * sp.sqrt(BIG_F) + sp.sqrt(_sum((KAPPA + S**2 - 1) * BIG_F, *_DRIVE)),
+        _is_root(farthest.left - farthest.right),
     )
-    w.zero(
-        "the root solves t² − 2|s| √f_n t = (κ−1) f_n + βδ",
-        (t**2 - 2 * m * sp.sqrt(FN) * t - (KAPPA - 1) * FN - BETA * DELTA).subs(t, root),
+    at_theorem = {S: 0, NU: 0, BIG_F: FN}
+    w.check(
+        _zero("s = ν = 0 is the theorem", root_star.right.subs(at_theorem) ** 2 - recursion.right)
     )
-    w.zero("at s = 0 this is the theorem", root.subs(m, 0) ** 2 - w.expressions["recursion"])
-    w.say("For `δ = 0` the factor per step is")
-    w.say(Formula(FNEXT, "≤", rate.subs(m, sp.Abs(S)) * FN))
-    # rate is increasing in |s| and reaches 1 where |s| = (2 − κ)/2.
-    edge = (2 - KAPPA) / 2
-    x = sp.Symbol("x", positive=True)
-    w.nonnegative("it increases with |s|", sp.diff(m + radius, m).subs(KAPPA, 1 + x + t))
-    w.zero("it is 1 where |s| = (2 − κ)/2", radius.subs(m, edge) ** 2 - (1 - edge) ** 2)
-    low, high = 1 / (2 * ALPHA), 2 / BETA - 1 / (2 * ALPHA)
-    for name, end, s in (("lower", low, -edge), ("upper", high, edge)):
-        w.zero(f"the {name} end of the range", eta.subs(S, s).subs(KAPPA, BETA / ALPHA) - end)
-    w.zero("1/β is its midpoint", (low + high) / 2 - 1 / BETA)
-    w.say(
-        "which is least at `η = 1/β`, and below 1 for `|s| < (2 − κ)/2`, that is for",
-        Formula(low, "<", ETA),
-        Formula(ETA, "<", high),
-        "an interval around 1/β that is not empty exactly when `κ < 2`. Its floor is",
-    )
-    floor = BETA * DELTA / (2 - KAPPA - 2 * m)
-    w.zero(
-        "the floor is a fixed point",
-        (root**2 - FN).subs(FN, floor).subs(KAPPA, 2 - 2 * m - t).subs(m, 1 - x),  # |s| < 1
-    )
-    w.say(
-        Formula(sp.Symbol("f_oo"), "≤", floor.subs(m, sp.Abs(S))),
-        "For `s > 0` one step can be as bad as this; for `s < 0` the worst case is a little less.",
-    )
-    w.expressions["rate"] = rate.subs(m, sp.Abs(S)).subs(S, ETA * BETA - 1)
-    w.expressions["step_lower"], w.expressions["step_upper"] = low, high
-    w.expressions["step_root"] = root.subs(m, sp.Abs(S)).subs(S, ETA * BETA - 1)
+    root_stay = _against_staying(w)
+    w.say("So `F_{n+1}` is at most the square of the smaller of the two, for every κ, δ, ν and η.")
+    rates = _rates(w, root_star, root_stay)
+    floor = _floor_of_any_step(w, farthest, rates)
+    return _Compared(farthest, root_star, root_stay, *rates, floor)
 
 
-def _start_outside(w: _Writer) -> None:
-    t = sp.Symbol("t", nonnegative=True)
-    # On an eigenvector of AᵀA with eigenvalue t, in units of x*: x_0 = t, Aᵀ(A x_0 − y) = t² − t.
+def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
+    """`moved` is ‖A d_n‖²."""
+    beta_slack = _nonnegative("image")
+    a, b, c = map(_nonnegative, ("a_slack", "b_slack", "c_slack"))
+    exact = identity.right.subs({ETA: (1 + S) / BETA, STEP: sp.sqrt(moved / BETA_N)})
+    terms = (
+        BETA * (1 / ALPHA - 1 / ALPHA_N) * FN,
+        BETA * (1 / BETA_N - 1 / BETA) * beta_slack,
+        BETA * (DELTA - DELTA_N),
+    )
+    assumed = {ALPHA_N: ALPHA + a, BETA: BETA_N + b, DELTA: DELTA_N + c}
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        # `exact` equals F_{n+1} and contains it: adding a multiple of the difference is allowed.
+        lost = (right - left - (1 + S) * (exact - BIG_FNEXT)).subs(RATIO)
+        slacks = sum(terms).subs(beta_slack, moved)
+        return [
+            _zero("the loss is again an `α`-, a `β`- and a `δ`-slack", lost - slacks),
+            *(
+                _nonnegative_check(f"the `{letter}`-slack is ≥ 0", part.subs(assumed))
+                for letter, part in zip("αβδ", terms, strict=True)
+            ),
+        ]
+
+    return w.claim(
+        BIG_FNEXT,
+        "≤",
+        _sum((KAPPA - 1 - S) * FN, S * BIG_F, (1 + S) * NU**2, BETA * DELTA, -2 * S * CROSS),
+        follows,
+    )
+
+
+def _is_root(quadratic: sp.Expr) -> Proof:
+    """That `right` is what √F_{n+1} is where `quadratic` is zero."""
+
+    def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        x = _positive("x")
+        found = left.subs(BIG_FNEXT, x**2)  # x
+        equal = quadratic.subs(BIG_FNEXT, x**2)
+        return [
+            _zero("the root solves the quadratic", equal.subs(x, right)),
+            _zero("for √F_{n+1}", found - x),
+        ]
+
+    return proof
+
+
+def _against_staying(w: _Writer) -> Formula:
+    space = _Space(1 + S)
+    in_products = {
+        BIG_F: space.square(space.residual),
+        BIG_FNEXT: space.square(space.next_residual),
+        CROSS: space.inner(space.residual, space.next_residual),
+    }
+    excess = space.nearness("p") - space.nearness("e")  # βδ at most
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        lost = (right - left).subs(in_products)
+        return [
+            _zero(
+                "the loss is `β‖d_n‖² − ‖A d_n‖² ≥ 0` and what is left of `βδ`",
+                lost - space.stretch - (BETA * DELTA - excess),
+            )
+        ]
+
+    w.say("The projector could also have stayed at `x_n`: `‖x_{n+1} − w_n‖² ≤ ‖x_n − w_n‖² + δ` is")
+    stay = w.claim(BIG_FNEXT, "≤", _sum((1 + 2 * S) * BIG_F, BETA * DELTA, -2 * S * CROSS), follows)
+
+    def is_root(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        m, checks = _nonnegative("m"), []
+        for sign in (1, -1):
+            worst = stay.right.subs(CROSS, -sign * sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT))
+            quadratic = (stay.left - worst).subs(S, sign * m)
+            for check in _is_root(quadratic)(left, right.subs(S, sign * m)):
+                checks.append(check._replace(what=f"{check.what}, s {'≥≤'[sign < 0]} 0"))
+        return checks
+
+    w.say("and hence, for every κ and whatever the noise,")
+    return w.claim(
+        sp.sqrt(BIG_FNEXT),
+        "≤",
+        sp.Abs(S) * sp.sqrt(BIG_F) + sp.sqrt(_sum((1 + S) ** 2 * BIG_F, BETA * DELTA)),
+        is_root,
+    )
+
+
+def _rates(w: _Writer, root_star: Formula, root_stay: Formula) -> tuple[Formula, Formula]:
+    def is_square(root: Formula) -> Proof:
+        def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
+            squared = root.right.subs({NU: 0, DELTA: 0}) ** 2
+            apart = (squared - right).subs(S, P - 1).replace(sp.Abs, lambda x: sp.Abs(sp.factor(x)))
+            return [_zero("it is the bound at ν = δ = 0", apart)]
+
+        return proof
+
+    w.say("For `ν = δ = 0` these are a factor per step:")
+    star = w.claim(
+        BIG_FNEXT,
+        "≤",
+        (sp.Abs(S) + sp.sqrt(KAPPA + S**2 - 1)) ** 2 * BIG_F,
+        is_square(root_star),
+    )
+    stay = w.claim(BIG_FNEXT, "≤", (sp.Abs(S) + 1 + S) ** 2 * BIG_F, is_square(root_stay))
+    return star, stay
+
+
+def _floor_of_any_step(w: _Writer, farthest: Formula, rates: tuple[Formula, Formula]) -> Formula:
+    m, x = _nonnegative("m"), _positive("x")
+
+    def is_edge(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        slope = sp.diff(sp.sqrt(rates[0].right.subs(S, m) / BIG_F), m).subs(KAPPA, 1 + x)
+        still = (farthest.left - farthest.right).subs({NU: 0, DELTA: 0, BIG_FNEXT: BIG_F})
+        return [
+            _nonnegative_check("the factor increases with |s|", slope),
+            _zero("there F_{n+1} = F_n", still.subs(sp.Abs(S), right)),
+            _zero("the variable is |s|", left - sp.Abs(S)),
+        ]
+
+    w.say("The second never exceeds 1 for `s ≤ 0`. The first is least at `η = 1/β` and below 1 for")
+    edge = w.claim(sp.Abs(S), "<", (2 - KAPPA) / 2, is_edge)
+
+    def is_end(sign: int) -> Proof:
+        def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
+            end = ((1 + sign * edge.right) / BETA).subs(RATIO)
+            low, high = (end, ETA) if sign < 0 else (ETA, end)
+            return [_zero("the end of the range", sp.Abs(left - low) + sp.Abs(right - high))]
+
+        return proof
+
+    w.say("that is for")
+    lower = w.claim(1 / (2 * ALPHA), "<", ETA, is_end(-1))
+    upper = w.claim(ETA, "<", 2 / BETA - 1 / (2 * ALPHA), is_end(1))
+    w.check(_zero("1/β is its midpoint", (lower.left + upper.right) / 2 - 1 / BETA))
+    w.say("an interval around 1/β that is not empty exactly when `κ < 2`. The bound settles at")
+
+    def is_fixed(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        rest = (farthest.left - farthest.right).subs(BIG_FNEXT, x**2).subs(BIG_F, x**2)
+        return [
+            *(
+                _zero(f"it is the fixed point, `{signs}`", put(rest.subs(x, right)))
+                for signs, *_, put in _by_signs()
+            ),
+            _zero("of √F_n", left.subs(BIG_FOO, x**2) - x),
+        ]
+
+    lead, away = 2 - KAPPA - 2 * sp.Abs(S), sp.Abs(KAPPA - 1 - S) * NU
+    floor = w.claim(
+        sp.sqrt(BIG_FOO),
+        "≤",
+        (away + sp.sqrt(_sum(away**2, lead * (KAPPA * NU**2 + BETA * DELTA)))) / lead,
+        is_fixed,
+    )
+
+    def is_without_noise(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [
+            _zero(
+                "it is the square for ν = 0",
+                (floor.right.subs(NU, 0) ** 2 - right).subs({S: m}).subs(KAPPA, 2 - 2 * m - x),
+            )
+        ]
+
+    w.say("which without noise is")
+    w.claim(FOO, "≤", BETA * DELTA / lead, is_without_noise)
+    w.expressions["step_lower"], w.expressions["step_upper"] = lower.left, upper.right
+    return floor
+
+
+def _shorter_steps(w: _Writer, compared: _Compared) -> None:
+    """0 < m < 1: what β‖d_n‖² exceeds ‖A d_n‖² by is worth something there."""
+    away, near, far = _positive("D_n"), _positive("E_{n+1}"), _positive("E_n")
+    space, eta = _Space(1 - M), 1 - M
+    in_products = {
+        away: BETA * space.square(_add((1, _atom("p")), (-1, _atom("e")))),
+        far: BETA * _pair("e", "e"),
+        BIG_F: space.square(space.residual),
+        BIG_FNEXT: space.square(space.next_residual),
+        TILT: space.inner(space.residual, _atom("v")),
+    }
+    excess = space.nearness("p") - space.nearness(None)  # βδ at most
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        lost = (right - left).subs(in_products) - eta * space.stretch - (BETA * DELTA - excess)
+        return [_zero("the loss is `(1 − m)(β‖d_n‖² − ‖A d_n‖²)` and what is left of `βδ`", lost)]
+
+    w.step("Shorter steps")
+    w.say(
+        "For `η = (1 − m)/β`, `0 < m < 1`, more can be said, since the identity's last term is then"
+        " a gain. Let `D_n = β‖d_n‖²`, `E_n = β‖e_n‖²`. The projector against x*, and `1 − m` times"
+        " `‖A d_n‖² ≤ D_n`, give"
+    )
+    rest = (-BIG_F * eta, -2 * TILT * eta, BETA * DELTA)
+    first = w.claim(M * away, "≤", _sum(far, -BIG_FNEXT * eta, *rest), follows)
+
+    def with_triangle(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        least = (sp.sqrt(far) - sp.sqrt(near)) ** 2
+        lost = (right - left) - (first.right - first.left).subs(away, least)
+        return [_zero("`(√E_n − √E_{n+1})²` in place of `D_n`", lost)]
+
+    w.say("and `√D_n ≥ √E_n − √E_{n+1}`, the triangle inequality,")
+    second = w.claim(
+        eta * BIG_FNEXT + M * near - 2 * M * sp.sqrt(near) * sp.sqrt(far),
+        "≤",
+        _sum(eta * far, *rest),
+        with_triangle,
+    )
+    third = _farthest_of_shorter_steps(w, second, near, far)
+    _beside_the_second_bound(w, third, compared)
+    _roots_of_shorter_steps(w, third, compared)
+
+
+def _roots_of_shorter_steps(w: _Writer, third: Formula, compared: _Compared) -> None:
+    scale, eta = 1 + (KAPPA - 1) * M, 1 - M
+    w.say("The larger root is a third bound:")
+    inside = (KAPPA * M) ** 2 * BIG_F + scale * _sum((KAPPA - 1) * eta * BIG_F, *_SHORT_DRIVE)
+    root = w.claim(
+        sp.sqrt(BIG_FNEXT),
+        "≤",
+        (KAPPA * M * sp.sqrt(BIG_F) + sp.sqrt(inside)) / scale,
+        _is_root(third.left - third.right),
+    )
+    w.say(
+        "It holds from the floor of the previous step on, `F_n ≥ F_∞`, and in particular needs"
+        " `κ < 2 − 2m`. Below the floor the two other bounds are left. Where all three hold it is"
+        " the least, and at the floor all agree."
+    )
+
+    def is_square(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        squared = root.right.subs({NU: 0, DELTA: 0}) ** 2
+        return [_zero("it is the bound at ν = δ = 0", squared - right)]
+
+    w.say("For `ν = δ = 0` the factor per step is")
+    inside = (KAPPA * M) ** 2 + scale * (KAPPA - 1) * eta
+    rate = w.claim(BIG_FNEXT, "≤", ((KAPPA * M + sp.sqrt(inside)) / scale) ** 2 * BIG_F, is_square)
+    w.check(_zero("for κ = 1 it is 4m²", (rate.right / BIG_F).subs(KAPPA, 1) - 4 * M**2))
+    _best(w, compared, root, rate)
+
+
+def _farthest_of_shorter_steps(
+    w: _Writer, second: Formula, near: sp.Symbol, far: sp.Symbol
+) -> Formula:
+    """E_n, E_{n+1} and ⟨r_n, v⟩ at their worst."""
+    x, y, z = map(_positive, "xyz")
+    rest = second.left - second.right  # ≤ 0
+    worst_far = KAPPA * (sp.sqrt(BIG_F) + NU) ** 2
+    worst_near = KAPPA * (sp.sqrt(BIG_FNEXT) + NU) ** 2
+    at_worst = {far: worst_far, near: worst_near, TILT: NU * sp.sqrt(BIG_F)}
+
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        roots = rest.subs({far: y**2, near: z**2})
+        along = sp.diff((1 - M) * (2 * TILT - KAPPA * (BIG_F + 2 * TILT + NU**2)), TILT)
+        share = {M: 1 / (1 + P)}
+        same = (left - right).subs(BIG_FNEXT, BIG_F)
+        farther = rest.subs({near: worst_far, far: worst_far, TILT: NU * sp.sqrt(BIG_F)})
+        farther = farther.subs(BIG_FNEXT, BIG_F + x)
+        return [
+            _nonnegative_check("E_n is best large", -sp.diff(roots, y).subs(share)),
+            _nonnegative_check("and so is `⟨r_n, v⟩`", -along.subs(KAPPA, 1 + x).subs(share)),
+            _nonnegative_check(
+                "and E_{n+1}, up to E_n", -sp.diff(roots, z).subs(y, z + x).subs(share)
+            ),
+            _zero("this is what is left then", rest.subs(at_worst) - (left - right)),
+            _zero(
+                "`F_{n+1} = F_n + x` leaves what `F_{n+1} = F_n` does, and `(1 − m)x`",
+                farther - same - (1 - M) * x,
+            ),
+        ]
+
+    w.say(
+        "Now `E_n ≤ κ f_n`, `f_n = F_n + 2⟨r_n, v⟩ + ν² ≤ (√F_n + ν)²`, and the same for `n + 1`."
+        " If `F_{n+1} ≤ F_n`, the worst are the largest `⟨r_n, v⟩`, `E_n` and `E_{n+1}`:"
+    )
+    scale = 1 + (KAPPA - 1) * M
+    third = w.claim(
+        scale * BIG_FNEXT - 2 * KAPPA * M * sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT),
+        "≤",
+        _sum((KAPPA - 1) * (1 - M) * BIG_F, *_SHORT_DRIVE),
+        follows,
+    )
+    w.say(
+        "If `F_{n+1} > F_n`, the worst `E_{n+1}` is `E_n`, and the same inequality would have to"
+        " hold for `F_{n+1} = F_n`, which it does not above the floor."
+    )
+    return third
+
+
+def _beside_the_second_bound(w: _Writer, third: Formula, compared: _Compared) -> None:
+    """The quadratic of this step minus that of any step: a square, zero where F stands still."""
+    x, y = map(_positive, "xy")
+
+    def shorter(expression: sp.Expr) -> sp.Expr:
+        return expression.subs(S, -M).subs(KAPPA, 1 + x)  # κ ≥ 1
+
+    apart = (third.left - third.right) - (compared.star.left - compared.star.right)
+    square = (KAPPA - 1) * M * (sp.sqrt(BIG_FNEXT) - sp.sqrt(BIG_F)) ** 2
+    still = (third.left - third.right).subs({BIG_FNEXT: y**2, BIG_F: y**2})
+    w.check(
+        _zero("it exceeds the quadratic of any step by a square", shorter(apart - square)),
+        _zero(
+            "at `F_{n+1} = F_n = F_∞` both are zero",
+            shorter(still.subs(y, compared.floor.right)),
+        ),
+    )
+
+
+def _best(w: _Writer, compared: _Compared, root: Formula, rate: Formula) -> None:
+    """The best bound of all, by regime, in β and η."""
+    found, length, short = w.expressions, {S: ETA * BETA - 1}, {M: 1 - ETA * BETA}
+    found["root_star"] = compared.root_star.right.subs(length)
+    found["root_stay"] = compared.root_stay.right.subs(length)
+    found["root_short"] = root.right.subs(short)
+    found["rate_star"] = (compared.rate_star.right / BIG_F).subs(length)
+    found["rate_stay"] = (compared.rate_stay.right / BIG_F).subs(length)
+    found["rate_short"] = (rate.right / BIG_F).subs(short)
+    found["floor_root"] = compared.floor.right.subs(length)
+    contracts = sp.And(ETA * BETA < 1, KAPPA < 2 * ETA * BETA)
+    falls = sp.And(contracts, found["root_short"] <= sp.sqrt(BIG_F))
+    found["step_bound"] = sp.Piecewise(
+        (found["root_short"] ** 2, falls),
+        (sp.Min(found["root_star"], found["root_stay"]) ** 2, True),
+    )
+    found["rate"] = sp.Piecewise(
+        (found["rate_short"], contracts), (sp.Min(found["rate_star"], found["rate_stay"]), True)
+    )
+    w.say(
+        "The semidefinite program finds instances that attain the least of the bounds in one step,"
+        " to 1e-6, for every η, κ and δ tried without noise. Over several steps of `η ≠ 1/β` the"
+        " worst case can be less than this bound applied again and again."
+    )
+
+
+def _start_outside(w: _Writer, simple: Formula) -> None:
+    t, rho, omega = _nonnegative("lambda"), _nonnegative("rho"), sp.Symbol("omega")
+    first_error = _nonnegative("|e_1|")
+    # On an eigenvector of AᵀA with eigenvalue λ, in units of x*: x_0 = λ, Aᵀ(A x_0 − y) = λ² − λ.
     first = t - ETA * (t**2 - t)
-    rho = sp.Symbol("rho", nonnegative=True)
+
+    def shifted(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [
+            _zero(
+                "it is the theorem, one step later",
+                right.subs(N, N + 1).subs(F1, F0) - simple.right,
+            )
+        ]
+
+    def is_farthest(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [_zero("`(‖e_1‖ − ρ)²` is `ρ² + δ`", (right - rho) ** 2 - rho**2 - DELTA)]
+
+    def follows(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [
+            _zero("it is β‖e_1‖²", right - BETA * farthest.right**2),
+            _zero("for δ = 0, f_1 ≤ 4βρ²", right.subs(DELTA, 0) - 4 * BETA * rho**2),
+        ]
+
     w.step("The start x_0 = Aᵀy, which is not in S")
-    w.zero(
-        "w_0 − x* = −(I − AᵀA)(I − ηAᵀA) x*, on every eigenvector of AᵀA",
-        (first - 1) + (1 - t) * (1 - ETA * t),
-    )
-    f1 = sp.Symbol("f_1", positive=True)
     w.say(
         "The identity holds for n = 0 as well, but `(x_0, x*)` and `(x_1, x_0)` are not pairs of S:"
         " REC says nothing about `α_0` and `β_0`.",
         "From `x_1` on, all points are in S. So the theorem holds with `x_1` for `x_0`:",
-        Formula(
-            sp.Symbol("f_n"),
-            "≤",
-            _sum((KAPPA - 1) ** (N - 1) * f1, BETA * DELTA / (2 - KAPPA)),
-        ),
-        "with the same limits. On `f_1` itself: `‖x_1 − w_0‖² ≤ ρ² + δ` with `ρ = ‖w_0 − x*‖`, so"
-        " `‖e_1‖ ≤ ρ + √(ρ² + δ)` and",
-        Formula(f1, "≤", BETA * (rho + sp.sqrt(rho**2 + DELTA)) ** 2),
-        "where, without noise, `w_0 − x* = −(I − AᵀA)(I − ηAᵀA) x*`.",
     )
-    exact = BETA * (rho + sp.sqrt(rho**2 + DELTA)) ** 2
-    w.zero("for δ = 0, f_1 ≤ 4βρ²", exact.subs(DELTA, 0) - 4 * BETA * rho**2)
-    w.expressions["first_objective"] = exact
-
-
-def _half(w: _Writer) -> None:
-    half = sp.Symbol("h_n", positive=True)
-    recursion = sp.expand(w.expressions["recursion"].subs(FN, 2 * half) / 2)
-    w.step("With f = ½‖Ax − y‖²")
-    w.zero("the recursion", recursion - ((KAPPA - 1) * half + BETA * DELTA / 2))
-    w.zero("its floor", w.expressions["objective_floor"] / 2 - BETA * DELTA / (2 * (2 - KAPPA)))
-    w.zero(
-        "the number of steps",
-        w.expressions["steps"].subs(F0, 2 * half)
-        - sp.log(2 * half / (C * ALPHA * DELTA)) / (2 - KAPPA),
-    )
+    right = _sum((KAPPA - 1) ** (N - 1) * F1, BETA * DELTA / (2 - KAPPA))
+    w.claim(sp.Symbol("f_n"), "≤", right, shifted)
     w.say(
-        "Let `h_n = f_n/2`. The contraction is the same, additive constants are halved:",
-        Formula(sp.Symbol("h_{n+1}"), "≤", _sum((KAPPA - 1) * half, BETA * DELTA / 2)),
-        "The limit becomes `βδ/(2(2 − κ))`, the number of steps `log(2h_0/(Cαδ))/(2 − κ)`; the"
-        " floor in distance, the condition and η stay.",
-        "(`w = x − η Aᵀ(Ax − y)` is a gradient step of length η on `½‖Ax − y‖²`, and of length η/2"
-        " on `‖Ax − y‖²`.)",
+        "with the same limits. On `f_1` itself: `‖x_1 − w_0‖² ≤ ρ² + δ` with `ρ = ‖w_0 − x*‖`, so"
+    )
+    farthest = w.claim(first_error, "≤", rho + sp.sqrt(rho**2 + DELTA), is_farthest)
+    w.say("and, as `f_1 ≤ β‖e_1‖²`,")
+    bound = w.claim(F1, "≤", BETA * (rho + sp.sqrt(rho**2 + DELTA)) ** 2, follows)
+    w.say(
+        "Without noise, `w_0 − x*` is x* with its part on each eigenvector of AᵀA, of eigenvalue λ,"
+        " multiplied by"
+    )
+    w.claim(
+        omega,
+        "=",
+        -(1 - t) * (1 - ETA * t),
+        lambda _, right: [_zero("it is the first step's error there", (first - 1) - right)],
+    )
+    w.expressions["first_objective"] = bound.right
+
+
+def _half(w: _Writer, recursion: Formula, floor: Formula, enough: Formula) -> None:
+    half, start = _positive("h_n"), _positive("h_0")
+    w.step("With f = ½‖Ax − y‖²")
+    w.say("Let `h_n = f_n/2`. The contraction is the same, additive constants are halved:")
+    for what, left, relation, right, found in (
+        (
+            "the recursion",
+            sp.Symbol("h_{n+1}"),
+            "≤",
+            _sum((KAPPA - 1) * half, BETA * DELTA / 2),
+            recursion.right.subs(FN, 2 * half) / 2,
+        ),
+        ("its floor", sp.Symbol("h_oo"), "≤", BETA * DELTA / (2 * (2 - KAPPA)), floor.right / 2),
+        (
+            "the number of steps",
+            N,
+            "≥",
+            sp.log(2 * start / (C * ALPHA * DELTA)) / (2 - KAPPA),
+            enough.right.subs(F0, 2 * start),
+        ),
+    ):
+
+        def agrees(
+            _: sp.Expr, right: sp.Expr, what: str = what, found: sp.Expr = found
+        ) -> list[Check]:
+            return [_zero(f"{what}, for 2h", right - found)]
+
+        w.claim(left, relation, right, agrees)
+    w.say(
+        "The floor in distance, the condition and η stay. (`w = x − η Aᵀ(Ax − y)` is a gradient"
+        " step of length η on `½‖Ax − y‖²`, and of length η/2 on `‖Ax − y‖²`.)"
     )
 
 
-def _memory(w: _Writer) -> None:
+def _memory(w: _Writer, recursion: Formula) -> None:
     """Compare x_{n+1} with x_{n−1} too: what survives for κ ≥ 2."""
-    v, v_next = (sp.Symbol(name, nonnegative=True) for name in ("V_n", "V_{n+1}"))
-    images = {name: "A" + name for name in ("e", "p", "q")}  # e_n, e_{n+1}, e_{n−1}
+    v, v_next = _nonnegative("V_n"), _nonnegative("V_{n+1}")
+    moved, cross = _nonnegative("|d_{n-1}|"), sp.Symbol("<r_n,r_{n-1}>", real=True)
+    space = _Space(1 + S)
+    before = _add((1, _atom("Aq")), (-1, _atom("v")))
+    taken = space.nearness("p")
+    in_products = {
+        KAPPA: BETA * _pair("e", "e") / _pair("Ae", "Ae"),  # at least, by REC
+        BIG_F: space.square(space.residual),
+        BIG_FNEXT: space.square(space.next_residual),
+        CROSS: space.inner(space.residual, space.next_residual),
+        TILT: space.inner(space.residual, _atom("v")),
+        NU: sp.sqrt(_pair("v", "v")),
+    }
 
-    def inner(a: _Vector, b: _Vector) -> sp.Expr:
-        return _inner(a, b, images, {})
-
-    def potential(new: str, old: str) -> sp.Expr:
-        """β‖x_new − x_old‖² + 2⟨A e_new, A e_old⟩."""
+    def potential(meaning: sp.Expr, new: str) -> sp.Expr:
+        """V of the step from x_n to x_{n+1} ("p"), or from x_{n−1} to x_n ("e")."""
+        old, here, there = ("e", space.residual, space.next_residual)
+        if new == "e":
+            old, here, there = "q", before, space.residual
         d = _add((1, _atom(new)), (-1, _atom(old)))
-        return BETA * inner(d, d) + 2 * inner(_atom("A" + new), _atom("A" + old))
+        return meaning.subs({moved: sp.sqrt(space.square(d)), cross: space.inner(here, there)})
 
-    def nearness(point: _Vector, image: _Vector) -> sp.Expr:
-        """β(‖s − w_n‖² − ‖x_n − w_n‖²) for η = 1/β and s given by its error and its image."""
-        to, moved = _add((1, point), (-1, _atom("e"))), _add((1, image), (-1, _atom("Ae")))
-        return BETA * inner(to, to) + 2 * inner(moved, _atom("Ae"))
+    def compares(to: str | None, name: str) -> Proof:
+        def proof(_: sp.Expr, right: sp.Expr) -> list[Check]:
+            grown = potential(form.right, "p") - right.subs(v, potential(form.right, "e"))
+            excess = taken - space.nearness(to) - BETA * DELTA  # 0 at most
+            return [_zero(f"the projector against {name}", (grown - excess).subs(in_products))]
 
-    taken, f_n = nearness(_atom("p"), _atom("Ap")), _pair("Ae", "Ae")
+        return proof
+
+    def is_step(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        grown = right.subs(v_next, potential(form.right, "p"))
+        lost = (grown - left).subs(in_products) - space.stretch
+        return [_zero("the difference is `β‖d_n‖² − ‖A d_n‖² ≥ 0`", lost)]
+
+    def defines(_: sp.Expr, meaning: sp.Expr) -> list[Check]:
+        excess = taken - space.nearness("q")
+        grown = potential(meaning, "p") - potential(meaning, "e")
+        return [_zero("against x_{n−1} it grows by `βδ` at most", grown - excess)]
+
     w.step("A sharper bound, and κ ≥ 2")
     w.say(
-        "The projector could have taken not only x*: also `x_n`, and `x_{n−1}`. Take `η = 1/β`,"
-        " `v = 0`, and follow",
-        Formula(
-            sp.Symbol("V_n"),
-            "=",
-            _sum(BETA * sp.Symbol("|d_{n-1}|") ** 2, 2 * sp.Symbol("<Ae_n,Ae_{n-1}>")),
-        ),
+        "The projector could have taken not only x*: also `x_n`, and `x_{n−1}`. For any step"
+        " `η = (1 + s)/β`, with noise, follow"
     )
-    w.zero(
-        "against x*: V_{n+1} ≤ β‖e_n‖² + βδ",
-        (taken - nearness({}, {})) - (potential("p", "e") - BETA * _pair("e", "e")),
-    )
-    w.zero(
-        "against x_n: V_{n+1} ≤ 2f_n + βδ",
-        (taken - nearness(_atom("e"), _atom("Ae"))) - (potential("p", "e") - 2 * f_n),
-    )
-    w.zero(
-        "against x_{n−1}: V_{n+1} ≤ V_n + βδ",
-        (taken - nearness(_atom("q"), _atom("Aq"))) - (potential("p", "e") - potential("e", "q")),
-    )
-    d, ad = (_add((1, _atom(x + "p")), (-1, _atom(x + "e"))) for x in ("", "A"))
-    w.zero(
-        "V_{n+1} − f_n − f_{n+1} = β‖d_n‖² − ‖A d_n‖² ≥ 0",
-        potential("p", "e") - f_n - _pair("Ap", "Ap") - (BETA * inner(d, d) - inner(ad, ad)),
-    )
-    k = 1 + R  # min(κ, 2)
-    star, back = k * FN + BETA * DELTA, v + BETA * DELTA
+    form = w.claim(v, "=", _sum(BETA * moved**2, 2 * (1 + S) * cross), defines)
+    w.say("The three comparisons, and `‖A d_n‖² ≤ β‖d_n‖²`, read")
+    tilted = 2 * TILT * (KAPPA - 1 - S)
+    truth = _sum(KAPPA * BIG_F, tilted, KAPPA * NU**2, BETA * DELTA)
+    stay = _sum(2 * (1 + S) * BIG_F, BETA * DELTA)
+    star = w.claim(v_next, "≤", truth, compares(None, "x*"))
+    still = w.claim(v_next, "≤", stay, compares("e", "x_n"))
+    back = w.claim(v_next, "≤", _sum(v, BETA * DELTA), compares("q", "x_{n−1}"))
+    step = w.claim(_sum(BIG_F, BIG_FNEXT, 2 * S * CROSS), "≤", v_next, is_step)
     w.say(
-        "The three comparisons, and `‖A d_n‖² ≤ β‖d_n‖²`, read",
-        Formula(v_next, "≤", (1 + R) * FN + BETA * DELTA),
-        Formula(v_next, "≤", _sum(v, BETA * DELTA)),
-        Formula(_sum(FN, FNEXT), "≤", v_next),
-        "with `1 + r = min(κ, 2)`: for `κ < 2` the first is the one against x* with `β‖e_n‖² ≤ κ"
-        " f_n`, for `κ ≥ 2` the one against `x_n`.",
-        "The first and the third are the theorem, and for `κ ≥ 2` they say `f_{n+1} ≤ f_n + βδ`."
-        " The mean of the first two with weights `1/(1 + r)` and `r/(1 + r)`, and the third, give",
-        Formula(FNEXT, "≤", _sum(R / (1 + R) * v, BETA * DELTA)),
+        "The first two with the last are the bounds of one step; the third carries what is known of"
+        " earlier steps."
     )
-    mean = star / k + R * back / k - FN
-    w.zero("the theorem again", star - FN - (R * FN + BETA * DELTA))
-    w.zero("the weighted mean", mean - (R * v / (1 + R) + BETA * DELTA))
-    j = sp.Symbol("j", integer=True, nonnegative=True)
-    f_j = sp.Symbol("f_j", nonnegative=True)
-    unrolled = k * f_j + (N - j) * BETA * DELTA  # V_n ≤ V_{j+1} + (n − 1 − j)βδ
-    line = R * f_j + BETA * DELTA * (1 + (N - j) * R / (1 + R))
-    w.zero("V_n unrolled to V_{j+1}", R / (1 + R) * unrolled + BETA * DELTA - line)
-    w.zero("j = n is the theorem", line.subs(j, N) - (R * f_j + BETA * DELTA))
-    w.say(
-        "and, as V grows by at most `βδ` a step, for every `j ≤ n`",
-        Formula(FNEXT, "≤", _sum(R * f_j, BETA * DELTA * (1 + (N - j) * R / (1 + R)))),
-        "So `f_n ≤ b_n` with `b_0 = f_0`, `b_1 = r b_0 + βδ` and",
-        Formula(
-            sp.Symbol("b_{n+1}"),
-            "=",
-            sp.Min(
-                R * sp.Symbol("b_n") + BETA * DELTA,
-                sp.Symbol("b_n") + BETA * DELTA * R / (1 + R),
-                evaluate=False,
+    _sharper(w, recursion, star, still, back, step)
+
+
+def _sharper(
+    w: _Writer, recursion: Formula, star: Formula, still: Formula, back: Formula, step: Formula
+) -> None:
+    """What the comparisons give at η = 1/β without noise."""
+    v, v_next = _nonnegative("V_n"), _nonnegative("V_{n+1}")
+    there = {S: 0, NU: 0, TILT: 0, BIG_F: FN, BIG_FNEXT: FNEXT}
+
+    def is_least_of_two(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        return [
+            _zero(
+                "for κ < 2 it is that against x*", right.subs(R, KAPPA - 1) - star.right.subs(there)
             ),
-        ),
-        "The second is the less where `b_n < βδ/(1 − r²)`. For every `κ ≥ 2` it leaves, with"
-        " `r = 1`,",
-        Formula(sp.Symbol("f_n"), "≤", _sum(F0, BETA * DELTA * (N + 1) / 2)),
+            _zero("for κ ≥ 2 it is that against x_n", right.subs(R, 1) - still.right.subs(there)),
+        ]
+
+    def is_step(left: sp.Expr, _: sp.Expr) -> list[Check]:
+        return [_zero("it is the last of them", left - step.left.subs(there))]
+
+    w.say("Now take `η = 1/β`, `v = 0`, and `1 + r = min(κ, 2)`:")
+    first = w.claim(v_next, "≤", _sum((1 + R) * FN, BETA * DELTA), is_least_of_two)
+    last = w.claim(_sum(FN, FNEXT), "≤", v_next, is_step)
+    theorem = first.right - FN - recursion.right.subs(KAPPA, 1 + R)
+    w.check(_zero("together they are the theorem", theorem))
+    w.say(
+        "They are the theorem, and for `κ ≥ 2` they say `f_{n+1} ≤ f_n + βδ`. The mean of the first"
+        " and of `V_{n+1} ≤ V_n + βδ`, with weights `1/(1 + r)` and `r/(1 + r)`, and the last give"
+    )
+    _over_several_steps(w, first, back, last, v)
+
+
+def _over_several_steps(
+    w: _Writer, star: Formula, back: Formula, third: Formula, v: sp.Symbol
+) -> None:
+    k = 1 + R  # min(κ, 2)
+    j = sp.Symbol("j", integer=True, nonnegative=True)
+    f_j, b = _nonnegative("f_j"), _positive("b_n")
+
+    def is_mean(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        mean = star.right / k + R * back.right / k - (third.left - left)
+        return [_zero("the weighted mean", mean - right)]
+
+    def is_unrolled(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        # V_n ≤ V_{j+1} + (n − 1 − j)βδ, and V_{j+1} ≤ (1 + r) f_j + βδ
+        grown = star.right.subs(FN, f_j) + (N - 1 - j) * BETA * DELTA
+        return [
+            _zero("V_n unrolled to V_{j+1}", weighted.right.subs(v, grown) - right),
+            _zero("j = n is the theorem", right.subs(j, N) - (star.right - FN).subs(FN, f_j)),
+        ]
+
+    def is_least(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        # The least over j ≤ n is that over j = n and, one βδ r/(1 + r) above b_n, over j < n.
+        last = line.right.subs(j, N).subs(f_j, b)
+        grown = b + (line.right - line.right.subs(N, N - 1))
+        found = right.args if isinstance(right, sp.Min) else (right,)
+        return [
+            _zero(what, sp.Mul(*(entry - expected for entry in found)))
+            for what, expected in (("j = n is one of the two", last), ("j < n the other", grown))
+        ]
+
+    def is_meeting(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        one, other = least.right.args
+        return [_zero("the two meet there", (one - other).subs(b, right))]
+
+    def is_beyond(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        first = line.right.subs({R: 1, j: 0, f_j: F0}).subs(N, N - 1)
+        return [_zero("it is j = 0 for r = 1", first - right)]
+
+    weighted = w.claim(FNEXT, "≤", _sum(R / (1 + R) * v, BETA * DELTA), is_mean)
+    w.say("and, as V grows by at most `βδ` a step, for every `j ≤ n`")
+    line = w.claim(
+        FNEXT, "≤", _sum(R * f_j, BETA * DELTA * (1 + (N - j) * R / (1 + R))), is_unrolled
+    )
+    w.say("So `f_n ≤ b_n` with `b_0 = f_0`, `b_1 = r b_0 + βδ` and")
+    both = sp.Min(R * b + BETA * DELTA, b + BETA * DELTA * R / (1 + R), evaluate=False)
+    least = w.claim(sp.Symbol("b_{n+1}"), "=", both, is_least)
+    w.say("The second is the less where")
+    w.claim(b, "<", BETA * DELTA / (1 - R**2), is_meeting)
+    w.say("For every `κ ≥ 2` it leaves, with `r = 1`,")
+    w.claim(sp.Symbol("f_n"), "≤", _sum(F0, BETA * DELTA * (N + 1) / 2), is_beyond)
+    w.say(
         "and nothing that falls: with an exact projector the objective never rises, and need not"
-        " fall.",
+        " fall."
     )
-    b = sp.Symbol("b_n", positive=True)
-    both = (R * b + BETA * DELTA) - (b + BETA * DELTA * R / (1 + R))
-    w.zero("where the two meet", both.subs(b, BETA * DELTA / (1 - R**2)))
-    w.zero(
-        "κ ≥ 2", line.subs({R: 1, j: 0, f_j: F0}).subs(N, N - 1) - F0 - BETA * DELTA * (N + 1) / 2
-    )
+
+
+def _in_products(expression: sp.Expr, sign: int) -> sp.Expr:
+    """An identity between the constraints of one step in inner products, for s = sign·m."""
+    f, g, cross = _pair("Ae", "Ae"), _pair("Ap", "Ap"), _pair("Ae", "Ap")
+    e, d, p = _pair("e", "e"), _nonnegative("dd"), _pair("p", "p")
+    eta, q = (1 + sign * M) / BETA, _positive("q")
+    return expression.subs({
+        sp.Symbol("P"): d + 2 * eta * (cross - f) - (e - 2 * eta * f) - DELTA,
+        sp.Symbol("B"): f + g - 2 * cross - BETA * d,
+        sp.Symbol("A_0"): ALPHA * e - f,
+        sp.Symbol("A_1"): ALPHA * p - g,
+        _nonnegative("|Ae_1 + qAe_0|"): sp.sqrt(g + 2 * sign * q * cross + q**2 * f),
+        _nonnegative("|e_1 - qe_0|"): sp.sqrt(p - q * (e + p - d) + q**2 * e),
+        F0: f,
+        F1: g,
+    }).subs(S, sign * M).subs(BETA, KAPPA * ALPHA)  # fmt: skip
 
 
 def _certificate(w: _Writer) -> None:
-    """The one-step multipliers of the semidefinite program."""
-    m, q = sp.Symbol("m", nonnegative=True), sp.Symbol("q", positive=True)
-    radius = sp.Symbol("R", positive=True)  # √(s² + κ − 1)
-    sign = sp.Symbol("sigma", real=True)  # the sign of s
-    f, g = _pair("Ae", "Ae"), _pair("Ap", "Ap")
-    cross, e, d = _pair("Ae", "Ap"), _pair("e", "e"), sp.Symbol("dd", nonnegative=True)
-    eta, lam = (1 + sign * m) / BETA, q / radius
-    moved = f + g - 2 * cross
-    projection = d + 2 * eta * (cross - f) - (e - 2 * eta * f) - DELTA  # ≤ 0
-    beta, alpha = moved - BETA * d, ALPHA * e - f  # ≤ 0
-    total = lam * BETA * projection + lam * beta + lam * BETA / ALPHA * alpha
-    claim = g - q**2 * f - lam * BETA * DELTA
-    # What is left over: (|s|/R)‖A e_{n+1} + sign(s) q A e_n‖².
-    square = m / radius * (g + 2 * sign * q * cross + q**2 * f)
-    left = sp.expand(claim - total + square).subs(sign**2, 1)
-    left = left.subs(ALPHA, BETA / (1 + radius**2 - m**2))  # κ = 1 + R² − s²
+    """The one-step multipliers of the semidefinite program, for any step and for a shorter one."""
+    radius, q, lam = map(_positive, ("R", "q", "lambda"))
+    p, b, a0 = (sp.Symbol(name) for name in ("P", "B", "A_0"))
+    square = sp.Abs(S) / radius * _nonnegative("|Ae_1 + qAe_0|") ** 2
+    claimed = _sum(F1, -(q**2) * F0, -lam * BETA * DELTA)
+    weighted = _sum(lam * BETA * p, lam * b, lam * KAPPA * a0, -square)
+    meaning = {radius: sp.sqrt(S**2 + KAPPA - 1), q: sp.Abs(S) + radius, lam: q / radius}
+
+    def proves(found: Mapping[sp.Symbol, sp.Expr], left: sp.Expr, right: sp.Expr) -> list[Check]:
+        checks = []
+        for sign in (1, -1):
+            # R² = s² + κ − 1 is solved for κ, so that no root is left.
+            rational = {KAPPA: 1 + radius**2 - M**2}
+            root = found[radius].subs(S, sign * M).subs(rational) - radius
+            apart = _in_products(left - right, sign).subs(lam, found[lam])
+            apart = apart.subs(q, found[q].subs(S, sign * M)).subs(rational)
+            case = f"s {'≥≤'[sign < 0]} 0"
+            checks += [_zero(f"`R² = s² + κ − 1`, {case}", root), _zero(f"the sum, {case}", apart)]
+        return checks
+
     w.step("The proof as a dual solution")
-    w.zero("the weighted constraints leave a square", left.subs(q, m + radius))
     w.say(
-        "For the worst case of one step as a semidefinite program, the proof is three multipliers."
-        " With `R = √(s² + κ − 1)`, `q = |s| + R`, `λ = q/R`:",
-        "`λβ` on the projector against x*, `λ` on `‖A d_0‖² ≤ β‖d_0‖²`, `λκ` on `α‖e_0‖² ≤ ‖A"
-        " e_0‖²`. Their weighted sum is",
-        Formula(
-            _sum(sp.Symbol("f_1"), -(q**2) * F0, -lam * BETA * DELTA).subs(
-                lam, sp.Symbol("lambda")
-            ),
-            "≤",
-            -sp.Abs(S) / radius * sp.Symbol("|Ae_1 + qAe_0|") ** 2,
-        ),
+        "For the worst case of one step as a semidefinite program, the proof is a few multipliers."
+        " The projector says `P = ‖x_1 − w_0‖² − ‖x* − w_0‖² − δ ≤ 0`, REC says `B = ‖A d_0‖² −"
+        " β‖d_0‖² ≤ 0` and `A_i = α‖e_i‖² − ‖A e_i‖² ≤ 0`. With"
+    )
+    for symbol, value in meaning.items():
+        w.claim(
+            symbol,
+            "=",
+            value,
+            lambda symbol, value: proves({**meaning, symbol: value}, claimed, weighted),
+        )
+    w.say("their weighted sum is")
+    w.claim(claimed, "=", weighted, lambda left, right: proves(meaning, left, right))
+    w.say(
         "(+ for s > 0, − for s < 0). At `η = 1/β` the square vanishes, `λ = 1`, `q² = κ − 1`: the"
-        " one-step identity. N steps weigh step n with `(κ − 1)^{N−1−n}`.",
+        " one-step identity. N steps weigh step n with `(κ − 1)^{N−1−n}`."
     )
+    _certificate_of_shorter_steps(w, claimed)
 
 
-def _tightness(w: _Writer) -> None:
+def _certificate_of_shorter_steps(w: _Writer, claimed: sp.Expr) -> None:
+    q, lam = _positive("q"), _positive("lambda")
+    p, b, a0, a1 = (sp.Symbol(name) for name in ("P", "B", "A_0", "A_1"))
+    scale = 1 + (KAPPA - 1) * M
+    # The quadratic for q is linear in κ.
+    solved = 1 + (2 * M * q - q**2) / (M * q**2 - 2 * M * q - 1 + M)
+
+    def is_root(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        factor = w.expressions["rate_short"].subs(ETA, (1 - M) / BETA)
+        return [_zero("q² is the factor of shorter steps", right**2 - factor)]
+
+    def proves(value: sp.Expr, left: sp.Expr, right: sp.Expr) -> list[Check]:
+        apart = _in_products(left - right, -1).subs(lam, value)
+        return [_zero("the sum of shorter steps", apart.subs(KAPPA, solved))]
+
+    w.say("For the shorter steps, `s = −m`, of `κ < 2 − 2m`, and now with")
+    inside = (KAPPA * M) ** 2 + scale * (KAPPA - 1) * (1 - M)
+    w.claim(q, "=", (KAPPA * M + sp.sqrt(inside)) / scale, is_root)
+    weighted = _sum(
+        lam * BETA * p,
+        lam * (1 - M) * b,
+        lam * KAPPA * (1 - M + M * q) * a0,
+        lam * KAPPA * M * (1 - q) / q * a1,
+        -lam * BETA * M / q * _nonnegative("|e_1 - qe_0|") ** 2,
+    )
+    weight = q / (scale * q - KAPPA * M)
+    w.claim(lam, "=", weight, lambda _, right: proves(right, claimed, weighted))
+    w.say("it is")
+    w.claim(claimed, "=", weighted, lambda left, right: proves(weight, left, right))
+    w.say("The multiplier of `A_1` is not negative as long as `q ≤ 1`.")
+
+
+def _tightness(w: _Writer, recursion: Formula) -> None:
     """The instance of `adversary.tight_instance`."""
-    f, g, h = (sp.Symbol(name, positive=True) for name in ("f_n", "f_{n+1}", "f_j"))
-    p = sp.Symbol("p", positive=True)
-    kappa = 1 + R
-    alpha = BETA / kappa
-    near = (f + g) * (1 / alpha - 1 / BETA) / 2  # ⟨e_n, e_{n+1}⟩
-    following = R * f + BETA * DELTA
-    step = f / alpha + g / alpha - 2 * near  # ‖d_n‖²
+    near = sp.Symbol("<e_n,e_{n+1}>")
+    following = recursion.right.subs(KAPPA, 1 + R)
+
+    def stretches(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        # α‖e_n‖² = ‖A e_n‖² = f_n; images and errors of points two or more apart are orthogonal.
+        size = right.subs(FN, FN + FNEXT) - right - right.subs(FN, FNEXT)
+        return [
+            _zero("`‖A e_n‖² = α‖e_n‖²`", left.subs(ERROR, sp.sqrt(FN / ALPHA)) - right),
+            _zero("and so for pairs two or more apart", size),
+        ]
+
+    def steps(_: sp.Expr, right: sp.Expr) -> list[Check]:
+        squared = length.right + length.right.subs(FN, FNEXT) - 2 * right  # ‖d_n‖²
+        return [_zero("`‖A d_n‖² = β‖d_n‖²`", FN + FNEXT - BETA * squared)]
+
     w.step("The bound is attained")
-    w.zero("‖A d_n‖² = β‖d_n‖²", (f + g) - BETA * step)
-    w.zero(
-        "‖A e_n‖² = α‖e_n‖², and so for pairs two or more apart", (f + h) - alpha * (f + h) / alpha
-    )
-
-    def nearness(distance: sp.Expr, cross: sp.Expr) -> sp.Expr:
-        """β(‖s − w_n‖² − ‖x_n − w_n‖²) from ‖s − x_n‖² and ⟨A(s − x*), A e_n⟩."""
-        return BETA * distance + 2 * (cross - f)
-
-    taken = nearness(step, sp.Integer(0))
-    w.zero(
-        "x_{n+1} is as near to w_n as x*, plus δ",
-        (taken - nearness(f / alpha, sp.Integer(0)) - BETA * DELTA).subs(g, following),
-    )
-    apart = nearness((f + h) / alpha, sp.Integer(0)) - taken + BETA * DELTA
-    w.nonnegative("points two or more steps away are farther", apart.subs(g, following))
-    stay = nearness(sp.Integer(0), f) - taken + BETA * DELTA
-    w.nonnegative("x_n itself is farther", stay.subs(g, following).subs(R, 1 / (1 + p)))
-    before = nearness((h + f) / alpha - (h + f) * (1 / alpha - 1 / BETA), sp.Integer(0))
-    before = (before - taken + BETA * DELTA).subs(g, following)
-    w.zero("x_{n−1} is farther by f_{n−1} − r f_n", before - (h - R * f))
-    edge = R * BETA * DELTA / (1 - R**2)
-    w.zero(
-        "which is nonnegative from f_{n−1} = rβδ/(1 − r²) on",
-        (h - R * f).subs(f, R * h + BETA * DELTA) - (1 - R**2) * (h - edge),
-    )
-    above = (following - edge).subs(f, edge + h)
-    w.nonnegative("and stays so at the next step", above.subs(R, 1 / (1 + p)))
-    root = sp.Symbol("z", positive=True)  # √(f_{n+1}/f_n)
-    cosine = (near * alpha / sp.sqrt(f * g)).subs(g, root**2 * f)
-    excess = sp.expand(sp.simplify((cosine - sp.Rational(1, 2)) * 2 * (1 + R) * root))
-    w.nonnegative(
-        "the cosine between neighbours exceeds ½ by a convex function of √(f_{n+1}/f_n)",
-        sp.diff(excess, root, 2),
-    )
-    for end, what in ((sp.sqrt(R), "f_{n+1} = r f_n"), (1 / sp.sqrt(R), "f_{n+1} = f_n/r")):
-        at_end = excess.subs(root, end).subs(R, 1 / (1 + p) ** 2)
-        w.nonnegative(f"it is negative for {what}", -at_end)
-    w.zero(
-        "and f_{n+1} ≤ f_n/r from f_n = rβδ/(1 − r²) on",
-        (f / R - following) - (1 / R - R) * (f - edge),
-    )
     w.say(
         "Take `1 < κ < 2`, `f_{n+1} = r f_n + βδ`, orthogonal images `A e_n` with `‖A e_n‖² = f_n`,"
-        " and errors with",
-        Formula(sp.Symbol("|e_n|") ** 2, "=", FN / ALPHA),
-        Formula(
-            sp.Symbol("<e_n,e_{n+1}>"),
-            "=",
-            (FN + FNEXT) * (1 / ALPHA - 1 / BETA) / 2,
-        ),
+        " and errors with"
+    )
+    length = w.claim(ERROR**2, "=", FN / ALPHA, stretches)
+    cross = w.claim(near, "=", (FN + FNEXT) * (1 / ALPHA - 1 / BETA) / 2, steps)
+    w.say(
         "and all other inner products zero. The Gram matrix is tridiagonal with cosines of at most"
         " `½` between neighbours, hence positive definite, so such vectors exist, and A with them.",
         "If S holds x* and these points, then `α_n = α`, `β_n = β`, `δ_n = δ`: no slack at any"
-        " iterate, and the theorem holds with equality for every N, provided `f_0 ≥ rβδ/(1 − r²)`,"
-        " which is `r/(1 + r)`, about half, of the floor. (Always if `δ = 0`.) Where `f_0` is less,"
-        " the sharper bound is smaller than the theorem's.",
+        " iterate, and the theorem holds with equality for every N, provided",
+    )
+    alpha = BETA / (1 + R)
+    _chosen_by_the_projector(
+        w, length.right.subs(ALPHA, alpha), cross.right.subs(ALPHA, alpha), following
+    )
+    _neighbours(w, cross.right.subs(ALPHA, alpha) * alpha, following)
+    w.say(
+        "(Always if `δ = 0`.) Where `f_0` is less, the sharper bound is smaller than the theorem's."
+    )
+
+
+def _chosen_by_the_projector(
+    w: _Writer, length: sp.Expr, near: sp.Expr, following: sp.Expr
+) -> None:
+    h = _positive("f_j")
+    step = length + length.subs(FN, FNEXT) - 2 * near  # ‖d_n‖²
+
+    def nearness(distance: sp.Expr, cross: sp.Expr) -> sp.Expr:
+        """β(‖s − w_n‖² − ‖x_n − w_n‖²) from ‖s − x_n‖² and ⟨A(s − x*), A e_n⟩."""
+        return BETA * distance + 2 * (cross - FN)
+
+    def farther(distance: sp.Expr, cross: sp.Expr) -> sp.Expr:
+        """How much farther s is than x_{n+1} may be."""
+        taken = nearness(step, sp.Integer(0))
+        return (nearness(distance, cross) - taken + BETA * DELTA).subs(FNEXT, following)
+
+    before = length + length.subs(FN, h) - 2 * near.subs(FNEXT, h)
+    apart = farther(length + length.subs(FN, h), sp.Integer(0))
+    back = farther(before, sp.Integer(0))
+    w.check(
+        _zero("x_{n+1} is as near to w_n as x*, plus δ", farther(length, sp.Integer(0))),
+        _nonnegative_check("points two or more steps away are farther", apart),
+        _nonnegative_check("x_n itself is farther", farther(sp.Integer(0), FN).subs(INSIDE)),
+        _zero("x_{n−1} is farther by `f_{n−1} − r f_n`", back - (h - R * FN)),
+    )
+
+    def suffices(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        # f_{n−1} − r f_n from f_n = r f_{n−1} + βδ
+        difference = (h - R * FN).subs(FN, following.subs(FN, h))
+        above = (following - right).subs(FN, right + h)
+        return [
+            _zero("then `f_{n−1} − r f_n ≥ 0`", difference - (1 - R**2) * (h - right)),
+            _zero("for f_0", left - F0),
+            _nonnegative_check("and it stays so at the next step", above.subs(INSIDE)),
+            _zero(
+                "it is `r/(1 + r)` of the floor",
+                right - R / (1 + R) * w.expressions["objective_floor"].subs(KAPPA, 1 + R),
+            ),
+        ]
+
+    w.claim(F0, "≥", R * BETA * DELTA / (1 - R**2), suffices)
+    w.say("which is `r/(1 + r)`, about half, of the floor.")
+
+
+def _neighbours(w: _Writer, near: sp.Expr, following: sp.Expr) -> None:
+    """`near` = α⟨e_n, e_{n+1}⟩: cosines of at most ½."""
+    root = _positive("z")  # √(f_{n+1}/f_n)
+    edge = R * BETA * DELTA / (1 - R**2)
+    cosine = (near / sp.sqrt(FN * FNEXT)).subs(FNEXT, root**2 * FN)
+    excess = sp.expand(sp.simplify((cosine - sp.Rational(1, 2)) * 2 * (1 + R) * root))
+    ends = [
+        _nonnegative_check(
+            f"it is negative for `{what}`", -excess.subs(root, end).subs(R, 1 / (1 + P) ** 2)
+        )
+        for end, what in ((sp.sqrt(R), "f_{n+1} = r f_n"), (1 / sp.sqrt(R), "f_{n+1} = f_n/r"))
+    ]
+    w.check(
+        _nonnegative_check(
+            "the cosine between neighbours exceeds ½ by a convex function of `√(f_{n+1}/f_n)`",
+            sp.diff(excess, root, 2),
+        ),
+        *ends,
+        _zero(
+            "and `f_{n+1} ≤ f_n/r` from `f_n = rβδ/(1 − r²)` on",
+            (FN / R - following) - (1 / R - R) * (FN - edge),
+        ),
     )

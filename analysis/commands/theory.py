@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +21,9 @@ def worst_case_command(
     sweep: Annotated[
         bool, typer.Option(help="Every step size from 0.5/β to 1.5/β instead.")
     ] = False,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Write the proof of the dual bound there, as JSON.")
+    ] = None,
 ) -> None:
     """The worst NPGD can do under the theorem's assumptions, with its certificate.
 
@@ -27,9 +32,13 @@ def worst_case_command(
     """
     from rich.table import Table
 
+    from npgd.files import write_atomically
+
     with plain_errors():
         from analysis.performance_estimation import certify, sweep_step_sizes
 
+        if sweep and certificate is not None:
+            raise ValueError("certificate must be left out with sweep, got both")
         try:
             if sweep:
                 swept = sweep_step_sizes(
@@ -42,17 +51,21 @@ def worst_case_command(
                     table.add_row(*swept_row)
                 console.print(table)
                 return
-            certificate = certify(alpha, beta, n_iter, step_size, delta, noise)
+            found = certify(alpha, beta, n_iter, step_size, delta, noise)
         except RuntimeError as error:
             raise ValueError(str(error)) from error
-        table = Table(title=certificate.worst_case.title)
+        table = Table(title=found.worst_case.title)
         table.add_column("quantity")
         table.add_column("number", justify="right")
         table.add_column("rests on")
-        for row in certificate.rows():
+        for row in found.rows():
             table.add_row(*row)
         console.print(table)
-        console.print(certificate.status, highlight=False)
+        console.print(found.status, highlight=False)
+        if certificate is not None:
+            proof = json.dumps(found.worst_case.proof(), ensure_ascii=False, indent=1)
+            write_atomically(certificate, proof.encode())
+            console.print(f"proof of the dual bound: {certificate}", highlight=False)
 
 
 def derive(
