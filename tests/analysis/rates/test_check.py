@@ -264,11 +264,14 @@ def test_delta_is_held_against_the_points_behind_too():
 
 def test_step_factor_parts_sum_to_the_total(sequence):
     A, y, x_true, iterates = sequence(5, 40, 8, noise=0.01)
-    iterates = x_true + 0.7 ** torch.arange(9).reshape(-1, 1, 1, 1, 1) * testing.normal(
-        1, 3, *SHAPE
-    )
+    sizes = torch.tensor([0.7**n * (1 + 0.02 * n % 0.05) for n in range(9)])
+    iterates = x_true + sizes.reshape(-1, 1, 1, 1, 1) * testing.normal(1, 3, *SHAPE)
     check = rates.check_convergence(A, y, x_true, iterates, 0.01, 1.0, 100.0, 1.0, start=0)
-    parts = dict(check.step_factor)
+    parts, F = dict(check.step_factor), check.objective
+    first, last = check.observed.first[0], check.observed.last[0]
+    assert check.observed.last == (last,) * 3 and last - first >= 3
+    total = F[first + 1 : last + 1].sum(0) / F[first:last].sum(0)
+    assert parts["total"] == pytest.approx(float(total.mean()), rel=1e-9)
     assert parts.pop("total") == pytest.approx(sum(parts.values()), rel=1e-9)
 
 

@@ -123,6 +123,14 @@ def test_a_noisy_fall_has_its_rate(rate, spread, allowed):
     assert float(relative.abs().quantile(0.9)) <= allowed
 
 
+def test_a_noisy_floor_is_told_to_a_few_percent():
+    """The middle of the level stretch, not its least nor its last value."""
+    noise = torch.exp(0.2 * testing.normal(60, 40, seed=7))
+    observed = rates.observed_rate((0.6 ** numbers(60)[:, None] + 1e-3) * noise)
+    assert float((observed.floor / 1e-3 - 1).abs().quantile(0.9)) <= 0.1
+    assert set(observed.after) == {"rests"}
+
+
 def test_a_given_floor_is_taken_off():
     n = numbers(12)
     observed = seen(0.8**n + 0.05, floor=0.05)
