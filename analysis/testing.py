@@ -38,7 +38,7 @@ from torch import nn
 from analysis.rates import ConvergenceCheck, Decomposition, check_convergence, decompose
 from analysis.rec import estimate_rec
 from npgd import checks
-from npgd.images import Images, Measurements
+from npgd.images import Images, Measurements, PerImage, inner, norm
 from npgd.operators import (
     Gaussian,
     Inpainting,
@@ -51,6 +51,7 @@ from npgd.operators import (
 )
 from npgd.priors import GenerativePrior
 from npgd.projectors import AffineSet, FiniteSet
+from npgd.sets import Projectable, Projector, projector
 from npgd.solvers import NPGD, recover
 
 try:
@@ -91,6 +92,9 @@ ImageShape = checks.ImageShape
 Maker = Callable[[ImageShape, int, int], LinearOperator]
 """An operator from (image_shape, m, seed); m is what it aims at, as far as its kind allows."""
 
+Product = Callable[[torch.Tensor], torch.Tensor]
+"""x → A x, y → Aᵀ y or w → P(w)."""
+
 T = TypeVar("T")
 Drawn: TypeAlias = T | st.SearchStrategy[T]
 """A value, or a strategy that draws it."""
@@ -112,7 +116,7 @@ def _low_rank(shape: ImageShape, m: int, seed: int) -> torch.Tensor:
     return _normal("left", seed, m, rank) @ _normal("right", seed, rank, n)
 
 
-def _sparse(shape: ImageShape, m: int, seed: int) -> Any:
+def _sparse(shape: ImageShape, m: int, seed: int) -> scipy.sparse.csr_matrix:
     rng = np.random.default_rng(seed)
     return scipy.sparse.random(m, math.prod(shape), density=0.3, random_state=rng, format="csr")
 
@@ -136,7 +140,7 @@ def _fewer(shape: ImageShape, m: int) -> int:
     return min(m, max(1, math.prod(shape) // 2))
 
 
-def _scipy(matrix: torch.Tensor) -> Any:
+def _scipy(matrix: torch.Tensor) -> scipy.sparse.linalg.LinearOperator:
     return scipy.sparse.linalg.aslinearoperator(matrix.numpy())
 
 
@@ -157,7 +161,7 @@ KINDS: dict[str, Maker] = {
     "scipy": lambda s, m, seed: as_operator(_scipy(_matrix(s, m, seed)), s),
     "scipy sparse": lambda s, m, seed: as_operator(_sparse(s, m, seed), s),
 }
-"""Every kind of operator of :mod:`npgd.operators`, by name."""
+"""Every kind of operator of `npgd.operators`, by name."""
 
 
 # What is drawn: each thing from its sizes and a seed ----------------------------------------------
@@ -183,7 +187,7 @@ def random_operator(
     """An operator of one of KINDS (or of `kinds`), with m measurements where the kind allows."""
     makers = KINDS if kinds is None else kinds
     if kind not in makers:
-        raise ValueError(f"kind: {kind!r}; expected one of {', '.join(makers)}")
+        raise ValueError(f"kind must be one of {', '.join(makers)}, got {kind!r}")
     A = makers[kind](checks.image_shape(image_shape), checks.integer(m, "m"), seed)
     return _described(A, f"random_operator({kind!r}, {tuple(image_shape)}, m={m}, seed={seed})")
 
@@ -258,7 +262,8 @@ class Problem:
     @property
     def noise(self) -> Measurements:
         """v = y − A x*."""
-        return self.y - self.A(self.x_true)
+        noise: Measurements = self.y - self.A(self.x_true)
+        return noise
 
     def __str__(self) -> str:
         return (
@@ -298,7 +303,7 @@ def random_problem(
 
 
 def exact_constants(A: LinearOperator, S: AffineSet | FiniteSet) -> tuple[float, float]:
-    """α and β of A on a set where both are known, in float64, as :func:`analysis.estimate_rec` has
+    """α and β of A on a set where both are known, in float64, as `analysis.estimate_rec` has
     them.
 
     On {B z + c}, B = Q R, the extreme eigenvalues of QᵀAᵀA Q; on a finite set, the extremes of
@@ -324,7 +329,7 @@ def images(
     batch: Drawn[int] | None = None,
     scale: Drawn[float] | None = None,
 ) -> st.SearchStrategy[Images]:
-    """Batches of 2 to 5 images, as :func:`random_images` makes them, at scales from 0.01 to 100."""
+    """Batches of 2 to 5 images, as `random_images` makes them, at scales from 0.01 to 100."""
     return st.builds(
         random_images,
         _strategy(image_shape, image_shapes()),
@@ -350,7 +355,7 @@ def operators(
     makers = kinds if isinstance(kinds, Mapping) else None
     names = tuple(KINDS if kinds is None else kinds)
     if unknown := set(names) - set(KINDS if makers is None else makers):
-        raise ValueError(f"kinds: {sorted(unknown)}; expected some of {', '.join(KINDS)}")
+        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, got {sorted(unknown)}")
     make: Callable[..., LinearOperator] = random_operator
     if makers is not None:
         make = partial(random_operator, kinds=makers)
@@ -366,7 +371,7 @@ def operators(
 def affine_sets(
     image_shape: Drawn[ImageShape] | None = None, latent_dim: Drawn[int] | None = None
 ) -> st.SearchStrategy[AffineSet]:
-    """Affine sets of 1 to 5 dimensions, as :func:`random_affine_set` makes them."""
+    """Affine sets of 1 to 5 dimensions, as `random_affine_set` makes them."""
     return st.builds(
         random_affine_set,
         _strategy(image_shape, image_shapes()),
@@ -380,7 +385,7 @@ def finite_sets(
     count: Drawn[int] | None = None,
     tie_tol: Drawn[float] = 0.0,
 ) -> st.SearchStrategy[FiniteSet]:
-    """2 to 12 points, as :func:`random_finite_set` makes them: anywhere, or on a grid."""
+    """2 to 12 points, as `random_finite_set` makes them: anywhere, or on a grid."""
     return st.builds(
         random_finite_set,
         _strategy(image_shape, image_shapes()),
@@ -394,7 +399,7 @@ def finite_sets(
 def priors(
     image_shape: Drawn[ImageShape] | None = None, latent_dim: Drawn[int] | None = None
 ) -> st.SearchStrategy[GenerativePrior]:
-    """Tiny priors of 1 to 4 latent dimensions, as :func:`random_prior` makes them."""
+    """Tiny priors of 1 to 4 latent dimensions, as `random_prior` makes them."""
     return st.builds(
         random_prior,
         _strategy(image_shape, image_shapes()),
@@ -412,7 +417,7 @@ def problems(
     step: Drawn[float] | None = None,
     kappa: float = math.inf,
 ) -> st.SearchStrategy[Problem]:
-    """Problems whose every constant is known, as :func:`random_problem` makes them.
+    """Problems whose every constant is known, as `random_problem` makes them.
 
     Those of which A sees some secant of S hardly or not at all, α < 10⁻³ ‖A‖², are left out: there
     rounding off S decides.
@@ -424,12 +429,12 @@ def problems(
         step: η β; by default 1, 0.8, 0.3 or 1.02.
         kappa: κ = β/α stays below it: with 2, only problems to which Theorem 1 applies.
     """
-    choices: dict[str, Callable[[ImageShape], st.SearchStrategy[Any]]] = {
+    choices: dict[str, Callable[[ImageShape], st.SearchStrategy[AffineSet | FiniteSet]]] = {
         "affine": affine_sets,
         "finite": finite_sets,
     }
     if not sets or not set(sets) <= set(choices):
-        raise ValueError(f"sets: {sets!r}; expected some of {', '.join(choices)}")
+        raise ValueError(f"sets must be some of {', '.join(choices)}, got {sets!r}")
 
     def of(shape: ImageShape) -> st.SearchStrategy[Problem]:
         return st.builds(
@@ -481,7 +486,7 @@ def check_adjoint(
                 f"the shape of {name} is {tuple(result.shape)} of {result.dtype}, expected"
                 f" {tuple(shape)} of {like.dtype}.\n  To reproduce: {again}"
             )
-    forward, backward = _dot(measured, y), _dot(x, back)
+    forward, backward = (inner(a.double(), b.double()).cpu() for a, b in ((measured, y), (x, back)))
     scale = _length(measured) * _length(y) + _length(x) * _length(back)
     _hold(
         "⟨A x, y⟩ = ⟨x, Aᵀ y⟩",
@@ -507,7 +512,7 @@ def check_linear(
     """
     dtype, device, tol = _arithmetic(A, tol)
     again = f"check_linear(A, batch={batch}, seed={seed}) with A = {A}"
-    products: tuple[tuple[str, Any, tuple[int, ...]], ...] = (
+    products: tuple[tuple[str, Product, tuple[int, ...]], ...] = (
         ("A", A, A.image_shape),
         ("Aᵀ", A.adjoint, (A.m,)),
     )
@@ -515,7 +520,7 @@ def check_linear(
         u, v = _normal(name, seed, 2, batch, *shape).to(device, dtype)
         of_u, of_v = _apply(product, u, name, again), _apply(product, v, name, again)
         size = torch.stack([of_u, of_v]).double().norm().cpu()
-        alone = torch.cat([product(row) for row in u.split(1)])
+        alone = torch.cat([product(u[i : i + 1]) for i in range(batch)])
         _hold(
             f"{name} of a batch = {name} of its images one by one",
             _relative(_length(alone - of_u), size),
@@ -546,17 +551,17 @@ def check_norm(A: LinearOperator, *, tol: float | None = None) -> None:
     """
     dtype, device, tol = _arithmetic(A, tol)
     columns = []
-    for places in torch.arange(A.n, device=device).split(256):
+    for places in torch.tensor_split(torch.arange(A.n, device=device), range(256, A.n, 256)):
         unit = torch.zeros(len(places), A.n, dtype=dtype, device=device)
         unit[torch.arange(len(places)), places] = 1
         columns.append(A(unit.reshape(-1, *A.image_shape)).double())
-    largest, norm = float(torch.linalg.matrix_norm(torch.cat(columns), 2)), A.norm()
+    largest, told = float(torch.linalg.matrix_norm(torch.cat(columns), 2)), A.norm()
     _hold(
         "A.norm() = the largest singular value",
-        _relative(torch.tensor([abs(norm - largest)]), torch.tensor([largest])),
+        _relative(torch.tensor([abs(told - largest)]), torch.tensor([largest])),
         tol,
         f"check_norm(A) with A = {A}",
-        lambda _: f"A.norm() = {norm:.10g}, by singular values {largest:.10g}",
+        lambda _: f"A.norm() = {told:.10g}, by singular values {largest:.10g}",
     )
 
 
@@ -565,7 +570,7 @@ def check_norm(A: LinearOperator, *, tol: float | None = None) -> None:
 
 @torch.no_grad()
 def check_projector(
-    project: Any,
+    project: Projectable | Projector,
     points: Images,
     *,
     delta: float = 0.0,
@@ -601,14 +606,12 @@ def check_projector(
         AssertionError: naming the property and the point that is furthest off.
         TypeError, ValueError: for arguments that do not fit.
     """
-    P = getattr(project, "project", project)
-    if not callable(P):
-        raise TypeError(f"project must be callable or have `project`, got {type(project).__name__}")
+    P = projector(project, "project")
     w = checks.finite(checks.floating(points, "points"), "points")
     if w.ndim != 4 or len(w) < 2:
         raise ValueError(
-            f"points has shape {tuple(w.shape)}, expected (batch, channels, height, width), batch"
-            " at least 2"
+            "points must be of shape (batch, channels, height, width) with batch at least 2, got"
+            f" {tuple(w.shape)}"
         )
     delta = checks.number(delta, "delta", zero=True)
     probes = checks.integer(probes, "probes", minimum=0)
@@ -618,19 +621,9 @@ def check_projector(
         f" seed={seed})"
     )
 
-    p = _apply(P, w, "P", again)
-    if p.shape != w.shape or p.dtype != w.dtype or not bool(p.isfinite().all()):
-        raise AssertionError(
-            f"P(w) has shape {tuple(p.shape)} of {p.dtype}, expected finite numbers of shape"
-            f" {tuple(w.shape)} of {w.dtype}.\n  To reproduce: {again}"
-        )
+    p = _projection(P, w, tol, again)
     rounding = tol * torch.maximum(_length(w), _length(p))
     achieved = _length(w - p).square()
-    _hold("P is deterministic: P(w) twice", _length(P(w) - p), rounding, again)
-    alone = torch.cat([P(row) for row in w.split(1)])
-    _hold("P of a batch = P of its images one by one", _length(alone - p), rounding, again)
-    turned = P(w.flip(0)).flip(0)
-    _hold("P of a batch = P of the batch in other order", _length(turned - p), rounding, again)
 
     def stays(s: Images, name: str) -> None:
         slack = tol * _length(s)
@@ -641,7 +634,7 @@ def check_projector(
             again,
         )
 
-    def nearest(least: Float[torch.Tensor, " batch"], name: str) -> None:
+    def nearest(least: PerImage, name: str) -> None:
         _hold(
             f"P is a δ-approximate projector: ‖w − P(w)‖² ≤ ‖w − s‖² + δ for s = {name}",
             achieved - least,
@@ -663,12 +656,38 @@ def check_projector(
         stays(members.to(w), "a member")
     nearest(_squared_distances(w, p).amin(1), "P of another point")
     if probes:
-        directions = _normal("probes", seed, 3 * probes, *w.shape).to(w)
-        far = torch.tensor((1.0, 0.1, 0.01), dtype=w.dtype).repeat_interleave(probes).to(w.device)
-        lengths = far[:, None] * (w - p).flatten(1).norm(dim=1) / directions.flatten(2).norm(dim=2)
-        around = P((p + lengths[..., None, None, None] * directions).flatten(0, 1))
-        distances = _length((w - around.reshape(directions.shape)).flatten(0, 1)).square()
-        nearest(distances.reshape(3 * probes, -1).amin(0), "P of a point near P(w)")
+        nearest(_nearest_around(P, w, p, probes, seed), "P of a point near P(w)")
+
+
+def _projection(P: Projector, w: Images, tol: float, again: str) -> Images:
+    """P(w), the same twice and in every batch, of w's shape and dtype."""
+    p = _apply(P, w, "P", again)
+    if p.shape != w.shape or p.dtype != w.dtype or not bool(p.isfinite().all()):
+        raise AssertionError(
+            f"P(w) has shape {tuple(p.shape)} of {p.dtype}, expected finite numbers of shape"
+            f" {tuple(w.shape)} of {w.dtype}.\n  To reproduce: {again}"
+        )
+    rounding = tol * torch.maximum(_length(w), _length(p))
+    alone = torch.cat([P(w[i : i + 1]) for i in range(len(w))])
+    turned = P(w.flip(0)).flip(0)
+    for what, found in (
+        ("P is deterministic: P(w) twice", P(w)),
+        ("P of a batch = P of its images one by one", alone),
+        ("P of a batch = P of the batch in other order", turned),
+    ):
+        _hold(what, _length(found - p), rounding, again)
+    return p
+
+
+def _nearest_around(P: Projector, w: Images, p: Images, probes: int, seed: int) -> PerImage:
+    """The least ‖w − s‖² for s = P of points around P(w), in random directions, at 1, 0.1 and 0.01
+    times ‖w − P(w)‖."""
+    directions = _normal("probes", seed, 3 * probes, *w.shape).to(w)
+    far = torch.tensor((1.0, 0.1, 0.01), dtype=w.dtype).repeat_interleave(probes).to(w.device)
+    lengths = far[:, None] * norm(w - p) / directions.flatten(2).norm(dim=2)
+    around = P((p + lengths[..., None, None, None] * directions).flatten(0, 1))
+    distances = _length((w - around.reshape(directions.shape)).flatten(0, 1)).square()
+    return distances.reshape(3 * probes, -1).amin(0)
 
 
 # Checks of a run ----------------------------------------------------------------------------------
@@ -677,7 +696,7 @@ def check_projector(
 @torch.no_grad()
 def check_one_step_identity(
     A: LinearOperator,
-    project: Any,
+    project: Projectable | Projector | None,
     x_true: Images,
     y: Measurements,
     step_size: float,
@@ -722,7 +741,7 @@ def check_one_step_identity(
 @torch.no_grad()
 def check_bound(
     A: LinearOperator,
-    project: Any,
+    project: Projectable | Projector | None,
     x_true: Images,
     y: Measurements,
     step_size: float,
@@ -736,11 +755,11 @@ def check_bound(
 ) -> ConvergenceCheck:
     """The bound of Theorem 1 holds along a run of NPGD, and so does every assumption behind it.
 
-    F_n = ‖A x_n − y‖² stays below :func:`analysis.predicted_objective`, that is
-    (κ−1)ⁿ F_0 + βδ Σ_{i<n} (κ−1)^i for η = 1/β without noise; and α_n ≥ α, β_n ≤ β and δ_n ≤ δ at
-    every iterate. True constants, as `exact_constants` gives them, can only fail for a projector
-    that is farther off than δ, an x* outside S, or iterates that are not those of this step.
-    Returns what was measured.
+    F_n = ‖A x_n − y‖² stays below `analysis.predicted_objective`, for η = 1/β and κ < 2 without
+    noise at most (κ−1)ⁿ F_0 + βδ Σ_{i<n} (κ−1)^i; and α_n ≥ α, β_n ≤ β and δ_n ≤ δ, against x*, x_n
+    and x_{n−1}, at every iterate. True constants, as `exact_constants` gives them, can only fail
+    for a projector that is farther off than δ, an x* outside S, or iterates that are not those of
+    this step. Returns what was measured.
 
     Args:
         A, project, x_true, y, step_size, iterates: as for `check_one_step_identity`.
@@ -783,7 +802,7 @@ def check_bound(
 
 
 def _iterates(
-    A: LinearOperator, project: Any, y: Measurements, step_size: float,
+    A: LinearOperator, project: Projectable | Projector | None, y: Measurements, step_size: float,
     iterates: torch.Tensor | None, start: str, max_iter: int, again: str,
 ) -> torch.Tensor:  # fmt: skip
     """Those of NPGD; or those given, which must follow from one another by its formula."""
@@ -792,7 +811,7 @@ def _iterates(
         iterates = recover(A, y, solver, record_iterates=True).iterates
         assert iterates is not None
     elif project is not None and len(iterates) > 1:
-        P = getattr(project, "project", project)
+        P = projector(project, "project")
         w = torch.stack([x - step_size * A.adjoint(A(x) - y) for x in iterates[:-1]])
         off = torch.stack([_length(x - P(v)) for x, v in zip(iterates[1:], w, strict=True)])
         size = torch.stack([_length(v) + _length(x) for x, v in zip(iterates[1:], w, strict=True)])
@@ -814,8 +833,8 @@ def _iterates(
 
 def _hold(
     law: str,
-    violation: Float[torch.Tensor, " batch"],
-    allowed: Float[torch.Tensor, " batch"] | float,
+    violation: PerImage,
+    allowed: PerImage | float,
     again: str,
     found: Callable[[int], str] | None = None,
 ) -> None:
@@ -836,7 +855,7 @@ def _iteration(index: int, batch: int) -> str:
     return f"from x_{n} to x_{n + 1}, image {image}"
 
 
-def _apply(product: Any, argument: torch.Tensor, name: str, again: str) -> torch.Tensor:
+def _apply(product: Product, argument: torch.Tensor, name: str, again: str) -> torch.Tensor:
     """The product, which must leave its argument as it was."""
     before = argument.clone()
     with torch.no_grad():
@@ -861,12 +880,9 @@ def _rounding(dtype: torch.dtype) -> float:
     return 1000 * torch.finfo(dtype).eps
 
 
-def _length(x: torch.Tensor) -> Float[torch.Tensor, " batch"]:
-    return x.double().flatten(1).norm(dim=1).cpu()
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> Float[torch.Tensor, " batch"]:
-    return (a.double() * b.double()).flatten(1).sum(1).cpu()
+def _length(x: torch.Tensor) -> PerImage:
+    """‖x‖ of every row, in float64."""
+    return norm(x.double()).cpu()
 
 
 def _relative(amount: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,26 +10,30 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, _constant, error_floor, predicted_rate
+from analysis.rates.bound import Constant, constant, error_floor, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
-from analysis.rates.slack import GREEK, SlackSplit, split_slack
+from analysis.rates.slack import ALLOWED, GREEK, SlackSplit, split_slack
 from npgd.files import plain
-from npgd.images import norm, quotient
+from npgd.images import Images, Measurements, PerImage, norm, quotient
+from npgd.operators import LinearOperator
+
+STEP_PARTS = {"beta": "β_n", "delta": "δ_n", "noise": "noise"}
+"""What a step's factor has beside α_n, by what it is called in print."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConvergenceCheck:
     """The theorem's prediction held against a run."""
 
-    alpha: Float[torch.Tensor, " batch"]
-    beta: Float[torch.Tensor, " batch"]
-    delta: Float[torch.Tensor, " batch"]
+    alpha: PerImage
+    beta: PerImage
+    delta: PerImage
     step_size: float
     start: int
-    rate: Float[torch.Tensor, " batch"]
+    rate: PerImage
     """Predicted factor per step (κ − 1 for η = 1/β)."""
-    floor: Float[torch.Tensor, " batch"]
+    floor: PerImage
     """Predicted floor of ‖x_n − x*‖²."""
     bound: Float[torch.Tensor, "n_iter_plus_1 batch"]
     objective: Float[torch.Tensor, "n_iter_plus_1 batch"]
@@ -43,7 +48,7 @@ class ConvergenceCheck:
     """ΣF_{n+1}/ΣF_n over the fitted iterates, mean over images: "total", and its four parts."""
 
     @property
-    def kappa(self) -> Float[torch.Tensor, " batch"]:
+    def kappa(self) -> PerImage:
         return self.beta / self.alpha
 
     @property
@@ -67,60 +72,76 @@ class ConvergenceCheck:
         kappa = (
             f"κ = {worst:.3g}" if math.isclose(worst, best) else f"κ = {best:.3g} to {worst:.3g}"
         )
-        rate = float(self.rate.max())
-        batch, contracting = len(self.rate), int((self.rate < 1).sum())
-        if contracting == batch:
-            return (
-                f"{kappa} at step size {self.step_size:.3g}: the bound falls by {rate:.3g} per "
-                f"step from x_{self.start}, to ‖x_n − x*‖² ≤ {float(self.floor.max()):.3g}."
+        text = f"{kappa} at step size {self.step_size:.3g}: the bound "
+        falls = self.rate < 1
+        promise = ""
+        if bool(falls.any()):
+            promise = (
+                f"falls by {upwards(float(self.rate[falls].max()))} per step from x_{self.start},"
+                f" to ‖x_n − x*‖² ≤ {upwards(float(self.floor[falls].max()))}"
             )
-        who = "any image" if contracting == 0 else f"{batch - contracting} of {batch} images"
-        return (
-            f"{kappa} at step size {self.step_size:.3g}: the bound does not fall for {who} "
-            f"(factor {rate:.3g} per step), so it is void there."
-        )
+        if bool(falls.all()):
+            return f"{text}{promise}."
+        batch, void = len(self.rate), int((~falls).sum())
+        who = "any image" if void == batch else f"{void} of {batch} images"
+        text += f"does not fall for {who}, so it is void there"
+        growth = float(self.rate.max())
+        if growth > 1:
+            text += f" (it grows by up to {upwards(growth)} per step)"
+        return f"{text}; for the others it {promise}." if promise else f"{text}."
 
     def observation(self) -> str:
         """What the iterates did, and why, where the constants did not promise it."""
-        unpromised = not self.applies and self.observed.median < 1
-        text = f"The objective {'nevertheless ' if unpromised else ''}{self.observed.status}"
-        if unpromised:
-            part = self.step_factor
-            alpha_n = float(self.decomposition.alpha[self.start :].nanquantile(0.5))
+        unpromised = (self.rate >= 1) & (self.observed.rate < 1)
+        if not bool(unpromised.any()):
+            return f"The objective {self.observed.status}."
+        text = f"The objective nevertheless {self.observed.status}"
+        alpha_n = float(self.decomposition.alpha[self.start :].nanquantile(0.5))
+        alpha = float(self.alpha.min())
+        if alpha_n > alpha:
             text += (
                 f", because its own pairs (x_n, x*) have α_n = {alpha_n:.3g} (median) where α is "
-                f"{float(self.alpha.min()):.3g}, and every step gains from β_n < 1/η and δ_n: over "
-                f"these iterates the mean factor {part['total']:.3g} is {part['alpha']:.3g} by α_n,"
-                f" {part['beta']:+.3g} by β_n, {part['delta']:+.3g} by δ_n and "
-                f"{part['noise']:+.3g} by noise"
+                f"{alpha:.3g}"
             )
+        part = self.step_factor
+        text += f". Over these iterates the mean factor {part['total']:.3g} is "
+        text += f"{part['alpha']:.3g} by α_n"
+        for verb, chosen in (
+            ("lowered", [name for name in STEP_PARTS if part[name] < 0]),
+            ("raised", [name for name in STEP_PARTS if part[name] > 0]),
+        ):
+            if chosen:
+                words = [f"{STEP_PARTS[name]} ({part[name]:+.3g})" for name in chosen]
+                text += f", {verb} by {' and '.join(words)}"
         return text + "."
 
     def comparison(self) -> str:
         """Whether the iterates stay below the bound, and which assumption they break if not."""
         sentences = []
         if self.holds:
-            void = (
-                ""
-                if self.applies
-                else ", void as it is"
-                if (self.rate >= 1).all()
-                else (f", void as it is for {int((self.rate >= 1).sum())} images")
-            )
-            sentences.append(f"Every iterate stays below the bound{void}.")
+            void, batch = int((self.rate >= 1).sum()), len(self.rate)
+            note = ", void as it is" if void else ""
+            if 0 < void < batch:
+                note += f" for {void} of {batch} images"
+            sentences.append(f"Every iterate stays below the bound{note}.")
         else:
             count = sum(n is not None for n in self.exceeded_at)
             first = min(n for n in self.exceeded_at if n is not None)
+            reason = (
+                "the constants are not the true ones"
+                if self.broken
+                else "some point is not of S, as no α_n, β_n or δ_n breaks its constant"
+            )
             sentences.append(
                 f"The bound is exceeded for {count} of {len(self.exceeded_at)} images, first at "
-                f"x_{first}: the constants are not the true ones."
+                f"x_{first}: {reason}."
             )
         if self.broken:
-            found = ", ".join(
-                f"{GREEK[name]}_n = {measured:.3g} against {GREEK[name]} = {constant:.3g}"
-                for name, (measured, constant) in self.broken.items()
-            )
-            sentences.append(f"The iterates break its assumptions: {found}.")
+            found = []
+            for name, pair in self.broken.items():
+                measured, constant_ = apart(*pair)
+                found.append(f"{GREEK[name]}_n = {measured} against {GREEK[name]} = {constant_}")
+            sentences.append(f"The iterates break its assumptions: {', '.join(found)}.")
         return " ".join(sentences)
 
     def __str__(self) -> str:
@@ -151,9 +172,9 @@ class ConvergenceCheck:
 
 
 def check_convergence(
-    A: Any,
-    y: Float[torch.Tensor, "batch m"],
-    x_true: Float[torch.Tensor, "batch channels height width"],
+    A: LinearOperator,
+    y: Measurements,
+    x_true: Images,
     iterates: Float[torch.Tensor, "n_iter_plus_1 batch channels height width"],
     step_size: float,
     alpha: Constant,
@@ -164,33 +185,32 @@ def check_convergence(
 ) -> ConvergenceCheck:
     """Hold the bound for constants (α, β, δ) against a run, image by image.
 
+    A bound that an iterate exceeds means constants that are not the true ones (estimates of α and
+    β are one-sided): some α_n < α, β_n > β or δ_n > δ, against x*, x_n or x_{n−1}, and `broken` has
+    it. What the rounding of the iterates, in their own precision, can explain is no violation.
+
     Args:
-        A, y, x_true, iterates, step_size: as in :func:`decompose`. ``x_true`` should lie in
-            range(G); for an image that does not, pass its best point there
-            (:func:`analysis.nearest_in_range`), and the rest counts as noise.
+        A, y, x_true, iterates, step_size: as in `decompose`. `x_true` should lie in range(G); for
+            an image that does not, pass its best point there (`analysis.nearest_in_range`), and
+            the rest counts as noise.
         alpha, beta, delta: constants to test, uniform or one for each image.
         start: 0 if x_0 lies in range(G), 1 if not (as with x_0 = Aᵀy, Algorithm 1 of the paper).
 
-    A bound that an iterate exceeds means constants that are not the true ones (estimates of α and
-    β are one-sided): by the one-step identity some α_n < α, β_n > β or δ_n > δ, and ``broken`` has
-    it.
-
     Raises:
-        ValueError: as :func:`decompose` and :func:`predicted_objective`.
+        ValueError: as `decompose` and `predicted_objective`.
     """
     if not 0 <= start < iterates.shape[0]:
-        raise ValueError(f"start: expected 0 <= start < {iterates.shape[0]}, got {start}")
+        raise ValueError(f"start must be from 0 to {iterates.shape[0] - 1}, got {start}")
     parts = decompose(A, y, x_true, iterates, step_size)
     slack = split_slack(parts, alpha, beta, delta, start=start)
     batch = parts.noise.shape[0]
     a, b, d = (
-        _constant(name, value).expand(batch)
+        constant(name, value).expand(batch)
         for name, value in (("alpha", alpha), ("beta", beta), ("delta", delta))
     )
-    # Rounding of the iterates, in their own precision, is no violation.
-    rounding = 100 * torch.finfo(iterates.dtype).eps
-    allowed = (slack.bound.sqrt() * (1 + 1e-9) + rounding * norm(y.double()).cpu()) ** 2
-    above = parts.objective > allowed
+    # x_n that is off S by so much has √F_n off by ‖A‖ times that.
+    rounding = parts.precision * norm(y.double()).cpu() + parts.norm * parts.off
+    above = parts.objective.sqrt() > slack.bound.sqrt() * ALLOWED + rounding
     exceeded = tuple(
         int(above[:, i].nonzero()[0]) if above[:, i].any() else None for i in range(batch)
     )
@@ -206,7 +226,7 @@ def check_convergence(
         bound=slack.bound,
         objective=parts.objective,
         exceeded_at=exceeded,
-        broken=_broken(parts, a, b, d, start, rounding * norm(x_true.double()).cpu()),
+        broken=_broken(parts, a, b, d, start),
         observed=observed,
         decomposition=parts,
         slack=slack,
@@ -215,34 +235,21 @@ def check_convergence(
 
 
 def _broken(
-    parts: Decomposition,
-    alpha: torch.Tensor,
-    beta: torch.Tensor,
-    delta: torch.Tensor,
-    start: int,
-    rounding: torch.Tensor,
+    parts: Decomposition, alpha: PerImage, beta: PerImage, delta: PerImage, start: int
 ) -> dict[str, tuple[float, float]]:
-    """Of every constant that the iterates from ``start`` on break: the worst (measured, constant).
-
-    ``rounding`` is the length by which an iterate may be off its set; a pair as close as that says
-    nothing.
-    """
-    far, step = parts.error[start:-1].sqrt(), parts.step[start:].sqrt()
-    lengths = far + step + parts.noise.sqrt()
+    """Of every constant that the iterates from `start` on break: the worst (measured, constant)."""
+    highest_delta = parts.highest_delta(start)
     excess = {
-        "alpha": (alpha * (1 - 1e-9 - 2 * rounding / far) - parts.alpha[start:], alpha),
-        "beta": (parts.beta[start:] - beta * (1 + 1e-9 + 2 * rounding / step), beta),
-        "delta": (
-            parts.delta[start:] - delta * (1 + 1e-9) - rounding * (lengths + rounding),
-            delta,
-        ),
+        "alpha": (alpha / ALLOWED - parts.highest_alpha()[start:], parts.alpha[start:], alpha),
+        "beta": (parts.lowest_beta()[start:] - beta * ALLOWED, parts.beta[start:], beta),
+        "delta": (highest_delta - delta * ALLOWED, highest_delta, delta),
     }
     worst = {}
-    for name, (amount, constant) in excess.items():
+    for name, (amount, measured, limit) in excess.items():
         amount = amount.nan_to_num(nan=-math.inf)
         if amount.numel() and float(amount.max()) > 0:
             n, i = divmod(int(amount.argmax()), amount.shape[1])
-            worst[name] = (float(getattr(parts, name)[start + n, i]), float(constant[i]))
+            worst[name] = (float(measured[n, i]), float(limit[i]))
     return worst
 
 
@@ -272,3 +279,20 @@ def _step_factor(parts: Decomposition, observed: ObservedRate) -> dict[str, floa
         name: float((torch.where(fitted, value, 0.0).sum(0) / whole)[kept].mean())
         for name, value in sums.items()
     }
+
+
+def upwards(value: float, digits: int = 3) -> str:
+    """Printed with so many digits, rounded up: "at most" stays true."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    context = decimal.Context(prec=digits, rounding=decimal.ROUND_CEILING)
+    return f"{float(context.create_decimal(value)):.{digits}g}"
+
+
+def apart(a: float, b: float) -> tuple[str, str]:
+    """Both printed with three digits, or with as many as it takes to tell them apart."""
+    for digits in range(3, 17):
+        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
+        if texts[0] != texts[1]:
+            return texts
+    return repr(a), repr(b)

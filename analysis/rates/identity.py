@@ -15,6 +15,7 @@ Raj, Li, Bresler (ICCV 2019) is this identity with α_n ≥ α, β_n ≤ β = 1/
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ from jaxtyping import Float
 
 from npgd import checks
 from npgd.files import plain
-from npgd.images import inner, quotient, squared_norm
+from npgd.images import Images, Measurements, PerImage, inner, quotient, squared_norm
+from npgd.operators import LinearOperator
 from npgd.precision import converted
 
 
@@ -32,13 +34,18 @@ class Decomposition:
     """α_n, β_n, δ_n of every iteration, and how well the one-step identity closes.
 
     Rows are iterations n = 0 … n_iter − 1 (row n takes x_n to x_{n+1}), columns are images. Squared
-    norms are sums over pixels, in float64. ``alpha`` is NaN where x_n = x* and ``beta`` is NaN
-    where x_{n+1} = x_n: those pairs say nothing about A.
+    norms are sums over pixels, in float64.
     """
 
     alpha: Float[torch.Tensor, "n_iter batch"]
+    """α_n = ‖A e_n‖²/‖e_n‖², NaN where x_n = x*: that pair says nothing about A."""
     beta: Float[torch.Tensor, "n_iter batch"]
+    """β_n = ‖A d_n‖²/‖d_n‖², NaN where x_{n+1} = x_n."""
     delta: Float[torch.Tensor, "n_iter batch"]
+    """δ_n = ‖x_{n+1} − w_n‖² − ‖x* − w_n‖²."""
+    behind: Float[torch.Tensor, "2 n_iter batch"]
+    """‖x_{n+1} − w_n‖² − ‖s − w_n‖² for s = x_n and for s = x_{n−1} (NaN at n = 0), which the
+    projector could have taken as well as x*."""
     residual: Float[torch.Tensor, "n_iter batch"]
     """|left − right| of the identity, divided by its largest term."""
     objective: Float[torch.Tensor, "n_iter_plus_1 batch"]
@@ -51,7 +58,14 @@ class Decomposition:
     """‖x_{n+1} − x_n‖²."""
     noise: Float[torch.Tensor, " batch"]
     """‖y − A x*‖²."""
+    size: Float[torch.Tensor, " batch"]
+    """The largest ‖x‖² of x*, x_n and w_n."""
+    precision: float
+    """Of the iterates: 100 machine epsilons of their type."""
+    norm: float
+    """‖A‖."""
     step_size: float
+    """η."""
 
     @property
     def status(self) -> str:
@@ -65,6 +79,37 @@ class Decomposition:
             f"the identity does not close (relative residual {worst:.1e}): A is not linear, its "
             "adjoint is not its transpose, or both are computed in low precision"
         )
+
+    @property
+    def off(self) -> PerImage:
+        """The length by which rounding may move an iterate off S.
+
+        Relative to the largest of ‖x*‖, ‖x_n‖, ‖w_n‖, since P computes with all of them.
+        """
+        return self.precision * self.size.sqrt()
+
+    def highest_alpha(self) -> Float[torch.Tensor, "n_iter batch"]:
+        """What α_n may be of points that are not rounded.
+
+        Of e = e' + ξ, e' the difference of two points of S and ‖ξ‖ ≤ 2 off, ‖A e‖ ≥ ‖A e'‖ − ‖A‖‖ξ‖
+        and ‖e‖ ≤ ‖e'‖ + ‖ξ‖, so that √α_n is at most 2‖A‖‖ξ‖/‖e‖ too small.
+        """
+        return (self.alpha.sqrt() + 4 * self.norm * self.off / self.error[:-1].sqrt()) ** 2
+
+    def lowest_beta(self) -> Float[torch.Tensor, "n_iter batch"]:
+        """What β_n may be of points that are not rounded, as for `highest_alpha`."""
+        return (self.beta.sqrt() - 4 * self.norm * self.off / self.step.sqrt()).clamp_min(0) ** 2
+
+    def highest_delta(self, start: int = 0) -> Float[torch.Tensor, "n batch"]:
+        """The largest of δ_n and `behind` from n = `start` on, less what rounding makes of it.
+
+        Two points that are moved by `off` change ‖x_{n+1} − w_n‖² − ‖s − w_n‖², lengths of at most
+        2√size, by 8 off √size at most, up to the square of `off`.
+        """
+        behind = self.behind[:, start:].clone()
+        behind[1, :1] = math.nan  # x_{start−1} need not lie in S
+        found = torch.cat([self.delta[None, start:], behind]).nan_to_num(nan=-math.inf).amax(0)
+        return found - 8 * self.off * (self.size.sqrt() + self.off)
 
     def terms(self) -> dict[str, Float[torch.Tensor, "n_iter batch"]]:
         """The four summands of F_{n+1}, by the quantity that makes them."""
@@ -90,6 +135,7 @@ class Decomposition:
             "alpha": plain(self.alpha),
             "beta": plain(self.beta),
             "delta": plain(self.delta),
+            "behind": plain(self.behind),
             "residual": plain(self.residual),
             "objective": plain(self.objective),
             "error": plain(self.error),
@@ -100,9 +146,9 @@ class Decomposition:
 
 @torch.no_grad()
 def decompose(
-    A: Any,
-    y: Float[torch.Tensor, "batch m"],
-    x_true: Float[torch.Tensor, "batch channels height width"],
+    A: LinearOperator,
+    y: Measurements,
+    x_true: Images,
     iterates: Float[torch.Tensor, "n_iter_plus_1 batch channels height width"],
     step_size: float,
 ) -> Decomposition:
@@ -114,11 +160,11 @@ def decompose(
     whose adjoint is wrong, shows as a residual.
 
     Args:
-        A: linear operator with ``A(x)`` and ``A.adjoint(y)``; a module is copied to float64.
+        A: linear operator with `A(x)` and `A.adjoint(y)`; a module is copied to float64.
         y: measurements.
         x_true: the point x* that the iterates are held against. The theorem wants it in range(G);
             the identity does not care, and counts y − A x* as noise.
-        iterates: x_0 first, as ``recover(…, record_iterates=True)`` returns them.
+        iterates: x_0 first, as `recover(…, record_iterates=True)` returns them.
         step_size: η > 0 of the gradient step x − η Aᵀ(A x − y).
 
     Raises:
@@ -127,75 +173,81 @@ def decompose(
     step_size = checks.number(step_size, "step_size")
     if iterates.ndim != x_true.ndim + 1 or iterates.shape[1:] != x_true.shape:
         raise ValueError(
-            f"iterates: expected shape (n_iter + 1, *{tuple(x_true.shape)}) to match x_true, "
-            f"got {tuple(iterates.shape)}"
+            f"iterates must be of shape (n_iter + 1, *{tuple(x_true.shape)}) to match x_true, got"
+            f" {tuple(iterates.shape)}"
         )
     if y.ndim != 2 or y.shape[0] != x_true.shape[0]:
         raise ValueError(
-            f"y: expected shape ({x_true.shape[0]}, m) to match x_true, got {tuple(y.shape)}"
+            f"y must be of shape ({x_true.shape[0]}, m) to match x_true, got {tuple(y.shape)}"
         )
-    operator = converted(A)
-    x_star = x_true.double()
+    operator, x_star = converted(A), x_true.double()
     noise = y.double() - operator(x_star)
-    n_iter = iterates.shape[0] - 1
-
-    def summands(
-        e: torch.Tensor,
-        A_e: torch.Tensor,
-        e_next: torch.Tensor,
-        A_e_next: torch.Tensor,
-        d: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        """Of one iteration: ‖A d‖², ‖d‖², δ_n, and the identity's relative residual."""
-        gradient_step = step_size * operator.adjoint(A_e - noise)
-        # ‖d + g‖² − ‖g − e‖² = ⟨e_next, e_next + 2(g − e)⟩: no difference of two large squares.
-        delta = inner(e_next, e_next + 2 * (gradient_step - e))
-        A_d_squared, d_squared = squared_norm(operator(d)), squared_norm(d)
-        terms = torch.stack(
-            [
-                squared_norm(e) / step_size,
-                -squared_norm(A_e),
-                squared_norm(noise),
-                delta / step_size,
-                A_d_squared,
-                -d_squared / step_size,
-                -squared_norm(A_e_next - noise),
-            ]
-        )
-        scale = terms.abs().amax(0)
-        residual = torch.where(scale > 0, terms.sum(0).abs() / scale, torch.zeros_like(scale))
-        return A_d_squared, d_squared, delta, residual
-
     e = iterates[0].double() - x_star
-    A_e = operator(e)
+    A_e, before = operator(e), torch.full_like(e, math.nan)
     errors, fs, objectives = [squared_norm(e)], [squared_norm(A_e)], [squared_norm(A_e - noise)]
-    rows: list[tuple[torch.Tensor, ...]] = []
-    for n in range(n_iter):
-        e_next = iterates[n + 1].double() - x_star
-        A_e_next = operator(e_next)
-        d = iterates[n + 1].double() - iterates[n].double()
-        rows.append(summands(e, A_e, e_next, A_e_next, d))
-        errors.append(squared_norm(e_next))
-        fs.append(squared_norm(A_e_next))
-        objectives.append(squared_norm(A_e_next - noise))
-        e, A_e = e_next, A_e_next
+    size = torch.maximum(squared_norm(x_star), squared_norm(iterates[0].double()))
+    rows: list[tuple[PerImage, ...]] = []
+    for x in iterates[1:]:
+        e_next = x.double() - x_star
+        A_e_next, d = operator(e_next), e_next - e
+        gradient_step = step_size * operator.adjoint(A_e - noise)
+        rows.append(_iteration(operator, e, d, before, gradient_step))
+        for point in (x.double(), e + x_star - gradient_step):
+            size = torch.maximum(size, squared_norm(point))
+        e, A_e, before = e_next, A_e_next, d
+        errors.append(squared_norm(e))
+        fs.append(squared_norm(A_e))
+        objectives.append(squared_norm(A_e - noise))
 
     error, f = torch.stack(errors).cpu(), torch.stack(fs).cpu()
+    objective, noise_squared = torch.stack(objectives).cpu(), squared_norm(noise).cpu()
     empty = error.new_zeros(0, error.shape[1])
-    A_d_sq, d_sq, delta, residual = (
-        [torch.stack(column).cpu() for column in zip(*rows, strict=True)] if rows else [empty] * 4
+    A_d_sq, d_sq, delta, stay, back = (
+        [torch.stack(column).cpu() for column in zip(*rows, strict=True)] if rows else [empty] * 5
     )
+    terms = torch.stack(
+        [
+            error[:-1] / step_size,
+            -f[:-1],
+            noise_squared.expand_as(d_sq),
+            delta / step_size,
+            A_d_sq,
+            -d_sq / step_size,
+            -objective[1:],
+        ]
+    )
+    scale = terms.abs().amax(0)
     return Decomposition(
         alpha=quotient(f[:-1], error[:-1]),
         beta=quotient(A_d_sq, d_sq),
         delta=delta,
-        residual=residual,
-        objective=torch.stack(objectives).cpu(),
+        behind=torch.stack([stay, back]),
+        residual=torch.where(scale > 0, terms.sum(0).abs() / scale, 0.0),
+        objective=objective,
         range_objective=f,
         error=error,
         step=d_sq,
-        noise=squared_norm(noise).cpu(),
+        noise=noise_squared,
+        size=size.cpu(),
+        precision=100 * torch.finfo(iterates.dtype).eps,
+        norm=float(A.norm()),
         step_size=float(step_size),
+    )
+
+
+def _iteration(
+    A: LinearOperator, e: Images, d: Images, before: Images, gradient_step: Images
+) -> tuple[PerImage, ...]:
+    """‖A d_n‖², ‖d_n‖², and ‖x_{n+1} − w_n‖² − ‖s − w_n‖² for s = x*, x_n, x_{n−1}.
+
+    Of two squares with the difference u and the sum w, ⟨u, w⟩: no difference of two large numbers.
+    """
+    return (
+        squared_norm(A(d)),
+        squared_norm(d),
+        inner(e + d, e + d + 2 * (gradient_step - e)),
+        inner(d, d + 2 * gradient_step),
+        inner(d + before, d - before + 2 * gradient_step),
     )
 
 

@@ -1,32 +1,61 @@
-"""What was observed: the linear rate of a run's objective, and where there is none."""
+"""What was observed: the linear rate of a run's objective, and where there is none.
+
+A run seldom does one thing. It falls, and then rests at a floor, or slows, or rises again; it may
+circle all the while. So log F_n is fitted by one straight line, or by two that meet, whichever the
+numbers ask for; the rate is that of the first part, with the floor taken off if the second rests;
+and a rate is given only where the fall stands out from what is left over.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, _constant
+from analysis.rates.bound import Constant, constant
 from npgd.files import plain
+from npgd.images import PerImage
+
+Numbers = Float[np.ndarray, " n"]
+
+SMALLEST = 1e-28
+"""Of the largest F_n: less than that is rounding."""
+FALL = math.log(2)
+"""The least fall of log F_n over the fitted iterates: less cannot be told from a drift."""
+STANDS_OUT = 5.0
+"""How many standard errors the slope must have."""
+BREAKS = 40
+"""At most so many places are tried for the end of the fall."""
 
 
 @dataclass(frozen=True, eq=False)
 class ObservedRate:
-    """Linear rate of each image's objective, F_n − floor ≈ a · rateⁿ for first ≤ n ≤ last.
+    """Linear rate of each image's objective, F_n − floor ≈ a · rateⁿ for first ≤ n ≤ last."""
 
-    ``rate`` is NaN where there is nothing to fit; ``reasons`` says why, and is empty elsewhere.
-    """
-
-    rate: Float[torch.Tensor, " batch"]
+    rate: PerImage
+    """Factor per step; NaN where there is no geometric fall."""
     first: tuple[int, ...]
+    """Where the fit begins."""
     last: tuple[int, ...]
-    floor: Float[torch.Tensor, " batch"]
-    r_squared: Float[torch.Tensor, " batch"]
+    """Where the fit ends."""
+    floor: PerImage
+    """What is taken off F_n before the fit: where it rests, or 0."""
+    r_squared: PerImage
     """Of the fit of log(F_n − floor); near 1 the fall is linear."""
+    period: PerImage
+    """Iterates in which log F_n swings once around the line; NaN where it does not."""
+    after: tuple[str, ...]
+    """What the objective does after `last`: "ends" (there is nothing), "rests", "slows", "rises";
+    "" without a rate."""
+    after_factor: PerImage
+    """Factor per step of F_n after `last`; NaN where nothing comes after."""
     reasons: tuple[str, ...]
+    """Why there is no rate; empty where there is one."""
 
     @property
     def median(self) -> float:
@@ -35,13 +64,39 @@ class ObservedRate:
 
     @property
     def status(self) -> str:
-        fitted = int((~self.rate.isnan()).sum())
-        if fitted == 0:
-            return "has no rate: " + (self.reasons[0] if self.reasons else "no image")
+        """The rate, its range and what came after it, in words."""
         kept = [i for i in range(len(self.first)) if not bool(self.rate[i].isnan())]
-        span = f"x_{min(self.first[i] for i in kept)} to x_{max(self.last[i] for i in kept)}"
-        text = f"falls by a factor {self.median:.3g} per step (median of {fitted}, fitted on {span}"
-        return text + f", R² {float(self.r_squared.nanquantile(0.5)):.2f})"
+        if not kept:
+            return "has no rate: " + (self.reasons[0] if self.reasons else "no image")
+        lasts = sorted({self.last[i] for i in kept})
+        span = f"x_{min(self.first[i] for i in kept)} to x_{lasts[0]}"
+        if len(lasts) > 1:
+            span += f"–x_{lasts[-1]}"
+        text = (
+            f"falls by a factor {self.median:.3g} per step (median of {len(kept)}, fitted on {span}"
+            f", R² {float(self.r_squared.nanquantile(0.5)):.2f})"
+        )
+        circling = ~self.period.isnan() & ~self.rate.isnan()
+        if bool(circling.any()):
+            who = "" if len(kept) == 1 else f" for {int(circling.sum())} of them"
+            text += f", swinging{who} with a period of {float(self.period[circling].median()):.3g}"
+        return text + self._afterwards(kept)
+
+    def _afterwards(self, kept: list[int]) -> str:
+        counts = Counter(self.after[i] for i in kept)
+        parts = []
+        for word in ("rests", "slows", "rises"):
+            if not counts[word]:
+                continue
+            factors = self.after_factor[[i for i in kept if self.after[i] == word]]
+            middle = float(factors.quantile(0.5))
+            what = {
+                "rests": "rests",
+                "slows": f"falls more slowly, by {middle:.3g} per step",
+                "rises": f"rises, by {middle:.3g} per step",
+            }[word]
+            parts.append(what if len(kept) == 1 else f"{what} for {counts[word]}")
+        return "; afterwards it " + ", ".join(parts) if parts else ""
 
     def __str__(self) -> str:
         return f"objective {self.status}"
@@ -53,6 +108,9 @@ class ObservedRate:
             "last": list(self.last),
             "floor": plain(self.floor),
             "r_squared": plain(self.r_squared),
+            "period": plain(self.period),
+            "after": list(self.after),
+            "after_factor": plain(self.after_factor),
             "reasons": list(self.reasons),
             "median": plain(self.median),
             "status": self.status,
@@ -65,71 +123,276 @@ def observed_rate(
     start: int = 0,
     floor: Constant | None = None,
 ) -> ObservedRate:
-    """Fit a linear rate to the objective, over the iterates where it falls.
+    """The linear rate of the objective, over the iterates in which it falls.
 
-    Without a given ``floor``, the floor of an image is its plateau: the median of the trailing
-    iterates that lie within 5 % of the last, if they are at least 4 and a tenth of the run; a run
-    that still falls at its end has floor 0. The fit is least squares on log(F_n − floor), from
-    ``start`` to the last n before F_n first rises, or comes within 10 % of the floor.
+    log F_n is fitted by a line, or by two that meet where the squared residuals then fall by half
+    or more. Where the second is level, the first is fitted again to log(F_n − floor), the floor
+    being the median of the level part, over the n before F_n comes within 10 % of it or into its
+    noise. Where the second falls too, and for longer, the rate is the second's. A swing of one
+    frequency is fitted with the line if it explains most of what is left. A rate is given for a
+    fall by half or more whose slope has five standard errors, and by six standard deviations of
+    what is left; elsewhere `reasons` says what there is instead.
+
+    Args:
+        objective: F_n ≥ 0, shape (n_iter + 1, batch).
+        start: the first n to look at.
+        floor: F_∞, if it is known, one number or one for each image.
 
     Raises:
-        ValueError: if the objective has not two dimensions, is negative or not finite, or ``start``
+        ValueError: if the objective has not two dimensions, is negative or not finite, or `start`
             is not one of its rows.
     """
     if objective.ndim != 2:
         raise ValueError(
-            f"objective: expected shape (n_iter + 1, batch), got {tuple(objective.shape)}"
+            f"objective must be of shape (n_iter + 1, batch), got {tuple(objective.shape)}"
         )
     values = objective.detach().double().cpu()
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
-        raise ValueError("objective: expected finite values >= 0, got others")
+        raise ValueError("objective must be finite and not negative, got other values")
     if not 0 <= start < values.shape[0]:
-        raise ValueError(f"start: expected 0 <= start < {values.shape[0]}, got {start}")
+        raise ValueError(f"start must be from 0 to {values.shape[0] - 1}, got {start}")
     batch = values.shape[1]
-    floors = (
-        torch.stack([_plateau(values[start:, i]) for i in range(batch)])
-        if floor is None
-        else _constant("floor", floor).expand(batch)
-    )
-    fits = [_fit_rate(values[:, i], float(floors[i]), start) for i in range(batch)]
+    given = None if floor is None else constant("floor", floor).expand(batch)
+    fits = [
+        _observe(values[start:, i].numpy(), start, None if given is None else float(given[i]))
+        for i in range(batch)
+    ]
+
+    def column(name: str) -> PerImage:
+        return torch.tensor([getattr(fit, name) for fit in fits], dtype=torch.float64)
+
     return ObservedRate(
-        rate=torch.tensor([fit[0] for fit in fits], dtype=torch.float64),
-        first=(start,) * batch,
-        last=tuple(fit[1] for fit in fits),
-        floor=floors,
-        r_squared=torch.tensor([fit[2] for fit in fits], dtype=torch.float64),
-        reasons=tuple(fit[3] for fit in fits),
+        rate=column("rate"),
+        first=tuple(fit.first for fit in fits),
+        last=tuple(fit.last for fit in fits),
+        floor=column("floor"),
+        r_squared=column("r_squared"),
+        period=column("period"),
+        after=tuple(fit.after for fit in fits),
+        after_factor=column("after_factor"),
+        reasons=tuple(fit.reason for fit in fits),
     )
 
 
-def _plateau(values: Float[torch.Tensor, " n"]) -> Float[torch.Tensor, ""]:
-    inside = (values - values[-1]).abs() <= 0.05 * values[-1]
-    outside = (~inside).nonzero()
-    tail = values[int(outside[-1]) + 1 :] if len(outside) else values
-    return tail.median() if len(tail) >= max(4, len(values) // 10) else values.new_zeros(())
+@dataclass(frozen=True)
+class _Fit:
+    """What is seen of one image."""
+
+    first: int
+    last: int
+    floor: float = 0.0
+    rate: float = math.nan
+    r_squared: float = math.nan
+    period: float = math.nan
+    after: str = ""
+    after_factor: float = math.nan
+    reason: str = ""
 
 
-def _fit_rate(
-    values: Float[torch.Tensor, " n"], floor: float, start: int
-) -> tuple[float, int, float, str]:
-    """(rate, last iterate used, R², reason for there being no rate)."""
-    n = start
+@dataclass(frozen=True)
+class _Line:
+    """Least squares of a line, and of one frequency if it explains enough, to y_0, y_1, …"""
+
+    slope: float
+    error: float
+    """Standard error of the slope."""
+    spread: float
+    """Standard deviation of what is left."""
+    r_squared: float
+    period: float
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """What comes after the fall."""
+
+    begins: int
+    settles: int
+    """Past the bend; slope and spread are those from here on."""
+    slope: float
+    spread: float
+
+    def word(self, count: int) -> str:
+        """What it does, by the end."""
+        change = self.slope * (count - 1 - self.settles)
+        if abs(change) <= max(0.1, 3 * self.spread):
+            return "rests"
+        return "rises" if change > 0 else "slows"
+
+
+def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
+    """The rate of F_start, F_{start+1}, …"""
+    count, end = len(values), start + len(values) - 1
+    largest = float(values.max())
+    if largest == 0:
+        return _Fit(start, start, floor or 0.0, reason=f"x_{start} is already 0")
+    if count < 3:
+        return _Fit(start, end, floor or 0.0, reason=_too_short(values, start, floor or 0.0))
+    level = floor or 0.0
+    clear = values - level > max(0.1 * level, SMALLEST * largest)
+    reached = count if floor is None or clear.all() else int(np.argmin(clear))
+    logs = np.log(np.maximum(values[:reached] - level, SMALLEST * largest))
+    tail = _tail(logs)
+    word = "" if tail is None else tail.word(reached)
+    noise = 0.0 if tail is None else tail.spread
+    if floor is None and tail is not None and word == "rests":
+        level = float(np.median(values[tail.settles :]))
+    if values[0] <= 1.1 * level:
+        reason = f"x_{start} is already within 10 % of the floor {level:.3g}"
+        return _Fit(start, start, level, reason=_circling(logs) or reason)
+
+    if tail is not None and word == "slows" and tail.begins < reached - 1 - tail.begins:
+        # The slower fall is the longer one, and what the run comes to.
+        past = (tail.begins + tail.settles) // 2
+        slower = _observe(values[past:], start + past, floor)
+        if not math.isnan(slower.rate):
+            return slower
+    limit = reached if tail is None or word == "rests" else tail.begins + 1
+    clear = values[:limit] - level > max(max(0.1, 4 * noise) * level, SMALLEST * largest)
+    used = limit if clear.all() else int(np.argmin(clear))
+    last = start + max(used - 1, 0)
+    if used < 3 or (used < 4 and tail is None):
+        return _Fit(start, last, level, reason=_too_short(values, start, level))
+    line = _line(np.log(values[:used] - level))
+    fall = -line.slope * (used - 1)
+    left = max(line.spread, noise)
+    if line.slope >= -STANDS_OUT * line.error or fall < max(FALL, 6 * left):
+        return _Fit(start, last, level, reason=_no_fall(values, logs, start, line, fall, used))
+    settles = used < count
+    if settles and not word:  # a given floor is reached
+        word = "rests"
+    return _Fit(
+        start, last, level, math.exp(line.slope), line.r_squared, line.period,
+        word if settles else "ends",
+        math.exp(tail.slope) if tail is not None and settles else 1.0 if settles else math.nan,
+    )  # fmt: skip
+
+
+def _tail(logs: Numbers) -> _Tail | None:
+    """The second of two lines that meet, where two leave half or less of what one leaves."""
+    count = len(logs)
+    if count < 6:
+        return None
+    n = np.arange(count, dtype=float)
+    whole = _residual(np.stack([np.ones(count), n], 1), logs)[1]
+    best: tuple[float, int, Numbers] | None = None
+    for b in np.unique(np.linspace(1, count - 4, BREAKS).astype(int)):
+        columns = np.stack([np.ones(count), np.minimum(n, b), np.maximum(n - b, 0)], 1)
+        found, squares, _ = _residual(columns, logs)
+        if best is None or squares < best[0]:
+            best = squares, int(b), found
+    assert best is not None
+    squares, b, found = best
+    if squares > 0.5 * whole or whole <= 1e-20 * count or found[2] <= found[1]:
+        return None
+    settles = b + (count - b) // 2 if count - b >= 8 else b
+    y = logs[settles:]
+    n = np.arange(len(y), dtype=float)
+    (_, slope), left, _ = _residual(np.stack([np.ones(len(y)), n], 1), y)
+    # Of an exponential approach the line's residuals are no noise: its differences are.
+    jumps = np.diff(y, 2)
+    spread = min(math.sqrt(left / max(len(y) - 2, 1)), float(np.std(jumps)) / math.sqrt(6) * 1.5)
+    return _Tail(b, settles, float(slope), spread)
+
+
+def _line(y: Numbers) -> _Line:
+    count = len(y)
+    n = np.arange(count, dtype=float)
+    columns = np.stack([np.ones(count), n], 1)
+    found, squares, errors = _residual(columns, y)
+    period, total = math.nan, float(((y - y.mean()) ** 2).sum())
+    if (swing := _swing(y, columns, squares)) is not None:
+        period, found, squares, errors = swing
+    freedom = max(count - (2 if math.isnan(period) else 5), 1)
+    spread = math.sqrt(squares / freedom)
+    return _Line(
+        slope=float(found[1]),
+        error=spread * errors[1],
+        spread=spread,
+        r_squared=1 - squares / total if total > 0 else math.nan,
+        period=period,
+    )
+
+
+def _swing(
+    y: Numbers, columns: np.ndarray, squares: float
+) -> tuple[float, Numbers, float, Numbers] | None:
+    """One frequency beside the columns, where it explains more than noise would let it.
+
+    Fisher's test: of white noise, the largest of m periodogram ordinates exceeds a share g of their
+    sum with probability about m(1 − g)^{m−1}; one in a thousand is asked.
+    """
+    count = len(y)
+    if count < 8 or squares <= 1e-12 * count:
+        return None
+    n = np.arange(count, dtype=float)
+    left = y - columns @ _residual(columns, y)[0]
+    power = np.abs(np.fft.rfft(left, 8 * count)[12:]) ** 2
+    peak = (12 + int(power.argmax())) / (8 * count)
+    best: tuple[float, Numbers, float, Numbers] | None = None
+    for frequency in np.clip(peak + np.linspace(-0.25, 0.25, 9) / count, 1.5 / count, 0.5):
+        angle = 2 * math.pi * frequency * n
+        waves = [np.cos(angle)] + ([np.sin(angle)] if frequency < 0.4999 else [])
+        found, rest, errors = _residual(np.column_stack([columns, *waves]), y)
+        if best is None or rest < best[2]:
+            best = 1 / float(frequency), found, rest, errors
+    assert best is not None
+    m = count // 2
+    needed = max(0.6, 1 - (1e-3 / m) ** (1 / (m - 1)))
+    return best if 1 - best[2] / squares >= needed else None
+
+
+def _residual(columns: np.ndarray, y: Numbers) -> tuple[Numbers, float, Numbers]:
+    """Least squares: the coefficients, the sum of squares left, and √diag (XᵀX)⁻¹."""
+    q, r = np.linalg.qr(columns)
+    found = np.linalg.solve(r, q.T @ y)
+    left = float(((y - columns @ found) ** 2).sum())
+    return found, left, np.sqrt((np.linalg.inv(r) ** 2).sum(1))
+
+
+def _circling(logs: Numbers) -> str:
+    """What a level stretch does, if it swings."""
+    count = len(logs)
+    level = np.ones((count, 1))
+    squares = float(((logs - logs.mean()) ** 2).sum())
+    swing = _swing(logs, level, squares)
+    return "" if swing is None else f"it circles with a period of {swing[0]:.3g} iterates"
+
+
+def _too_short(values: Numbers, start: int, floor: float) -> str:
+    """Why fewer iterates fall than a line needs."""
+    n = 0
     while n + 1 < len(values) and values[n + 1] < values[n] and values[n + 1] > 1.1 * floor:
         n += 1
-    if values[start] <= 1.1 * floor:
-        return math.nan, n, math.nan, f"x_{start} is already within 10 % of the floor {floor:.3g}"
-    if n - start < 2:
-        stop = (
-            "the run ends"
-            if n + 1 == len(values)
-            else f"x_{n + 1} has reached the floor {floor:.3g}"
-            if values[n + 1] < values[n]
-            else f"the objective rises from x_{n} to x_{n + 1}"
-        )
-        return math.nan, n, math.nan, f"it falls for fewer than 3 iterates: {stop}"
-    steps = torch.arange(start, n + 1, dtype=torch.float64)
-    logs = (values[start : n + 1] - floor).log()
-    centred, deviations = steps - steps.mean(), logs - logs.mean()
-    slope = float((centred * deviations).sum() / centred.square().sum())
-    unexplained = (deviations - slope * centred).square().sum()
-    return math.exp(slope), n, float(1 - unexplained / deviations.square().sum()), ""
+    if n + 1 == len(values):
+        stop = "the run ends"
+    elif values[n + 1] < values[n]:
+        stop = f"x_{start + n + 1} has reached the floor {floor:.3g}"
+    else:
+        stop = f"the objective rises from x_{start + n} to x_{start + n + 1}"
+    return f"it falls for too few iterates to tell: {stop}"
+
+
+def _no_fall(
+    values: Numbers, logs: Numbers, start: int, line: _Line, fall: float, used: int
+) -> str:
+    """Why a line through log F_n is no geometric fall."""
+    if circling := _circling(logs):
+        return f"no geometric fall: {circling}"
+    level = float(np.median(values))
+    if values.max() <= 1.1 * level and values.min() * 1.1 >= level:
+        return f"x_{start} is already within 10 % of the floor {level:.3g}"
+    if abs(line.slope) > STANDS_OUT * line.error:
+        drift = 100 * abs(math.expm1(line.slope))
+        if fall > 0:
+            return (
+                f"it drifts down by {drift:.3g} % a step, {-100 * math.expm1(-fall):.0f} % in all: "
+                "too little, or too unsteady, for a rate"
+            )
+        place = int(np.argmax(np.diff(values) > 0))
+        where = f"x_{start + place} to x_{start + place + 1}"
+        return f"the objective rises from {where}, and by {drift:.3g} % a step on the whole"
+    return (
+        f"no geometric fall: F_n varies by {100 * math.expm1(line.spread):.0f} % around a level "
+        f"line over {used} iterates"
+    )

@@ -1,52 +1,59 @@
-"""Where the bound loses against the iterates: the gap, split by the quantity that makes it."""
+"""Where the bound loses against the iterates: the slack, split by the quantity that makes it."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, _constant, _Recursion, predicted_objective
+from analysis.rates.bound import Constant, Recursion, constant
 from analysis.rates.identity import Decomposition
 from npgd.files import plain
+from npgd.images import PerImage
+
+GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
+"""The parts of the slack, by what they are called in print."""
+
+ALLOWED = 1 + 1e-9
+"""A constant is known to this factor: a measured number that near breaks nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class SlackSplit:
-    """The gap between bound and observation, ``gap = alpha + beta + delta + noise``, at every n.
+    """Bound minus observation, `gap = alpha + beta + delta + noise`, at every n.
 
-    Rows are n = 0 … n_iter, NaN before ``start``. Each part is what the bound loses by knowing one
-    quantity only through its constant, in the fixed order α, β, δ, noise:
-
-    - ``alpha``: the bound, less the bound in which α_i replaces α at every step i < n (and, when
-      η > 1/β, the measured ‖d_i‖² replaces its estimate through α);
-    - ``beta``: what is gained on top by putting β_i in place of β (of 1/η, when η < 1/β);
-    - ``delta``: what is gained on top by putting δ_i in place of δ;
-    - ``noise``: the rest, the noise not being aligned in the worst way with the residual. It is
-      zero, up to rounding, when y = A x*.
-
-    Every part is ≥ 0 whenever α_i ≥ α, β_i ≤ β and δ_i ≤ δ; a negative part names the assumption
-    that the iterates broke.
+    Rows are n = 0 … n_iter, NaN before `start`. The parts come in a fixed order, each what the
+    bound loses by knowing one quantity only through its constant. Every part is ≥ 0 where the
+    assumptions hold; a negative one names the assumption that the iterates broke.
     """
 
     gap: Float[torch.Tensor, "n_iter_plus_1 batch"]
+    """Bound − F_n."""
     alpha: Float[torch.Tensor, "n_iter_plus_1 batch"]
+    """The bound, less the bound in which α_i replaces α at every step i < n."""
     beta: Float[torch.Tensor, "n_iter_plus_1 batch"]
+    """What is gained on top by knowing the step: (β_i − 1/η)‖d_i‖² itself in place of its bound."""
     delta: Float[torch.Tensor, "n_iter_plus_1 batch"]
+    """What is gained on top by putting δ_i in place of δ."""
     noise: Float[torch.Tensor, "n_iter_plus_1 batch"]
+    """The rest: the noise is not aligned in the worst way with the residual. Zero, up to rounding,
+    for y = A x*."""
     bound: Float[torch.Tensor, "n_iter_plus_1 batch"]
+    """Of `analysis.predicted_objective`."""
     start: int
+    """Where the bound begins."""
 
     def shares(self) -> dict[str, Float[torch.Tensor, " n_iter_plus_1"]]:
         """Each part's share of the gap, summed over images; NaN where there is no gap."""
         total = self.gap.sum(1)
         return {
             name: torch.where(total > 0, getattr(self, name).sum(1) / total, math.nan)
-            for name in ("alpha", "beta", "delta", "noise")
+            for name in GREEK
         }
 
     def __str__(self) -> str:
@@ -61,9 +68,6 @@ class SlackSplit:
         } | {"start": self.start}
 
 
-GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
-
-
 def split_slack(
     decomposition: Decomposition,
     alpha: Constant,
@@ -74,62 +78,90 @@ def split_slack(
 ) -> SlackSplit:
     """Split bound − objective, iterate by iterate, into α-, β-, δ- and noise slack.
 
-    Four recursions start together at F_start. The first is the bound of
-    :func:`predicted_objective`. The others know the iterates step by step: with
-    q_n = max(1/(ηα_n) − 1, 0) and a surplus u_n = (√C_n + ‖v‖)² − f_n carried over from before,
+    Four recursions start together at F_start. B is the bound of `predicted_objective`, and C the
+    same with α_n for α. The others know the iterates step by step: with q_n = max(1/(ηα_n) − 1, 0)
+    and a surplus u_n = (√D_n + ‖v‖)² − f_n carried over from before,
 
-        C_{n+1} = (1/(ηα_n) − 1) f_n + q_n u_n + ‖v‖² + δ/η + max(β − 1/η, 0) ‖d_n‖²   (knows α_n)
-        D_{n+1} = as C, with (β_n − 1/η) ‖d_n‖² at the end                             (and β_n)
-        E_{n+1} = as D, with δ_n/η                                                     (and δ_n)
+        D_{n+1} = (1/(ηα_n) − 1) f_n + q_n u_n + ‖v‖² + δ/η + (β_n − 1/η)‖d_n‖²
+        E_{n+1} = the same with δ_n/η, and u_n from E_n
 
-    and by the one-step identity F_n is what remains when the noise is known too. The parts are the
-    differences of neighbours, so they telescope: their sum is the gap, whether or not the bound
-    converges. Raises as :func:`predicted_objective` does.
+    and by the one-step identity F_n is what remains when the noise is known too. What knows more is
+    cut off at what knows less, unless the iterates break what that one knows. The parts are the
+    differences of neighbours: their sum is the gap, whether or not the bound converges.
+
+    Raises:
+        ValueError: as `predicted_objective`.
     """
-    bound = predicted_objective(
-        decomposition.objective[start],
-        decomposition.objective.shape[0] - 1,
-        alpha,
-        beta,
-        delta,
-        step_size=decomposition.step_size,
-        noise=decomposition.noise,
-        start=start,
-    )
-    recursion = _Recursion.of(alpha, beta, delta, decomposition.step_size, decomposition.noise)
-    eta, s = decomposition.step_size, recursion.s
+    observed, eta = decomposition.objective, decomposition.step_size
+    n_iter = observed.shape[0] - 1
+    if not 0 <= start <= n_iter:
+        raise ValueError(f"start must be from 0 to n_iter = {n_iter}, got {start}")
+    nominal = Recursion.of(alpha, beta, delta, eta, decomposition.noise)
+    first = observed[start]
+    bound = torch.stack(nominal.run(first, n_iter - start))
+    knows_alpha = _run_of_alphas(decomposition, alpha, beta, delta, start)
+
     terms = decomposition.terms()
-    observed, f = decomposition.objective, decomposition.range_objective
-    overstep = recursion.c * recursion.alpha
-
-    # Where x_n = x*, or A does not see x_n − x*, the pair gives no contraction factor: the surplus
-    # is then carried by the constant's.
-    usable = (f[:-1] > 0) & (decomposition.error[:-1] > 0)
-    carry = torch.where(usable, 1 / (eta * decomposition.alpha) - 1, recursion.rho).clamp_min(0)
-
-    nominal = {
-        "beta": overstep * decomposition.step,
-        "delta": (_constant("delta", delta) / eta).expand_as(decomposition.delta),
-    }
-    known: list[set[str]] = [set(), {"beta"}, {"beta", "delta"}]
-    levels = [bound]
-    for names in known:
-        level = [torch.full_like(observed[0], math.nan)] * start + [observed[start]]
-        for n in range(start, observed.shape[0] - 1):
-            surplus = (level[-1].clamp_min(0).sqrt() + s) ** 2 - f[n]
-            following = terms["alpha"][n] + carry[n] * surplus + terms["noise"][n]
-            for name in ("beta", "delta"):
-                following = following + (terms if name in names else nominal)[name][n]
-            level.append(following)
-        levels.append(torch.stack(level))
-    levels.append(torch.cat([torch.full_like(observed[:start], math.nan), observed[start:]]))
-    parts = [above - below for above, below in itertools.pairwise(levels)]
-    return SlackSplit(
-        gap=bound - observed,
-        alpha=parts[0],
-        beta=parts[1],
-        delta=parts[2],
-        noise=parts[3],
-        bound=bound,
-        start=start,
+    d = constant("delta", delta) / eta
+    over_beta = decomposition.lowest_beta()[start:] > constant("beta", beta) * ALLOWED
+    over_delta = decomposition.highest_delta(start) > constant("delta", delta) * ALLOWED
+    broken_beta, broken_delta = over_beta.cummax(0).values, over_delta.cummax(0).values
+    knows_beta = _run_of_identity(
+        decomposition, start, lambda n: d + terms["beta"][n], knows_alpha, broken_beta
     )
+    knows_delta = _run_of_identity(
+        decomposition, start, lambda n: terms["delta"][n] + terms["beta"][n], knows_beta,
+        broken_delta,
+    )  # fmt: skip
+    levels = [bound, knows_alpha, knows_beta, knows_delta, observed[start:]]
+    before = torch.full((start, bound.shape[1]), math.nan, dtype=bound.dtype)
+    alphas, betas, deltas, noises = (
+        torch.cat([before, above - below]) for above, below in itertools.pairwise(levels)
+    )
+    bound = torch.cat([before, bound])
+    return SlackSplit(bound - observed, alphas, betas, deltas, noises, bound, start)
+
+
+def _run_of_alphas(
+    parts: Decomposition, alpha: Constant, beta: Constant, delta: Constant, start: int
+) -> torch.Tensor:
+    """The bound with α_n, where there is one, in place of α at every step."""
+    a, b = constant("alpha", alpha), constant("beta", beta)
+    # An α_n that only rounding keeps below α is α.
+    close = (parts.alpha < a) & (parts.highest_alpha() * ALLOWED >= a)
+    alphas = torch.where((parts.alpha > 0) & ~close, parts.alpha, a)
+    t = parts.objective[start].sqrt()
+    memory, levels = torch.full_like(t, math.inf), [parts.objective[start]]
+    for n in range(start, len(parts.alpha)):
+        known = torch.minimum(alphas[n], b)
+        recursion = Recursion.of(known, b, delta, parts.step_size, parts.noise)
+        t, memory = recursion(t, memory)
+        levels.append(t**2)
+    return torch.stack(levels)
+
+
+def _run_of_identity(
+    parts: Decomposition,
+    start: int,
+    known: Callable[[int], PerImage],
+    above: torch.Tensor,
+    broken: torch.Tensor,
+) -> torch.Tensor:
+    """The identity with `known` for its last two terms, the surplus of f_n carried along.
+
+    Cut off at `above`, or, where that is broken, at the iterate itself if that is larger.
+    """
+    f, s = parts.range_objective, parts.noise.sqrt()
+    terms = parts.terms()
+    usable = (f[:-1] > 0) & (parts.error[:-1] > 0)
+    # Where x_n = x*, or A does not see x_n − x*, nothing bounds a surplus but the level above.
+    carry = torch.where(usable, 1 / (parts.step_size * parts.alpha) - 1, math.inf).clamp_min(0)
+    levels = [parts.objective[start]]
+    for n in range(start, len(parts.alpha)):
+        surplus = ((levels[-1].sqrt() + s) ** 2 - f[n]).clamp_min(0)
+        carried = torch.where(surplus > 0, carry[n] * surplus, 0.0)
+        level = terms["alpha"][n] + carried + terms["noise"][n] + known(n)
+        cap = above[n - start + 1]
+        cap = torch.where(broken[n - start], torch.maximum(cap, parts.objective[n + 1]), cap)
+        levels.append(torch.minimum(level, cap).clamp_min(0))
+    return torch.stack(levels)

@@ -120,8 +120,14 @@ def test_operators_are_as_asked_for(A):
 
 def test_kinds_and_sets_are_checked():
     for call, named in (
-        (lambda: testing.operators(kinds=["fourier"]), r"kinds: \['fourier'\]"),
-        (lambda: testing.random_operator("fourier", SHAPE, 3), "kind: 'fourier'"),
+        (
+            lambda: testing.operators(kinds=["fourier"]),
+            r"kinds must be some of .*, got \['fourier'\]",
+        ),
+        (
+            lambda: testing.random_operator("fourier", SHAPE, 3),
+            "kind must be one of .*, got 'fourier'",
+        ),
         (lambda: testing.problems(sets=["sphere"]), "sets"),
         (lambda: testing.problems(sets=()), "sets"),
     ):
@@ -434,6 +440,42 @@ def test_delta_is_told_to_a_percent(w, S, delta):
 
 
 @few
+@given(w=testing.images(SHAPE, scale=1.0), S=small_affine, delta=st.floats(1e-3, 5))
+def test_delta_outside_the_set_is_told_too(w, S, delta):
+    """Idempotent on S, and moved inside it by √δ for every other w: 0.75 δ is not enough."""
+    shift = math.sqrt(delta) * S.orthonormal[:, 0].reshape(SHAPE)
+
+    def project(w):
+        p = S(w)
+        outside = squared(w - p) > 1e-16 * (1 + squared(w))
+        return p + outside[:, None, None, None] * shift
+
+    assume(float(squared(w - S(w)).min()) > 1e-6)
+    law = "P is a δ-approximate projector: ‖w − P(w)‖² ≤ ‖w − s‖² + δ for s = "
+    for members, named in ((S, "the nearest point of S"), (S(w), "the nearest member")):
+        testing.check_projector(project, w, delta=1.01 * delta, members=members, probes=0)
+        fails(
+            lambda members=members: testing.check_projector(
+                project, w, delta=0.75 * delta, members=members, probes=0
+            ),
+            law + named,
+        )
+
+
+@few
+@given(S=small_affine, seed=testing.seeds)
+def test_only_the_probes_see_what_no_point_given_shows(S, seed):
+    """An oblique projection, of points far apart: none projects near another."""
+    project = oblique(S, seed)
+    w = testing.random_images(SHAPE, 3, seed, scale=1.0)
+    w += 1e4 * torch.arange(3)[:, None, None, None] * S.orthonormal[:, 0].reshape(SHAPE)
+    off = squared(project(w) - S(w)) / squared(w - S(w))
+    assume(float(off.min()) > 1e-2)
+    testing.check_projector(project, w, probes=0)
+    fails(lambda: testing.check_projector(project, w), "for s = P of a point near P(w)")
+
+
+@few
 @given(w=testing.images(SHAPE, scale=1.0), seed=testing.seeds)
 def test_the_second_nearest_point_fails(w, seed):
     """Held against its members; idempotent it is, where a point of the set is left alone."""
@@ -464,9 +506,13 @@ def test_members_must_stay_where_they_are():
 @pytest.mark.parametrize(
     ("call", "error", "named"),
     [
-        (lambda w: testing.check_projector(3, w), TypeError, "project must be callable"),
-        (lambda w: testing.check_projector(abs, w[:1]), ValueError, "batch at least 2"),
-        (lambda w: testing.check_projector(abs, w[0]), ValueError, "points has shape"),
+        (
+            lambda w: testing.check_projector(3, w),
+            TypeError,
+            r"project must have `project\(w\)` or be callable, got int",
+        ),
+        (lambda w: testing.check_projector(abs, w[:1]), ValueError, "batch at least 2, got"),
+        (lambda w: testing.check_projector(abs, w[0]), ValueError, "points must be of shape"),
         (lambda w: testing.check_projector(abs, w / 0), ValueError, "points must be finite"),
         (lambda w: testing.check_projector(abs, w, delta=-1), ValueError, "delta"),
         (lambda w: testing.check_projector(abs, w, probes=-1), ValueError, "probes"),
@@ -576,6 +622,23 @@ def test_constants_that_are_too_good_break_an_assumption(p, better):
             iterates=torch.stack(start),
         ),
         "Theorem 1", "The iterates break its assumptions", "β_n = ",
+    )  # fmt: skip
+
+
+@few
+@given(p=plain, better=st.floats(1.02, 1.5))
+def test_an_alpha_that_is_too_good_breaks_an_assumption(p, better):
+    """At x* along the direction of gain α, of which a few per cent more are claimed."""
+    assume(p.kappa > better)
+    _, _, vectors = torch.linalg.svd(p.A.matrix @ p.S.orthonormal)
+    low = (p.S.orthonormal @ vectors[-1]).reshape(1, *SHAPE)
+    x_true = p.S(low * 0)
+    fails(
+        lambda: testing.check_bound(
+            p.A, None, x_true, p.A(x_true), p.step_size, better * p.alpha, p.beta,
+            iterates=torch.stack([x_true + low, x_true + 0.9 * low]),
+        ),
+        "The iterates break its assumptions", "α_n = ",
     )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import npgd
-from npgd import NPGD, AffineSet, Gaussian, LatentRefinement
+from analysis.testing import normal, random_affine_set
+from npgd import NPGD, Gaussian, LatentRefinement
 from npgd.gauss_newton import gauss_newton_step
 
 SHAPE = (1, 5, 6)
@@ -20,10 +21,9 @@ class Wavy(nn.Module):
 
     def __init__(self, seed: int, k: int = 4) -> None:
         super().__init__()
-        g = torch.Generator().manual_seed(seed)
         self.latent_dim, self.image_shape = k, SHAPE
-        self.basis = nn.Parameter(torch.randn(k, 30, generator=g, dtype=torch.float64) / 3)
-        self.back = nn.Parameter(torch.randn(30, k, generator=g, dtype=torch.float64) / 6)
+        self.basis = nn.Parameter(normal(k, 30, seed=seed) / 3)
+        self.back = nn.Parameter(normal(30, k, seed=seed + 10**7) / 6)
 
     def generate(self, z: torch.Tensor) -> torch.Tensor:
         return torch.sin(z @ self.basis + 0.3).reshape(-1, *SHAPE)
@@ -35,22 +35,12 @@ class Wavy(nn.Module):
         return self.generate(self.encode(w))
 
 
-def affine(seed: int, k: int = 4) -> AffineSet:
-    g = torch.Generator().manual_seed(seed)
-    basis = torch.randn(30, k, generator=g, dtype=torch.float64)
-    return AffineSet(basis, torch.randn(30, generator=g, dtype=torch.float64), SHAPE)
-
-
-def draws(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 @given(seed=st.integers(0, 10**6), m=st.integers(1, 20), penalty=st.sampled_from([0.0, 0.1, 2.0]))
 @settings(max_examples=30, deadline=None)
 def test_one_step_solves_the_affine_problem(seed, m, penalty):
     """min ‖A(Bz + c) − y‖² + λ‖z‖² is a ridge problem, which lstsq solves from scratch."""
-    prior, A = affine(seed), Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
-    y, start = draws(seed + 1, 3, m), draws(seed + 2, 3, 4)
+    prior, A = random_affine_set(SHAPE, 4, seed), Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
+    y, start = normal(3, m, seed=seed + 1), normal(3, 4, seed=seed + 2)
     z, x = gauss_newton_step(prior, start, y, A, penalty)
     assert torch.allclose(x, prior.generate(z))
     rows = A.matrix @ prior.basis
@@ -69,7 +59,7 @@ def test_one_step_solves_the_affine_problem(seed, m, penalty):
 @settings(max_examples=30, deadline=None)
 def test_a_step_never_raises_the_objective(seed, m, penalty):
     prior, A = Wavy(seed), Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
-    y, z = 3 * draws(seed + 1, 5, m), 2 * draws(seed + 2, 5, 4)
+    y, z = 3 * normal(5, m, seed=seed + 1), 2 * normal(5, 4, seed=seed + 2)
 
     def objective(z):
         return (A(prior.generate(z)) - y).square().sum(1) + penalty * z.square().sum(1)
@@ -83,8 +73,8 @@ def test_a_step_never_raises_the_objective(seed, m, penalty):
 def test_steps_converge_quadratically_on_the_range():
     """Residual-free problems: the error's exponent about doubles with every step."""
     prior, A = Wavy(3), Gaussian(SHAPE, 12, seed=3, dtype=torch.float64)
-    goal = 0.5 * draws(4, 6, 4)
-    y, z = A(prior.generate(goal)), goal + 0.1 * draws(5, 6, 4)
+    goal = 0.5 * normal(6, 4, seed=4)
+    y, z = A(prior.generate(goal)), goal + 0.1 * normal(6, 4, seed=5)
     errors = []
     for _ in range(4):
         z, _ = gauss_newton_step(prior, z, y, A)
@@ -94,7 +84,7 @@ def test_steps_converge_quadratically_on_the_range():
 
 def test_images_do_not_meet():
     prior, A = Wavy(1), Gaussian(SHAPE, 6, seed=1, dtype=torch.float64)
-    y, z = draws(2, 4, 6), draws(3, 4, 4)
+    y, z = normal(4, 6, seed=2), normal(4, 4, seed=3)
     together = gauss_newton_step(prior, z, y, A)[0]
     alone = torch.cat(
         [gauss_newton_step(prior, z[i : i + 1], y[i : i + 1], A)[0] for i in range(4)]
@@ -103,8 +93,8 @@ def test_images_do_not_meet():
 
 
 def test_refined_projection_is_exact_on_an_affine_set_and_never_farther():
-    exact = affine(0)
-    w = draws(1, 8, *SHAPE)
+    exact = random_affine_set(SHAPE, 4, 0)
+    w = normal(8, *SHAPE, seed=1)
     assert torch.allclose(LatentRefinement(exact, steps=1).project(w), exact.project(w))
     curved = Wavy(2)
     with torch.no_grad():
@@ -117,7 +107,7 @@ def test_refined_projection_is_exact_on_an_affine_set_and_never_farther():
 
 def test_npgd_refines_at_its_end():
     prior, A = Wavy(5), Gaussian(SHAPE, 10, seed=5, dtype=torch.float64)
-    x = prior.generate(0.5 * draws(6, 7, 4)).detach()
+    x = prior.generate(0.5 * normal(7, 4, seed=6)).detach()
     y = A(x)
     plain = npgd.recover(A, y, NPGD(prior, 0.3, max_iter=5), record_iterates=True)
     ended = npgd.recover(
@@ -134,23 +124,23 @@ def test_npgd_refines_at_its_end():
 
 def test_npgd_at_rest_still_refines():
     """An exact projector comes to rest early; the refinement follows all the same."""
-    prior = affine(8)
+    prior = random_affine_set(SHAPE, 4, 8)
     A = npgd.MatrixOperator(torch.eye(30, dtype=torch.float64), SHAPE)
-    y = draws(9, 2, 30)
+    y = normal(2, 30, seed=9)
     solution = npgd.recover(A, y, NPGD(prior, 1.0, max_iter=6, refine=2, refine_penalty=0.0))
     assert solution.n_iter >= 5
     assert torch.allclose(solution.x, prior.project(y.reshape(-1, *SHAPE)))
 
 
 def test_what_does_not_fit_is_named():
-    points = npgd.FiniteSet(draws(0, 3, *SHAPE))
+    points = npgd.FiniteSet(normal(3, *SHAPE, seed=0))
     with pytest.raises(TypeError, match="`encode` for refine"):
         NPGD(points, 0.5, refine=1)
     with pytest.raises(ValueError, match="refine must be below max_iter = 30"):
-        NPGD(affine(0), 0.5, refine=30)
+        NPGD(random_affine_set(SHAPE, 4, 0), 0.5, refine=30)
     with pytest.raises(ValueError, match="refine_penalty must be finite and not negative"):
-        NPGD(affine(0), 0.5, refine=1, refine_penalty=-1.0)
+        NPGD(random_affine_set(SHAPE, 4, 0), 0.5, refine=1, refine_penalty=-1.0)
     with pytest.raises(ValueError, match="steps must be at least 1"):
-        LatentRefinement(affine(0), steps=0)
+        LatentRefinement(random_affine_set(SHAPE, 4, 0), steps=0)
     with pytest.raises(TypeError, match="`generate`"):
         LatentRefinement(points)

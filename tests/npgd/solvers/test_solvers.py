@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import testing
+from analysis.testing import normal
+from npgd.images import squared_norm
 from npgd.operators import Gaussian, Inpainting, LinearOperator, MatrixOperator, SuperResolution
 from npgd.projectors import FiniteSet
 from npgd.solvers import NPGD, Solver, choose_step_size, recover
@@ -18,22 +20,10 @@ SHAPE = (1, 6, 6)
 seeds = testing.seeds
 
 
-def rand(*size, seed=0):
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
-def affine(k=3, seed=0):
-    return testing.random_affine_set(SHAPE, k, seed)
-
-
 def problem(seed=0, m=24, batch=4, k=3):
     A = testing.random_operator("gaussian", SHAPE, m, seed)
-    p = testing.random_problem(A, affine(k, seed), batch, seed=seed)
+    p = testing.random_problem(A, testing.random_affine_set(SHAPE, k, seed), batch, seed=seed)
     return p.A, p.S, p.x_true, p.y
-
-
-def squared(x):
-    return x.flatten(1).square().sum(1)
 
 
 @settings(deadline=None, max_examples=20)
@@ -70,13 +60,13 @@ def test_a_fixed_point_stays(seed):
 @given(seed=seeds, kind=st.sampled_from(["gaussian", "inpainting", "super-resolution"]))
 def test_step_one_over_beta_never_raises_the_objective(seed, kind):
     """From inside a convex set, f(x_{n+1}) ≤ f(x_n) for η = 1/‖A‖²: an exact projection."""
-    S = affine(4, seed)
+    S = testing.random_affine_set(SHAPE, 4, seed)
     A = {
         "gaussian": Gaussian(SHAPE, 10, seed, DOUBLE),
         "inpainting": Inpainting(SHAPE, hole=4),
         "super-resolution": SuperResolution(SHAPE, factor=3),
     }[kind]
-    y = rand(3, A.m, seed=seed)
+    y = normal(3, A.m, seed=seed)
     solution = recover(A, y, NPGD(S, "1/beta", start="range", tol=0))
     assert solution.info["step_size"] == pytest.approx(1 / A.norm() ** 2)
     f = solution.objective
@@ -96,8 +86,8 @@ def test_history_is_the_recomputed_one(seed, start, count):
     x_0 = A.adjoint(y) if start == "adjoint" else S(A.adjoint(y))
     assert torch.equal(solution.iterates[0], x_0)
     for n, x in enumerate(solution.iterates):
-        torch.testing.assert_close(solution.objective[n], squared(A(x) - y))
-        torch.testing.assert_close(solution.error[n], squared(x - x_true) / 36)
+        torch.testing.assert_close(solution.objective[n], squared_norm(A(x) - y))
+        torch.testing.assert_close(solution.error[n], squared_norm(x - x_true) / 36)
     testing.check_one_step_identity(A, S, x_true, y, 0.7, iterates=solution.iterates)
     torch.testing.assert_close(solution.psnr, 10 * torch.log10(4 / solution.error[-1]))
 
@@ -131,13 +121,13 @@ class Counting(MatrixOperator):
 
 def test_one_iteration_costs_one_of_each():
     _, S, _, _ = problem()
-    A, projections = Counting(rand(24, 36) / 5, SHAPE), []
+    A, projections = Counting(normal(24, 36) / 5, SHAPE), []
 
     def project(w):
         projections.append(1)
         return S(w)
 
-    recover(A, rand(2, 24), NPGD(project, 0.5, max_iter=7, tol=0))
+    recover(A, normal(2, 24), NPGD(project, 0.5, max_iter=7, tol=0))
     # One more of A and of Aᵀ for x_0 = Aᵀ y and its residual.
     assert (A.forwards, A.adjoints, len(projections)) == (8, 8, 7)
 
@@ -186,7 +176,7 @@ def test_outcomes_are_per_image():
     """Without a set, η > 2/‖A‖² drives away every image but one that starts at rest."""
     A, _, x_true, y = problem(batch=3)
     start = x_true.clone()
-    start[1] += rand(*SHAPE)
+    start[1] += normal(*SHAPE)
     solver = NPGD(lambda w: w, 4 / A.norm() ** 2, max_iter=60, start=start, tol=1e-6)
     solution = recover(A, y, solver)
     assert solution.outcomes == ("converged", "diverged", "converged")
@@ -195,7 +185,7 @@ def test_outcomes_are_per_image():
 
 def test_dark_measurements_are_no_divergence():
     """With y = 0 the adjoint start fits exactly, and the set does not."""
-    S, A = affine(), Inpainting(SHAPE, hole=2)
+    S, A = testing.random_affine_set(SHAPE, 3), Inpainting(SHAPE, hole=2)
     solution = recover(A, torch.zeros(2, A.m, dtype=DOUBLE), NPGD(S, 0.9, max_iter=400, tol=1e-8))
     assert solution.outcomes == ("converged", "converged")
 
@@ -221,7 +211,7 @@ def test_the_loop_serves_other_solvers():
     A, _, _, y = problem(m=4)
     solution = recover(A, y, Landweber(1 / A.norm() ** 2, max_iter=400, tol=1e-12))
     torch.testing.assert_close(solution.x.flatten(1), y @ torch.linalg.pinv(A.matrix).T)
-    torch.testing.assert_close(solution.objective[-1], squared(A(solution.x) - y))
+    torch.testing.assert_close(solution.objective[-1], squared_norm(A(solution.x) - y))
     assert solution.method == "Landweber" and solution.info == {}
     slow = recover(A, y, Landweber(1e3, max_iter=50)).status
     assert slow.endswith("try other hyper-parameters")
@@ -257,7 +247,7 @@ def test_chosen_step_beats_its_neighbours():
 def test_chosen_step_follows_the_operator(seed, scale):
     """Rotated rows leave AᵀA, hence the choice; the grid for c A is that for A over c²."""
     A, S, x, _ = problem(seed, batch=8)
-    rotated = MatrixOperator(torch.linalg.qr(rand(24, 24, seed=seed))[0] @ A.matrix, SHAPE)
+    rotated = MatrixOperator(torch.linalg.qr(normal(24, 24, seed=seed))[0] @ A.matrix, SHAPE)
     scaled = MatrixOperator(scale * A.matrix, SHAPE)
     expected, same, other = (
         choose_step_size(op, S, images=x, max_iter=5) for op in (A, rotated, scaled)
@@ -271,7 +261,7 @@ def test_auto_is_the_chosen_step():
     A, S, _, y = problem()
     solution = recover(A, y, NPGD(S, seed=5, max_iter=20))
     assert solution.info["step_size"] == choose_step_size(A, S, seed=5, max_iter=20)
-    points = FiniteSet(rand(9, *SHAPE))
+    points = FiniteSet(normal(9, *SHAPE))
     x = points.sample(3, seed=1)
     assert torch.equal(recover(A, A(x), NPGD(points)).x, x)
 
