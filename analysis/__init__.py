@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         whiten,
     )
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
-    from analysis.projection import nearest_in_range, projection_error
+    from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
         check_convergence,
         decompose,
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
         steps_to_reach,
     )
     from analysis.rec import estimate_rec
-    from analysis.report import verify
+    from analysis.report import RunSettings, verify
 
 __all__ = [
+    "ProjectionSettings",
+    "RunSettings",
     "certify",
     "check_convergence",
     "decompose",
@@ -63,7 +65,7 @@ __all__ = [
 _HOMES = {
     "rec": ("estimate_rec",),
     "design": ("design_dct", "design_minimax", "design_numax", "design_secant_pca", "whiten"),
-    "projection": ("nearest_in_range", "projection_error"),
+    "projection": ("ProjectionSettings", "nearest_in_range", "projection_error"),
     "rates": (
         "check_convergence",
         "decompose",
@@ -76,7 +78,7 @@ _HOMES = {
         "steps_to_reach",
     ),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
-    "report": ("verify",),
+    "report": ("RunSettings", "verify"),
 }
 
 

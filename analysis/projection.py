@@ -353,7 +353,7 @@ def projection_error(
         families=errors,
         method="exact projection"
         if projects_exactly(prior)
-        else f"search from {starts} starts, {steps} steps each",
+        else f"search from {starts} starts, {steps} steps each and Gauss–Newton",
         seconds=time.perf_counter() - began,
     )
 

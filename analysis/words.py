@@ -52,7 +52,7 @@ def out_of(count: int, total: int, what: str = "image") -> str:
     """`count` of `total`: "all 12 images", "3 of 12 images", "none of 12 images"."""
     plural = what if total == 1 else f"{what}s"
     if total == 1:
-        return f"the one {what}" if count else f"not the one {what}"
+        return f"the one {what}" if count else f"no {what}"
     if count == total:
         return f"all {total} {plural}"
     return f"{count or 'none'} of {total} {plural}"

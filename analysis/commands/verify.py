@@ -56,6 +56,9 @@ def verify(
     box_side: BoxSide = 8,
     factor: Factor = 2,
     noise: Noise = 0.0,
+    effort: Annotated[
+        str, typer.Option(help="How far to look: quick, default or thorough.")
+    ] = "default",
     step_size: StepSize = "1/beta",
     max_iter: MaxIter = 30,
     seed: Seed = 0,
@@ -99,6 +102,7 @@ def verify(
             operator.to(device),
             p,
             x_true,
+            effort=effort,
             step_size=_step(step_size),
             n_iter=max_iter,
             noise=noise,

@@ -1,0 +1,76 @@
+"""How hard `analysis.estimate_rec` looks, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npgd import checks
+
+LOOKS = ("secants", "tangents", "search")
+
+
+@dataclass(frozen=True)
+class RecSettings:
+    """Settings of `analysis.estimate_rec`; the defaults are its defaults.
+
+    Raises:
+        TypeError, ValueError: naming the setting that does not fit.
+    """
+
+    points: int = 4000
+    """Samples G(z), z ~ N(0, I), whose N(N − 1)/2 secants are looked at. With one seed, fewer
+    points are the first of more."""
+    tangent_points: int = 300
+    """Of the same samples, those whose tangents are looked at."""
+    search_starts: int = 24
+    """Worst directions found, of either side, from which the search starts."""
+    search_steps: int = 120
+    """Gradient steps of each search."""
+    latent_radius: float | None = None
+    """The search stays within ‖z‖ ≤ latent_radius; by default √k + 3, which all but exp(−9/2) of
+    N(0, I) lies within."""
+    looks: tuple[str, ...] = LOOKS
+    """Which looks to take: some of "secants", "tangents", "search". None of them leaves the exact
+    constants of affine and finite sets."""
+    epsilon: float = 0.05
+    """1 − confidence of the distribution-free statement."""
+    bins: int = 400
+    """Bins of the histogram of ‖A s‖²/‖s‖²."""
+
+    def __post_init__(self) -> None:
+        checks.integer(self.points, "points", minimum=2)
+        for name in ("tangent_points", "search_starts", "search_steps", "bins"):
+            checks.integer(getattr(self, name), name)
+        if self.latent_radius is not None:
+            checks.number(self.latent_radius, "latent_radius")
+        if not checks.number(self.epsilon, "epsilon") < 1:
+            raise ValueError(f"epsilon must be between 0 and 1, got {self.epsilon}")
+        if isinstance(self.looks, str) or not set(self.looks) <= set(LOOKS):
+            raise ValueError(f"looks must be some of {LOOKS}, got {self.looks!r}")
+        object.__setattr__(self, "looks", tuple(self.looks))
+
+    @classmethod
+    def of(cls, effort: str) -> RecSettings:
+        """The settings of an effort.
+
+        | effort | points | tangent_points | search_starts | search_steps | 28 × 28, one core |
+        |---|---|---|---|---|---|
+        | "quick" | 1000 | 60 | 8 | 40 | a few seconds |
+        | "default" | 4000 | 300 | 24 | 120 | about a minute |
+        | "thorough" | 20000 | 1500 | 64 | 300 | many minutes |
+
+        Raises:
+            ValueError: for any other effort.
+        """
+        if effort not in EFFORTS:
+            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+        points, tangent_points, search_starts, search_steps = EFFORTS[effort]
+        return cls(points, tangent_points, search_starts, search_steps)
+
+
+EFFORTS = {
+    "quick": (1000, 60, 8, 40),
+    "default": (4000, 300, 24, 120),
+    "thorough": (20_000, 1500, 64, 300),
+}
+"""Points, tangent points, search starts and search steps, by effort."""
