@@ -32,11 +32,12 @@ if TYPE_CHECKING:
         split_slack,
         steps_to_reach,
     )
-    from analysis.rec import estimate_rec
+    from analysis.rec import RecSettings, estimate_rec
     from analysis.report import RunSettings, verify
 
 __all__ = [
     "ProjectionSettings",
+    "RecSettings",
     "RunSettings",
     "certify",
     "check_convergence",
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "rec": ("estimate_rec",),
+    "rec": ("RecSettings", "estimate_rec"),
     "design": ("design_dct", "design_minimax", "design_numax", "design_secant_pca", "whiten"),
     "projection": ("ProjectionSettings", "nearest_in_range", "projection_error"),
     "rates": (

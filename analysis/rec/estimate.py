@@ -3,12 +3,11 @@
 REC(S, alpha, beta) asks for  alpha ||s||^2 <= ||A s||^2 <= beta ||s||^2  for every secant
 s = x1 - x2 of S = range(G) (Raj, Li, Bresler, ICCV 2019, definition 2). Evaluating directions
 cannot prove such constants: what it finds is one-sided, true alpha <= alpha, true beta >= beta, so
-that the true kappa = beta / alpha is at least the one reported. Four looks, each by itself:
+that the true kappa = beta / alpha is at least the one reported. Three looks, each by itself:
 
 - secants: all pairs of samples;
 - tangents: limits of secants, through the Jacobian of G;
-- search: descent from the worst of both;
-- extrapolation: where the tails seem to end, an estimate from a model and no bound.
+- search: descent from the worst of both.
 
 The proof of Theorem 1 uses alpha only on pairs (x, x*). So every x* has its own
 
@@ -20,8 +19,8 @@ which the same looks measure. For affine and finite sets the constants are compu
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from concurrent.futures import Executor
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from jaxtyping import Float
 
 from analysis.rec.looks import (
     _distribution_free,
-    _extrapolate,
     _histogram,
     _independent,
     _look_at_pairs,
@@ -40,49 +38,37 @@ from analysis.rec.looks import (
 )
 from analysis.rec.pointwise import _pointwise
 from analysis.rec.results import Look, RecEstimate, _quotient
-from analysis.rec.tails import Endpoint
-from analysis.rec.target import LOOKS, _check, _sample, _Settings, _Target
+from analysis.rec.settings import LOOKS, RecSettings
+from analysis.rec.target import _sample, _Settings, _Target
 
 
 def estimate_rec(
     A: Any,
     prior: Any,
+    settings: RecSettings | None = None,
     *,
-    points: int = 4000,
     pairs: tuple[torch.Tensor, torch.Tensor] | None = None,
-    tangent_points: int = 300,
-    search_starts: int = 24,
-    search_steps: int = 120,
-    latent_radius: float | None = None,
     z_true: Float[torch.Tensor, "count k"] | None = None,
     x_true: Float[torch.Tensor, "count ..."] | None = None,
-    looks: Collection[str] = LOOKS,
-    epsilon: float = 0.05,
-    bins: int = 400,
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    **changes: Any,
 ) -> RecEstimate:
-    """Restricted eigenvalue constants of A on S, by four looks, and per image.
+    """Restricted eigenvalue constants of A on S, by three looks, and per image.
 
     Args:
         A: an operator; A(x) maps images to (batch, m).
         prior: S. With `generate` and `latent_dim`, range(G); an `AffineSet` or a `FiniteSet`, whose
             constants are computed exactly; or images (N, *image_shape), independent draws of S.
-        points: samples G(z), z ~ N(0, I), whose N(N-1)/2 secants are looked at. With one seed,
-            fewer points are the first of more.
-        pairs: (x1, x2), secants x1[i] - x2[i] to look at instead; taken for independent.
-        tangent_points: of the same samples, those whose tangents are looked at.
-        search_starts: worst directions found, of either side, from which the search starts.
-        search_steps: gradient steps of each search.
-        latent_radius: the search stays within ||z|| <= latent_radius; by default sqrt(k) + 3, which
-            all but exp(-9/2) of N(0, I) lies within.
-        z_true: latents of the x* whose own alpha(x*) is wanted.
+        settings: how hard to look, and where; `RecSettings.of(effort)` has three of them.
+        pairs: (x1, x2), secants x1[i] − x2[i] to look at instead; taken for independent.
+        z_true: latents of the x* whose own α(x*) is wanted.
         x_true: the x* themselves if no latents are known; their tangents are then not looked at.
-        looks: which of LOOKS to take.
-        epsilon: 1 - confidence of the distribution-free statement.
-        bins: of the histogram.
+        seed: of the samples. With one seed, fewer points are the first of more.
         executor: runs the tasks, by default threads; the result does not depend on it.
+        progress: show progress bars.
+        changes: fields of `RecSettings` that differ from `settings`.
 
     A look that the set does not offer (tangents of a finite set) is skipped, as its `status` says.
     Raises ValueError for arguments out of range, TypeError for a `prior` that is no set.
@@ -90,41 +76,40 @@ def estimate_rec(
     All ratios reported are recomputed in float64, from the prior and the operator in float64.
     """
     began = time.perf_counter()
-    _check(points, tangent_points, search_starts, search_steps, epsilon, bins, looks)
-    if latent_radius is not None and not latent_radius > 0:
-        raise ValueError(f"latent_radius: got {latent_radius}, expected a positive number")
+    unknown = sorted(set(changes) - {field.name for field in fields(RecSettings)})
+    if unknown:
+        raise TypeError(f"changes must be fields of RecSettings, got {', '.join(unknown)}")
+    chosen = replace(settings or RecSettings(), **changes)
+    looks, epsilon, bins = chosen.looks, chosen.epsilon, chosen.bins
     if z_true is not None and x_true is not None:
         raise ValueError("z_true, x_true: give one of them")
     target = _Target(A, prior)
     if z_true is not None and not target.generates:
         raise ValueError("z_true: the set has no generator; give x_true")
-    settings = _Settings(
-        points, tangent_points, search_starts, search_steps,
-        latent_radius or (target.latent_dim**0.5 + 3), bins, epsilon, seed, executor, progress,
+    run = _Settings(
+        chosen.points, chosen.tangent_points, chosen.search_starts, chosen.search_steps,
+        chosen.latent_radius or (target.latent_dim**0.5 + 3),
+        bins, epsilon, seed, executor, progress,
     )  # fmt: skip
     results: dict[str, Look] = {}
-    sample = _sample(target, settings)
+    sample = _sample(target, run)
     confidence, histogram, independent, scan, tangent = None, None, None, None, None
-    if "secants" in looks or "extrapolation" in looks:
+    if "secants" in looks:
         independent = _independent(target, sample, pairs)
         confidence = _distribution_free(independent, epsilon)
     if "secants" in looks:
         if pairs is None:
-            results["secants"], scan = _look_at_secants(target, sample, settings)
+            results["secants"], scan = _look_at_secants(target, sample, run)
             histogram = scan.histogram
         else:
             results["secants"] = _look_at_pairs(target, pairs)
             assert independent is not None
             histogram = _histogram(independent, bins)
     if "tangents" in looks:
-        results["tangents"], tangent = _look_at_tangents(target, sample, settings)
+        results["tangents"], tangent = _look_at_tangents(target, sample, run)
     if "search" in looks:
-        results["search"] = _search(target, sample, scan, tangent, settings)
-    tails: tuple[Endpoint, ...] = ()
-    if "extrapolation" in looks:
-        results["extrapolation"], tails = _extrapolate(independent, tangent, results, settings)
-
-    actual = [results[name] for name in LOOKS[:3] if name in results]
+        results["search"] = _search(target, sample, scan, tangent, run)
+    actual = [results[name] for name in LOOKS if name in results]
     exact = target.exact()
     if exact is None and not any(np.isfinite(look.alpha) for look in actual):
         raise ValueError("looks: none of them gives a direction of this set")
@@ -134,7 +119,7 @@ def estimate_rec(
     )
     pointwise = None
     if z_true is not None or x_true is not None:
-        pointwise = _pointwise(target, sample, z_true, x_true, alpha, beta, looks, settings)
+        pointwise = _pointwise(target, sample, z_true, x_true, alpha, beta, looks, run)
         if z_true is not None and exact is None:
             # Secants at a point of S are secants of S.
             alpha = min(alpha, float(pointwise.alpha.min()))
@@ -146,12 +131,11 @@ def estimate_rec(
         looks=results,
         confidence=confidence,
         histogram=histogram,
-        tails=tails,
         pointwise=pointwise,
         tangent_alpha=None if tangent is None else tangent.low,
         tangent_beta=None if tangent is None else tangent.high,
         tangent_rank=None if tangent is None else tangent.rank,
-        latent_radius=settings.radius if target.generates else None,
+        latent_radius=run.radius if target.generates else None,
         status=_verdict(alpha, beta, exact is not None, actual),
         seconds=time.perf_counter() - began,
     )

@@ -1,4 +1,4 @@
-"""The four looks at the secant set: secants, tangents, search, extrapolation."""
+"""The looks at the secant set: secants, tangents, search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from analysis.rec.results import SQUARED_SIDES, Direction, DistributionFree, Look
 from analysis.rec.search import Found, search_pairs
 from analysis.rec.secants import KEEP, Histogram, SecantScan, all_pairs, histogram_edges
-from analysis.rec.tails import Endpoint, fit_endpoint
 from analysis.rec.tangents import TangentScan, tangents
 from analysis.rec.target import TANGENT_STEP, _Sample, _Settings, _Target
 from npgd.images import ratio
@@ -218,47 +217,6 @@ def _ends(target: _Target, found: Found, chosen: torch.Tensor, largest: bool) ->
         best = int(np.nanargmin(values))
         directions.append(target.tangent(middle[best], steps[best]))
     return directions
-
-
-def _extrapolate(
-    independent: np.ndarray | None,
-    tangent: TangentScan | None,
-    results: dict[str, Look],
-    settings: _Settings,
-) -> tuple[Look, tuple[Endpoint, ...]]:
-    """Where the laws of secants and of tangent extremes seem to end.
-
-    A fit that the other looks contradict with an actual direction is kept, and marked.
-    """
-    began = time.perf_counter()
-    samples: list[tuple[np.ndarray, str, str]] = []
-    if independent is not None:
-        samples += [(independent, side, "independent secants") for side in ("lower", "upper")]
-    if tangent is not None:
-        samples.append((tangent.low, "lower", "tangent extremes"))
-        samples.append((tangent.high, "upper", "tangent extremes"))
-    tails = []
-    for values, side, source in samples:
-        end = fit_endpoint(values, side, source, seed=settings.seed)
-        for name in ("secants", "tangents", "search"):
-            if name in results:
-                look = results[name]
-                end = end.against(look.alpha if side == "lower" else look.beta, name)
-        tails.append(end)
-    low = [end.value for end in tails if end.fitted and end.side == "lower"]
-    high = [end.value for end in tails if end.fitted and end.side == "upper"]
-    missing = [side for side, ends in (("lower", low), ("upper", high)) if not ends]
-    return Look(
-        name="extrapolation",
-        alpha=min(low, default=float("nan")),
-        beta=max(high, default=float("nan")),
-        n_directions=sum(end.n_tail for end in tails),
-        statement="a model-based estimate of the infimum and supremum; it bounds nothing",
-        status=f"no fit that holds for the {' and '.join(missing)} end" if missing else "done",
-        lowest=None,
-        highest=None,
-        seconds=time.perf_counter() - began,
-    ), tuple(tails)
 
 
 def _found(

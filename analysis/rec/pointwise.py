@@ -10,8 +10,9 @@ import torch
 from analysis.rec.results import Direction, PointwiseRec, _quotient
 from analysis.rec.search import search_from
 from analysis.rec.secants import secants_from
+from analysis.rec.settings import LOOKS
 from analysis.rec.tangents import tangents
-from analysis.rec.target import LOOKS, TANGENT_STEP, _Sample, _Settings, _Target
+from analysis.rec.target import TANGENT_STEP, _Sample, _Settings, _Target
 from npgd.images import ratio
 
 POINTWISE_STARTS = 3  # nearest-to-worst samples from which the search for alpha(x*) starts
@@ -38,20 +39,18 @@ def _pointwise(
     if x_true.shape[1:] != sample.images.shape[1:]:
         came, wanted = tuple(x_true.shape), tuple(sample.images.shape[1:])
         raise ValueError(f"x_true: got shape {came}, expected (count, *{wanted})")
-    if target.orthonormal:
-        beta, source = 1.0, "rows orthonormal: beta = 1 is certain"
-    elif target.is_affine or target.is_finite_set:
-        source = "the exact uniform beta"
+    if target.is_affine or target.is_finite_set:
+        kind, source = "exact", "the exact β of the set"
     else:
-        source = "the uniform beta found, itself one-sided"
+        kind, source = "lower bound", "β ≥ this, the largest found on the set"
     if target.is_affine:
         # Every direction of the set passes through every one of its points.
         constant = np.full(len(x_true), alpha)
         kappa = np.full(len(x_true), _quotient(beta, alpha))
-        return PointwiseRec(constant, kappa, {}, beta, source, True, ())
+        return PointwiseRec(constant, kappa, {}, beta, kind, source, True, ())
 
     count = len(x_true)
-    by_look = {name: np.full(count, np.nan) for name in LOOKS[:3]}
+    by_look = {name: np.full(count, np.nan) for name in LOOKS}
     worst: list[list[Direction]] = [[] for _ in range(count)]
 
     def note(name: str, i: int, direction: Direction) -> None:
@@ -105,7 +104,7 @@ def _pointwise(
     chosen = tuple(min(found_here, key=lambda d: d.ratio) for found_here in worst)
     lowest = np.array([direction.ratio for direction in chosen])
     kappa = np.array([_quotient(beta, value) for value in lowest])
-    return PointwiseRec(lowest, kappa, by_look, beta, source, target.is_finite_set, chosen)
+    return PointwiseRec(lowest, kappa, by_look, beta, kind, source, target.is_finite_set, chosen)
 
 
 def _pointwise_starts(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from analysis.rec.secants import Histogram
-from analysis.rec.tails import Endpoint
 
 SQUARED_SIDES = "the true alpha is at most this, the true beta at least"
 
@@ -124,6 +123,7 @@ class PointwiseRec:
     kappa: np.ndarray  # (count,)
     by_look: dict[str, np.ndarray]  # "secants", "tangents", "search": (count,)
     beta: float
+    beta_kind: str  # "exact", "upper bound" or "lower bound": what `beta` is
     beta_source: str
     exact: bool
     worst: tuple[Direction, ...]  # attains alpha[i] (not for exact constants of an affine set)
@@ -134,6 +134,7 @@ class PointwiseRec:
             "kappa": self.kappa.tolist(),
             "by_look": {name: values.tolist() for name, values in self.by_look.items()},
             "beta": self.beta,
+            "beta_kind": self.beta_kind,
             "beta_source": self.beta_source,
             "exact": self.exact,
             "worst": [direction.to_dict() for direction in self.worst],
@@ -164,7 +165,6 @@ class RecEstimate:
     looks: dict[str, Look]
     confidence: DistributionFree | None
     histogram: Histogram | None
-    tails: tuple[Endpoint, ...]
     pointwise: PointwiseRec | None
     tangent_alpha: np.ndarray | None  # (tangent_points,) extremes at each sampled z
     tangent_beta: np.ndarray | None
@@ -188,7 +188,6 @@ class RecEstimate:
             "looks": {name: look.to_dict() for name, look in self.looks.items()},
             "confidence": None if self.confidence is None else self.confidence.to_dict(),
             "histogram": None if self.histogram is None else self.histogram.to_dict(),
-            "tails": [tail.to_dict() for tail in self.tails],
             "pointwise": None if self.pointwise is None else self.pointwise.to_dict(),
             "tangent_alpha": _listed(self.tangent_alpha),
             "tangent_beta": _listed(self.tangent_beta),
@@ -203,7 +202,6 @@ class RecEstimate:
         lines = [
             f"alpha {self.alpha:.4g}, beta {self.beta:.4g}, kappa {self.kappa:.4g} ({sides})",
             *(f"  {look}" for look in self.looks.values()),
-            *(f"  {tail}" for tail in self.tails),
         ]
         lines += [f"  {self.confidence}"] if self.confidence else []
         lines += [f"  {self.pointwise}"] if self.pointwise else []

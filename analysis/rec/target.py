@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -17,34 +16,7 @@ from npgd.images import ratio
 from npgd.precision import converted, precision
 from npgd.projectors import AffineSet, FiniteSet
 
-LOOKS = ("secants", "tangents", "search", "extrapolation")
-
-
 TANGENT_STEP = 1e-2  # length of the latent step from which the search leaves a tangent
-
-
-def _check(
-    points: int,
-    tangent_points: int,
-    search_starts: int,
-    search_steps: int,
-    epsilon: float,
-    bins: int,
-    looks: Collection[str],
-) -> None:
-    for name, value, least in (
-        ("points", points, 2),
-        ("tangent_points", tangent_points, 1),
-        ("search_starts", search_starts, 1),
-        ("search_steps", search_steps, 1),
-        ("bins", bins, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name}: got {value}, expected at least {least}")
-    if not 0 < epsilon < 1:
-        raise ValueError(f"epsilon: got {epsilon}, expected a number between 0 and 1")
-    if isinstance(looks, str) or not set(looks) <= set(LOOKS):
-        raise ValueError(f"looks: got {looks!r}, expected some of {LOOKS}")
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def verify(
     found = estimate_rec(
         operator,
         prior,
-        **asdict(rec),
+        rec,
         z_true=problem.latents,
         x_true=None if problem.latents is not None else problem.x_bar,
         seed=seed,

@@ -14,8 +14,7 @@ from torch import nn
 from analysis import testing
 from analysis.rec import distribution_free, estimate_rec
 from analysis.rec.search import search_from, search_pairs
-from analysis.rec.tails import fit_endpoint
-from analysis.rec.target import LOOKS
+from analysis.rec.settings import LOOKS
 from analysis.tasks import draw_latents
 from npgd import AffineSet, Gaussian, Inpainting, MatrixOperator
 from npgd.images import ratio
@@ -70,7 +69,7 @@ def test_every_look_is_one_sided_and_search_comes_within_one_percent(seed, m):
     assert estimate.exact
     assert estimate.alpha == pytest.approx(alpha, rel=ROUNDING)
     assert estimate.beta == pytest.approx(beta, rel=ROUNDING)
-    for name in LOOKS[:3]:
+    for name in LOOKS:
         look = estimate.looks[name]
         assert look.alpha >= alpha * (1 - ROUNDING) and look.beta <= beta * (1 + ROUNDING)
     search = estimate.looks["search"]
@@ -153,9 +152,9 @@ def test_orthonormal_rows_make_beta_certain():
     estimate = estimate_rec(
         Inpainting(SHAPE, hole=4), Curve(), z_true=draw_latents(3, 2), **SMALL, looks=("secants",)
     )
-    assert estimate.beta_certain == 1 and estimate.pointwise.beta == 1
-    assert "certain" in estimate.pointwise.beta_source
-    np.testing.assert_allclose(estimate.pointwise.kappa, 1 / estimate.pointwise.alpha)
+    assert estimate.beta_certain == 1
+    assert estimate.pointwise.beta_kind == "lower bound"
+    assert estimate.pointwise.beta == estimate.beta <= 1
 
 
 def test_images_without_latents():
@@ -232,7 +231,7 @@ def test_search_goes_beyond_its_starts_and_stays_within_the_radius():
 
 def test_reported_extremes_are_ratios_of_the_reported_directions():
     A, prior, estimate = gaussian(20, 1), Curve(), curve_estimate()
-    for name in LOOKS[:3]:
+    for name in LOOKS:
         look = estimate.looks[name]
         for value, direction in ((look.alpha, look.lowest), (look.beta, look.highest)):
             s = direction.second
@@ -242,14 +241,14 @@ def test_reported_extremes_are_ratios_of_the_reported_directions():
             assert float(ratio(A, s[None])) == pytest.approx(value, rel=1e-9)
         assert "one-sided" in look.statement
     assert estimate.alpha == min(
-        *(estimate.looks[name].alpha for name in LOOKS[:3]), estimate.pointwise.alpha.min()
+        *(estimate.looks[name].alpha for name in LOOKS), estimate.pointwise.alpha.min()
     )
 
 
 def test_results_print_and_convert():
     estimate = curve_estimate()
     assert json.loads(json.dumps(estimate.to_dict()))["kappa"] == estimate.kappa
-    for word in ("secants", "tangents", "search", "infimum", "confidence", "per image"):
+    for word in ("secants", "tangents", "search", "confidence", "per image"):
         assert word in str(estimate)
     assert estimate.status.startswith("kappa >= 2" if estimate.kappa >= 2 else "kappa < 2")
     assert estimate.histogram.total == 300 * 299 // 2
@@ -269,13 +268,13 @@ def test_pairs_the_user_draws():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"points": 1}, "points: got 1"),
-        ({"epsilon": 1.0}, "epsilon: got 1.0"),
-        ({"looks": ("secant",)}, "looks: got"),
-        ({"search_steps": 0}, "search_steps: got 0"),
+        ({"points": 1}, "points must be at least 2, got 1"),
+        ({"epsilon": 1.0}, "epsilon must be between 0 and 1, got 1.0"),
+        ({"looks": ("secant",)}, "looks must be some of"),
+        ({"search_steps": 0}, "search_steps must be at least 1, got 0"),
         ({"z_true": torch.zeros(2, 5)}, "z_true: got shape"),
         ({"x_true": torch.zeros(2, 1, 3, 3)}, "x_true: got shape"),
-        ({"latent_radius": -1.0}, "latent_radius: got -1.0"),
+        ({"latent_radius": -1.0}, "latent_radius must be .* got -1.0"),
     ],
 )
 def test_wrong_arguments_are_named(changes, message):
@@ -317,46 +316,3 @@ def test_the_statement_comes_from_disjoint_pairs():
     assert (statement.alpha, statement.beta) == (float(r.min()), float(r.max()))
     assert statement.fraction == pytest.approx(np.log(20) / 50)
     assert distribution_free(r.numpy()[:2]) is None  # too few to say anything
-
-
-# -------------------------------------------------------------------------------- extrapolation
-
-
-@pytest.mark.parametrize("side", ["lower", "upper"])
-def test_endpoints_of_bounded_laws_are_covered(side):
-    """0.5 + B / 2, B ~ Beta(3, 3): both ends have shape -1/3."""
-    rng = np.random.default_rng(1)
-    end = 0.5 if side == "lower" else 1.0
-    fits = [
-        fit_endpoint(0.5 + rng.beta(3, 3, 4000) / 2, side, "independent secants", seed=i)
-        for i in range(24)
-    ]
-    fitted = [fit for fit in fits if fit.fitted]
-    assert len(fitted) >= 19
-    assert sum(fit.low <= end <= fit.high for fit in fitted) >= 0.75 * len(fitted)
-    assert abs(np.median([fit.value for fit in fitted]) - end) < 0.02
-    assert -0.5 < np.median([fit.shape for fit in fitted]) < -0.2
-
-
-def test_extrapolation_is_refused_where_the_tail_does_not_support_it():
-    rng = np.random.default_rng(2)
-    endless = [
-        fit_endpoint(np.exp(-rng.exponential(size=3000)), "lower", "independent secants", seed=i)
-        for i in range(20)
-    ]
-    assert sum(not fit.fitted for fit in endless) >= 17
-    assert any("does not show that it ends" in fit.status for fit in endless)
-    few = fit_endpoint(rng.random(60), "lower", "independent secants")
-    assert few.status.startswith("refused: 15 values") and np.isnan(few.value)
-    tied = fit_endpoint(np.repeat(rng.random(30) + 1, 100), "upper", "independent secants")
-    assert "ties" in tied.status
-    torn = np.exp(np.concatenate([rng.random(3800), 3 + 0.1 * rng.random(200)]))
-    assert "does not fit" in fit_endpoint(torn, "upper", "independent secants").status
-
-
-def test_an_actual_direction_contradicts_a_fit():
-    rng = np.random.default_rng(3)
-    fit = fit_endpoint(0.5 + rng.beta(3, 3, 4000) / 2, "lower", "independent secants")
-    assert fit.fitted and fit.against(fit.value + 0.01, "search") is fit
-    assert "beyond its interval" in fit.against(0.1, "search").status
-    assert not fit.against(0.1, "search").fitted

@@ -1,0 +1,119 @@
+"""One progress bar: shown only where asked for, gone when the work is done.
+
+    for image in track(images, len(images), "recover", show=progress): ...
+
+    with bar(steps, "search", show=progress) as shown:
+        shown.advance()                      # one step more
+        shown.reach(50, "loss 0.012")        # or: 50 steps done in all, and a note beside the bar
+
+Bars are drawn on standard error, so that what a program prints can be piped; where that is no
+terminal, nothing is drawn. A bar inside a bar is a line below it. Only a bar that is shown imports
+`rich`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+Item = TypeVar("Item")
+
+
+class Bar:
+    """One line of the display; one that is not shown does nothing."""
+
+    def __init__(self, display: Progress | None = None, line: TaskID | None = None) -> None:
+        self._display, self._line = display, line
+
+    def advance(self, by: int = 1, note: str | None = None) -> None:
+        """`by` steps more are done; a `note` replaces the text beside the bar."""
+        if self._display is not None and self._line is not None:
+            self._display.advance(self._line, by)
+            self._say(note)
+
+    def reach(self, done: int, note: str | None = None) -> None:
+        """`done` steps are done in all; a `note` replaces the text beside the bar."""
+        if self._display is not None and self._line is not None:
+            self._display.update(self._line, completed=done)
+            self._say(note)
+
+    def _say(self, note: str | None) -> None:
+        if note is not None and self._display is not None and self._line is not None:
+            self._display.update(self._line, note=note)
+
+
+@contextmanager
+def bar(total: int | None, what: str, show: bool = True, done: int = 0) -> Iterator[Bar]:
+    """A bar to advance by hand.
+
+    Args:
+        total: number of steps; None where it is not known.
+        what: the words before the bar.
+        show: whether to draw it.
+        done: steps done before, of a work taken up again.
+    """
+    if not show:
+        yield Bar()
+        return
+    with _display() as display:
+        line = display.add_task(what, total=total, completed=done, note="")
+        try:
+            yield Bar(display, line)
+        finally:
+            display.remove_task(line)
+
+
+def track(items: Iterable[Item], total: int | None, what: str, show: bool = True) -> Iterator[Item]:
+    """`items` one by one, on a bar of `total` steps named `what`; without one unless `show`."""
+    with bar(total, what, show) as shown:
+        for item in items:
+            yield item
+            shown.advance()
+
+
+# A terminal has room for one live display: bars that are open at the same time share it.
+_lock = threading.RLock()
+_shared: list[Progress] = []  # the display, once for every open bar
+
+
+@contextmanager
+def _display() -> Iterator[Progress]:
+    with _lock:
+        display = _shared[0] if _shared else _started()
+        _shared.append(display)
+    try:
+        yield display
+    finally:
+        with _lock:
+            _shared.pop()
+            if not _shared:
+                display.stop()
+
+
+def _started() -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    # What is named and noted is text, not rich's markup: "[1, 2]" stays as it is.
+    display = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    display.start()
+    return display
