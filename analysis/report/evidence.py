@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Bool
 from analysis.projection import ProjectionError
 from analysis.rates import ConvergenceCheck
 from analysis.rec import RecEstimate
+from analysis.rec.results import Look
 from npgd.images import Images, PerImage, squared_norm
 from npgd.solvers import Solution
 
@@ -24,6 +26,11 @@ LINEAR = 1e-10
 """Relative error, in float64, to which a linear operator and its transpose keep."""
 LOW_PRECISION = 1e-5
 """The same for one that computes in float32. Above, A is not linear or Aᵀ not its transpose."""
+
+
+def unseen(n: int, beta_certain: float) -> float:
+    """The ratio ‖A s‖²/‖s‖² that rounding in float64 may make of a direction A does not see."""
+    return 100 * n * torch.finfo(torch.float64).eps ** 2 * beta_certain
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,12 @@ class Evidence:
     def inside(self) -> Bool[torch.Tensor, " batch"]:
         """Which x* are points of S, to rounding."""
         return self.distance <= INSIDE * squared_norm(self.images.double())
+
+    def kappa(self, look: Look) -> float:
+        """κ of a look; infinite where it found a direction that A does not see."""
+        if look.alpha <= unseen(self.operator["n"], self.rec.beta_certain):
+            return math.inf
+        return look.kappa
 
     @property
     def broken_by(self) -> float:

@@ -143,9 +143,13 @@ def draw_bounds(evidence: Evidence) -> Figure:
 
 
 def _fractions(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
-    """The objective over its value where the bound starts, and that value, image by image."""
+    """The objective over its value where the bound starts, and that value, image by image.
+
+    An image that starts at 0 is drawn over its largest value, or over 1.
+    """
     check = evidence.uniform
-    scale = check.objective[check.start].clamp_min(1e-300)
+    scale, largest = check.objective[check.start], check.objective.amax(0)
+    scale = torch.where(scale > 0, scale, torch.where(largest > 0, largest, 1.0))
     return check.objective / scale, scale
 
 

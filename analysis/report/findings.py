@@ -18,6 +18,9 @@ from npgd.images import norm
 ROUNDING = 1 + 1e-9
 """A step of 1/β, or a sum of two numbers, up to rounding."""
 
+EXACT = 1e-24
+"""An error per pixel that rounding in float64 may make."""
+
 REST = 1e-9
 """An image is at rest, or back where it was, within this share of its length."""
 
@@ -71,13 +74,15 @@ def _contraction(evidence: Evidence) -> Finding:
         return Finding(subject, "met" if kappa < 2 else "not met", text)
     looks = _looks(evidence)
     constants = f"α ≤ {at_most(alpha)}, β ≥ {at_least(beta)}"
-    constants += "".join(f"; {words} {at_least(v)}" for words, v in looks.items())
+    by_look = "; ".join(f"{words} {at_least(value)}" for words, value in looks.items())
     if kappa < 2:
-        text = f"The largest κ = β/α found is {exactly(kappa, 2, 3)} ({constants}). "
+        text = f"The largest κ = β/α found is {exactly(kappa, 2, 3)} ({constants}; {by_look}). "
         text += "Directions not looked at may have more. "
         return Finding(subject, "not contradicted", text + promise)
     if math.isinf(kappa):
-        text = f"A does not see some direction of S: α = 0, κ = β/α = ∞ ({constants}). "
+        text = (
+            f"A does not see some direction of S, to rounding: α = 0, κ = β/α = ∞ ({constants}). "
+        )
         return Finding(subject, "not met", text + promise)
     first = next((words for words, value in looks.items() if value >= 2), None)
     if first is None:
@@ -85,7 +90,7 @@ def _contraction(evidence: Evidence) -> Finding:
     else:
         text = f"{first} already give κ = β/α ≥ {at_least(looks[first])}. "
         text = text[0].upper() + text[1:] + f"In all, κ ≥ {at_least(kappa)} "
-    return Finding(subject, "not met", f"{text}({constants}). {promise}")
+    return Finding(subject, "not met", f"{text}({constants}; {by_look}). {promise}")
 
 
 def _looks(evidence: Evidence) -> dict[str, float]:
@@ -96,7 +101,7 @@ def _looks(evidence: Evidence) -> dict[str, float]:
         "tangents": f"tangent directions at {_count(rec, 'tangent points')} points",
         "search": "searches from the worst of them",
     }
-    found = {words[name]: rec.looks[name].kappa for name in words if name in rec.looks}
+    found = {words[name]: evidence.kappa(rec.looks[name]) for name in words if name in rec.looks}
     found["searches from the images"] = float(evidence.pointwise.kappa.max())
     return {name: kappa for name, kappa in found.items() if not math.isnan(kappa)}
 
@@ -112,6 +117,8 @@ def _promise(evidence: Evidence) -> str:
     rate, at = float(evidence.uniform.rate.max()), f"at η = {about(evidence.uniform.step_size)}"
     if not rate < 1:
         return f"The uniform bound is void {at}: it does not fall."
+    if rate < 1e-12:
+        return f"The uniform bound falls to its end in one step {at}."
     if evidence.rec.exact:
         return f"The uniform bound falls by a factor {exactly(rate, 1, 3)} per step {at}."
     return f"The uniform bound falls {at}, by a factor no better than {at_least(rate)} per step."
@@ -128,7 +135,8 @@ def _pointwise_contraction(evidence: Evidence) -> Finding:
         text = f"κ(x*) is {' to '.join(dict.fromkeys(ends))}, and below 2 for {out_of(good, batch)}"
     else:
         ends = [at_least(low), at_least(high)]
-        text = f"κ(x*) is at least {' to '.join(dict.fromkeys(ends))}"
+        bound = "" if math.isinf(low) else "at least "
+        text = f"κ(x*) is {bound}{' to '.join(dict.fromkeys(ends))}"
         if good < batch:
             text += f", and not below 2 for {out_of(batch - good, batch)}"
         if good:
@@ -170,8 +178,7 @@ def _membership(evidence: Evidence) -> Finding:
     held = int(inside.sum())
     sentences = []
     if held:
-        lie = "lies" if batch == 1 or held == 1 else "lie"
-        sentences.append(sentence(f"{out_of(held, batch)} {lie} in S"))
+        sentences.append(sentence(f"{out_of(held, batch)} {_verb(held, 'lie')} in S"))
     if held < batch:
         sentences.append(_outside(evidence))
     sentences.append(
@@ -195,7 +202,9 @@ def _outside(evidence: Evidence) -> str:
     reach = f"‖x* − x̄‖² = {spread(float(far.min()), float(far.max()))}"
     pixels = f"(median {about(median(far))}, {about(median(far) / n)} per pixel)"
     if bool(evidence.nearest[outside].all()):
-        return sentence(f"{count} lie outside S, at {reach} {pixels}")
+        return sentence(
+            f"{count} {_verb(int(outside.sum()), 'lie')} outside S, at {reach} {pixels}"
+        )
     return (
         f"For {count} no point of S nearer than x̄ was found, at {reach} {pixels}: the search may "
         "miss a nearer one."
@@ -275,22 +284,30 @@ def periods(
 
 def _rest(iterates: torch.Tensor) -> str:
     """Which images came to rest, which circle, and how far the others still move."""
-    found, after = periods(iterates), f"after {len(iterates) - 1} iterations"
-    batch, counts = len(found), Counter(found)
+    found, counts = periods(iterates), Counter(periods(iterates))
+    batch, n_iter = len(found), len(iterates) - 1
+    after = f"after {n_iter} iteration{'s' * (n_iter != 1)}"
     if counts[1] == batch:
         verb = "is" if batch == 1 else "are"
         return sentence(f"{after} {out_of(batch, batch)} {verb} at rest")
     parts = [f"{after} {out_of(counts[1], batch)} came to rest"]
     circling = sorted((p, count) for p, count in counts.items() if p is not None and p > 1)
-    parts += [f"{count} go round with period {p}" for p, count in circling]
+    parts += [f"{count} {_verb(count, 'go')} round with period {p}" for p, count in circling]
     if counts[None]:
         moving = torch.tensor([p is None for p in found], device=iterates.device)
         change = (norm(iterates[-1] - iterates[-2]) / norm(iterates[-1]))[moving]
         low, high = float(change.min()), float(change.max())
+        move = _verb(counts[None], "move")
         parts.append(
-            f"{counts[None]} still move, in the last step by {spread(low, high)} of their length"
+            f"{counts[None]} still {move}, in the last step by {spread(low, high)} of their length"
         )
     return sentence(", ".join(parts))
+
+
+def _verb(count: int, word: str) -> str:
+    if count != 1:
+        return word
+    return word + ("es" if word.endswith("o") else "s")
 
 
 def _bounds(evidence: Evidence) -> Finding:
@@ -310,6 +327,9 @@ def _bounds(evidence: Evidence) -> Finding:
 
 def _gap(evidence: Evidence) -> Finding:
     subject, parts, negative = "where the bound loses", [], False
+    slack, rounding = evidence.uniform.slack, 1e-24 * evidence.rec.beta_certain
+    if float(slack.gap[-1].sum()) <= rounding * float(evidence.target.double().square().sum()):
+        return Finding(subject, "measured", "The bound ends at the objective, to rounding.")
     for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
         shares = {key: float(value[-1]) for key, value in check.slack.shares().items()}
         if all(math.isfinite(share) for share in shares.values()):
@@ -335,7 +355,7 @@ def _recovery(evidence: Evidence) -> Finding:
         return Finding("recovery", "measured", "No image has a finite error at the end.")
     error = median(errors[finite])
     text = f"Error per pixel {about(error)} (median), "
-    text += f"{10 * math.log10(4 / error):.1f} dB" if error > 0 else "nothing left to see"
+    text += f"{10 * math.log10(4 / error):.1f} dB" if error > EXACT else "0 to rounding"
     if not bool(evidence.inside.all()):
         text += f", where the best points of S found have {about(median(evidence.distance) / n)}"
     if not finite.all():

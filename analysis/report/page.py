@@ -24,7 +24,7 @@ def constants_table(evidence: Evidence) -> TableRows:
             name,
             at_most(look.alpha),
             at_least(look.beta),
-            at_least(look.kappa),
+            at_least(evidence.kappa(look)),
             f"{look.n_directions:,}" if look.n_directions else "",
             f"{look.seconds:.1f} s",
         ]

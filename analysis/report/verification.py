@@ -23,7 +23,7 @@ from analysis.projection import (
 from analysis.rates import ConvergenceCheck, check_convergence
 from analysis.rec import RecEstimate, estimate_rec
 from analysis.rec.settings import RecSettings
-from analysis.report.evidence import OWN
+from analysis.report.evidence import OWN, unseen
 from analysis.report.report import Report
 from analysis.report.settings import RunSettings, rec_settings
 from npgd import checks, sets
@@ -98,7 +98,7 @@ def verify(
         executor=executor,
         progress=progress,
     )
-    _, beta = _own_alpha(found)
+    _, beta = _constants(problem, found)
     clock.lap("restricted eigenvalues")
     eta = _step_size(problem, asked, beta, seed)
     solution = _run(problem, asked, eta, progress)
@@ -280,15 +280,16 @@ def _as_drawn(prior: ImageSet, latents: Latents) -> Latents:
     return latents.double() if isinstance(prior, torch.nn.Module) else latents
 
 
-def _own_alpha(rec: RecEstimate) -> tuple[Float[torch.Tensor, " batch"], float]:
-    """α(x̄) of every image, and the β of S: exact, or the largest ratio found."""
+def _constants(problem: _Problem, rec: RecEstimate) -> tuple[Float[torch.Tensor, " batch"], float]:
+    """α(x̄) of every image, 0 where rounding could make it, and the β of S, exact or found."""
     assert rec.pointwise is not None
     alphas = torch.as_tensor(rec.pointwise.alpha, dtype=torch.float64)
     # A pair (x, x̄) is a secant of S: its ratio is at most β.
     beta = rec.beta if rec.exact else max(rec.beta, float(alphas.max()))
-    if not beta > torch.finfo(torch.float64).eps ** 2 * rec.beta_certain:
-        raise ValueError("A must see some direction of S, got ‖A s‖ = 0 on all that were looked at")
-    return alphas.clamp_max(beta), beta
+    rounding = unseen(problem.A.n, rec.beta_certain)
+    if not beta > rounding:
+        raise ValueError("A must see some direction of S, got ‖A s‖ = 0 for all looked at")
+    return torch.where(alphas > rounding, alphas.clamp_max(beta), 0.0), beta
 
 
 def _step_size(problem: _Problem, asked: RunSettings, beta: float, seed: int) -> float:
@@ -367,12 +368,13 @@ def _hold(
     problem: _Problem, solution: Solution, eta: float, rec: RecEstimate, error: ProjectionError
 ) -> tuple[ConvergenceCheck, ConvergenceCheck]:
     """The run against the uniform constants, and against each image's own."""
-    alphas, beta = _own_alpha(rec)
-    batch = len(alphas)
-    own = error.families[OWN].deltas.clamp_min(0).reshape(-1, batch).amax(0)
-    alpha = torch.full_like(alphas, min(rec.alpha, float(alphas.min())))
+    alphas, beta = _constants(problem, rec)
+    own = error.families[OWN].deltas.clamp_min(0).reshape(-1, len(alphas)).amax(0)
+    least = min(rec.alpha, float(alphas.min()))
+    least = least if least > unseen(problem.A.n, rec.beta_certain) else 0.0
+    uniform = torch.full_like(alphas, least)
     return (
-        _against(problem, solution, eta, alpha, beta, torch.full_like(alphas, error.delta)),
+        _against(problem, solution, eta, uniform, beta, torch.full_like(alphas, error.delta)),
         _against(problem, solution, eta, alphas, beta, own),
     )
 
