@@ -294,7 +294,10 @@ def _about_bounds(evidence: Evidence) -> str:
         "bound from the uniform constants and from each image's own."
     )
     seen, scale = _fractions(evidence)
-    bounds = [check.bound.nan_to_num(nan=0.0) for check in (evidence.uniform, evidence.pointwise)]
+    bounds = [
+        check.bound.nan_to_num(nan=0.0, posinf=math.inf)
+        for check in (evidence.uniform, evidence.pointwise)
+    ]
     middle = torch.stack([(bound / scale).median(1).values for bound in bounds])
     if bool(middle.isinf().any()):
         text += " An infinite bound is not drawn."
