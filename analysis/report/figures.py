@@ -72,7 +72,7 @@ def draw_histogram(evidence: Evidence) -> Figure:
             )
     styles = {"secants": ":", "tangents": "--", "search": "-"}
     for name, style in styles.items():
-        look = rec.looks.get(name)
+        look = None if rec.exact else rec.looks.get(name)
         if look is not None and math.isfinite(look.alpha) and math.isfinite(look.beta):
             label = f"{name}: α ≤ {at_most(look.alpha)}, β ≥ {at_least(look.beta)}"
             axis.axvline(look.alpha, color=COLOURS["alpha"], ls=style, lw=1.2, label=label)
@@ -98,9 +98,16 @@ def _decimal_log(axis: Any) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, axis: Any) -> None:
+def _iterations(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("iteration n")
+
+
+def _legend(figure: Figure, axis: Any, columns: int = 3) -> None:
     handles = axis.get_legend_handles_labels()
-    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
+    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=columns)
 
 
 def draw_bounds(evidence: Evidence) -> Figure:
@@ -136,7 +143,7 @@ def draw_bounds(evidence: Evidence) -> Figure:
         low = min(low, max(floor, low * 1e-3))
     axis.set_yscale("log")
     axis.set_ylim(low / 3, _top(seen))
-    axis.set_xlabel("iteration n")
+    _iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{SUBSCRIPTS[check.start]} − y‖²")
     _legend(figure, axis)
     return figure
@@ -177,7 +184,7 @@ def draw_constants(evidence: Evidence) -> Figure:
     axis.axhline(float(check.beta.max()), color=COLOURS["uniform"], ls="--", lw=1.2, label="β on S")
     axis.axhline(1 / check.step_size, color=COLOURS["noise"], ls=":", lw=1.2, label="1/η")
     axis.set_yscale("log")
-    axis.set_xlabel("iteration n")
+    _iterations(axis)
     axis.set_ylabel("‖A s‖²/‖s‖²")
     _legend(figure, axis)
     return figure
@@ -202,6 +209,7 @@ def draw_slack(evidence: Evidence) -> Figure:
         n = torch.arange(len(shares["alpha"]))
         kept = torch.stack(list(shares.values())).isfinite().all(0)
         if not kept.any():
+            axis.set_xlim(0, max(1, len(n) - 1))
             axis.text(0.5, 0.5, "no finite gap", ha="center", transform=axis.transAxes, fontsize=9)
         stackable = not _negative(check)
         if stackable:
@@ -218,9 +226,9 @@ def draw_slack(evidence: Evidence) -> Figure:
                 axis.plot(n[kept], share[kept], color=COLOURS[name], label=GREEK[name])
             axis.axhline(0, color="black", lw=0.6)
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel("iteration n")
+        _iterations(axis)
     axes[0].set_ylabel("% of the gap")
-    _legend(figure, axes[0])
+    _legend(figure, axes[0], columns=4)
     return figure
 
 
@@ -315,6 +323,9 @@ def _about_constants(evidence: Evidence) -> str:
 
 
 def _about_slack(evidence: Evidence) -> str:
+    shares = [check.slack.shares() for check in (evidence.uniform, evidence.pointwise)]
+    if not any(bool(torch.stack(list(each.values())).isfinite().all(0).any()) for each in shares):
+        return "There is no finite gap between bound and objective to split."
     text = (
         "Share of each quantity in the gap between bound and objective. The parts sum to the gap: "
         "first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the noise."
@@ -328,11 +339,12 @@ def _about_slack(evidence: Evidence) -> str:
 
 
 def _about_projection(evidence: Evidence) -> str:
-    if evidence.projection.exact:
-        text = "δ_x at every point looked at, each exact"
-    else:
-        text = "δ_x at every point looked at: a lower bound where the nearest was searched"
-    return text + ". Their maximum is a lower bound on the theorem's δ."
+    how = "each exact"
+    if not evidence.projection.exact:
+        how = "a lower bound where the nearest point of S was searched for"
+    return (
+        f"δ_x at every point looked at, {how}. Their maximum is a lower bound on the theorem's δ."
+    )
 
 
 @dataclass(frozen=True)
