@@ -580,7 +580,7 @@ def test_captions_speak_of_what_is_drawn(affine, poor):
     assert "each exact" in captions["Projector error"]
     assert "the exact constants" in captions["How much A shortens the directions of S"]
     none = torch.full_like(affine.uniform.slack.gap, math.inf)
-    slackless = replace(affine.uniform, slack=replace(affine.uniform.slack, gap=none))
+    slackless = replace(affine.uniform, slack=replace(affine.uniform.slack, gap=none, alpha=none))
     slackless = replace(affine, uniform=slackless, pointwise=slackless)
     assert figures.FIGURES[3].caption(slackless).startswith("There is no finite gap")
     far = replace(poor.uniform, bound=poor.uniform.bound * 1e12)
