@@ -80,9 +80,7 @@ def _contraction(evidence: Evidence) -> Finding:
         text += "Directions not looked at may have more. "
         return Finding(subject, "not contradicted", text + promise)
     if math.isinf(kappa):
-        text = (
-            f"A does not see some direction of S, to rounding: α = 0, κ = β/α = ∞ ({constants}). "
-        )
+        text = f"A does not see some direction of S, to rounding: α = 0, κ = β/α = ∞ ({by_look}). "
         return Finding(subject, "not met", text + promise)
     first = next((words for words, value in looks.items() if value >= 2), None)
     if first is None:

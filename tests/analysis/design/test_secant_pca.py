@@ -13,7 +13,6 @@ import npgd
 from analysis.design import design_dct, design_secant_pca
 from analysis.design import secant_pca as design
 from analysis.design.secant_pca import local_coherence, secant_points
-from analysis.rec.settings import RecSettings
 
 DOUBLE = torch.float64
 SHAPE = (1, 4, 6)
@@ -180,7 +179,7 @@ def test_recover_and_verify_take_designed_operators(tmp_path):
         assert {**B.provenance, "npgd": ""} == {**A.provenance, "npgd": ""}
         solution = npgd.recover(B, B(x), npgd.NPGD(prior, "1/beta", max_iter=2000, tol=0), x)
         assert float(solution.error[-1].max()) < 1e-6
-    looks = RecSettings(points=50, tangent_points=5, search_starts=2, search_steps=5)
+    looks = analysis.RecSettings(points=50, tangent_points=5, search_starts=2, search_steps=5)
     report = analysis.verify(B, prior, effort="quick", rec=looks, count=2, n_iter=3)
     assert report.rec.beta_certain == 1
 

@@ -184,6 +184,7 @@ def test_a_direction_that_A_does_not_see_makes_kappa_infinite():
         for subject in ("β/α <", "β/α(x*)"):
             assert finding(report, subject).verdict == "not met"
             assert "∞" in finding(report, subject).text
+            assert "≤ 0" not in finding(report, subject).text
         assert report.uniform.bound[2:].isinf().all() and report.uniform.holds
         assert "alpha" not in report.uniform.broken
         assert "no finite gap" in finding(report, "where the bound").text
@@ -352,7 +353,9 @@ def test_images_without_a_rate_are_counted(affine):
     some = replace(observed, reasons=("", "it rises", ""))
     report = replace(affine, uniform=replace(affine.uniform, observed=some))
     assert "No rate is seen for 1 of 3 images, the first because it rises." in report.summary
-    assert "No rate is seen" not in affine.summary
+    every = replace(observed, reasons=("", "", ""))
+    report = replace(affine, uniform=replace(affine.uniform, observed=every))
+    assert "No rate is seen" not in report.summary
 
 
 def test_a_run_that_leaves_the_finite_numbers_is_told_as_far_as_it_went():
