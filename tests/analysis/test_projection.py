@@ -190,6 +190,8 @@ def test_efforts_look_farther_and_farther():
         projection.ProjectionSettings.of(effort) for effort in ("quick", "default", "thorough")
     )
     assert default == projection.ProjectionSettings(24, 3, 100) == projection.ProjectionSettings()
+    assert quick == projection.ProjectionSettings(8, 2, 40)
+    assert thorough == projection.ProjectionSettings(96, 8, 300)
     for name in ("points", "starts", "steps"):
         assert getattr(quick, name) < getattr(default, name) < getattr(thorough, name)
     with pytest.raises(ValueError, match="effort must be one of"):
@@ -217,6 +219,18 @@ def test_result_prints_and_serialises():
     plain = json.loads(json.dumps(error.to_dict(), allow_nan=False))
     assert plain["delta"] == max(family["delta"] for family in plain["families"].values())
     assert plain["families"]["samples of G"]["points"] == 4
+
+
+def test_quantiles_of_a_ladder_are_its_rungs():
+    """δ_x = 0, 1, …, 20: the quartiles are 0, 5, 10, 15, 20, and 95 % lie below 19."""
+    ladder = torch.arange(21, dtype=torch.float64)
+    family = projection.FamilyError(achieved=ladder, nearest=0 * ladder, exact=True)
+    quantiles = family.to_dict()["quantiles"]
+    assert quantiles == pytest.approx(
+        {"0.0": 0, "0.25": 5, "0.5": 10, "0.75": 15, "0.95": 19, "1.0": 20}
+    )
+    printed = str(projection.ProjectionError({"rungs": family}, "", 0.0))
+    assert "rungs: 21 points, δ_x median 10, 5 to 95 % 1 to 19, largest 20" in printed
 
 
 def test_arguments_are_examined():
