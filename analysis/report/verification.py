@@ -74,15 +74,10 @@ def verify(
             prior of a single image, or one whose projections are not finite.
     """
     clock, asked = _Clock(), RunSettings.of(run)
-    rec = rec_settings(effort) if rec is None else rec
-    projection = ProjectionSettings.of(effort) if projection is None else projection
-    checks.integer(seed, "seed", minimum=0)
-    search: dict[str, Any] = {
-        "starts": projection.starts,
-        "steps": projection.steps,
-        "seed": seed,
-        "progress": progress,
-    }
+    chosen = _effort(effort, rec, projection)
+    rec = rec or rec_settings(effort)
+    projection = projection or ProjectionSettings.of(effort)
+    search = _search(projection, seed, progress)
     operator = as_operator(A, _shape(prior))
     errors = _linearity(converted(operator))
     _examine(prior)
@@ -118,10 +113,9 @@ def verify(
         distance=squared_norm(problem.x_true - problem.x_bar).cpu(),
         nearest=problem.nearest.cpu(),
         operator=_described(operator) | errors,
-        settings=_recorded(prior, images, problem, effort, asked, eta, seed)
-        | asdict(rec)
-        | {"looks": list(rec.looks)}
-        | {f"projection_{name}": value for name, value in asdict(projection).items()},
+        settings=_recorded(prior, images, problem, asked, eta)
+        | {"seed": seed, "effort": chosen}
+        | _looks(rec, projection),
         seconds=clock.seconds | {"total": sum(clock.seconds.values())},
     )
 
@@ -161,7 +155,7 @@ def _linearity(A: LinearOperator, probes: int = 3) -> dict[str, float]:
     a, b = 1.7, -0.6
     with torch.no_grad():
         A_x, A_z, together, At_u = A(x), A(z), A(a * x + b * z), A.adjoint(u)
-        # Zero probes and doubled ones as well: a constant or an |·| hides behind one combination.
+        # A(0) = 0 and A(−x) = −A x as well: a constant or an |·| may hide in one combination.
         whole = torch.cat([together - a * A_x - b * A_z, A(0 * x), A(-x) + A_x])
     scale = abs(a) * norm(A_x) + abs(b) * norm(A_z)
     if not bool((scale > 0).any()) and not bool(At_u.any()):
@@ -194,6 +188,20 @@ def _examine(prior: ImageSet) -> None:
     projected = sets.projector(prior)(some[:2] + 0.1)
     if not bool(torch.isfinite(projected).all()):
         raise ValueError("prior must project to finite images, got NaN or infinity from `project`")
+
+
+def _effort(effort: str, rec: RecSettings | None, projection: ProjectionSettings | None) -> str:
+    """What the report says of the effort; ValueError for one there is not."""
+    ProjectionSettings.of(effort)
+    given = {"rec": rec, "projection": projection}
+    names = [name for name, settings in given.items() if settings is not None]
+    return effort if not names else f"{effort}, but {' and '.join(names)} as given"
+
+
+def _search(projection: ProjectionSettings, seed: int, progress: bool) -> dict[str, Any]:
+    """The search for nearest points, as `nearest_in_range` takes it."""
+    settings = {name: value for name, value in asdict(projection).items() if name != "points"}
+    return settings | {"seed": checks.integer(seed, "seed", minimum=0), "progress": progress}
 
 
 # The steps ----------------------------------------------------------------------------------------
@@ -448,12 +456,10 @@ def _recorded(
     prior: ImageSet,
     images: Images | Latents | None,
     problem: _Problem,
-    effort: str,
     asked: RunSettings,
     eta: float,
-    seed: int,
 ) -> dict[str, Any]:
-    """What was asked for, but the settings of the looks."""
+    """What was recovered, and how."""
     if images is None:
         source = f"{asked.count} samples of S"
     else:
@@ -468,6 +474,10 @@ def _recorded(
         "n_iter": asked.n_iter,
         "noise": asked.noise,
         "start": asked.start,
-        "seed": seed,
-        "effort": effort,
     }
+
+
+def _looks(rec: RecSettings, projection: ProjectionSettings) -> dict[str, Any]:
+    """How far was looked for α, β and δ."""
+    found = asdict(rec) | {"looks": list(rec.looks)}
+    return found | {f"projection_{name}": value for name, value in asdict(projection).items()}

@@ -568,7 +568,8 @@ def _stop(value):
 
 def test_every_setting_is_in_the_report(affine):
     settings = affine.to_dict()["settings"]
-    assert settings["effort"] == "default" and settings["n_iter"] == 8
+    assert settings["effort"] == "default, but rec and projection as given"
+    assert settings["n_iter"] == 8 and settings["seed"] == 0
     assert settings["points"] == 60 and settings["looks"] == list(SMALL["rec"].looks)
     assert settings["projection_points"] == 6 and settings["projection_starts"] == 2
     page = affine.to_html()

@@ -264,8 +264,8 @@ def test_tables_have_a_row_for_every_image(report, request):
         ({"images": torch.zeros(0, *SHAPE, dtype=torch.float64)}, "images"),
         ({"images": torch.zeros(2, K + 1, dtype=torch.float64)}, "images"),
         ({"count": 0}, "count"),
+        ({"effort": "none"}, "effort"),
         ({"effort": "none", "rec": None}, "effort"),
-        ({"effort": "none", "projection": None}, "effort"),
         ({"seed": -1}, "seed"),
     ],
 )
