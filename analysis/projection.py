@@ -107,7 +107,7 @@ def nearest_in_range(
 
     The search is `npgd.LatentSearch`, batched Adam on z from `starts` starts, the encoder's among
     them; Gauss–Newton steps from its best latent follow, as long as a step takes a tenth off the
-    squared distance. A point of S is thus found to rounding where the search comes near its latent.
+    squared distance, and the same from the encoder's where the image seems near S. A point of S is thus found to rounding where the search comes near its latent.
     The answer is the best point met, and no certificate. Images equal to their `known` point lie in
     S and are not searched for.
 
@@ -150,7 +150,7 @@ def nearest_in_range(
     if rest.any():
         search = LatentSearch(S, starts=starts, steps=steps, seed=seed, progress=progress)
         z, _ = search.search(x[rest])
-        latent[rest] = z if steps == 0 else _polished(S, x[rest], z)
+        latent[rest] = z if steps == 0 else _refined(S, x[rest], z)
         image[rest] = S.generate(latent[rest])
     squared = _distance(x, image)
     if known is not None:
@@ -171,6 +171,30 @@ FALL = 0.9
 """Gauss–Newton goes on with an image while a step leaves less than this share of ‖x − G(z)‖²,"""
 MOST = 30
 """and for so many steps at most."""
+
+
+NEAR = 0.05
+"""An image within this share of ‖x‖² may lie in S, and is worth another start,"""
+FOUND = 1e-10
+"""unless it is as near as this."""
+
+
+def _refined(S: Generated, x: Images, z: Latents) -> Latents:
+    """Latents after Gauss–Newton; of images left near S also from the encoder, if that is nearer.
+
+    Adam may leave the encoder's valley for one that ends higher.
+    """
+    z = _polished(S, x, z)
+    if not sets.encodes(S):
+        return z
+    distance = _distance(x, S.generate(z))
+    size = squared_norm(x.double()).cpu()
+    near = (distance < NEAR * size) & (distance > FOUND * size)
+    if near.any():
+        again = _polished(S, x[near], S.encode(x[near]))
+        nearer = _distance(x[near], S.generate(again)) < distance[near]
+        z[near.nonzero().flatten()[nearer]] = again[nearer]
+    return z
 
 
 def _polished(S: Generated, x: Images, z: Latents) -> Latents:
