@@ -107,9 +107,9 @@ def nearest_in_range(
 
     The search is `npgd.LatentSearch`, batched Adam on z from `starts` starts, the encoder's among
     them; Gauss–Newton steps from its best latent follow, as long as a step takes a tenth off the
-    squared distance, and the same from the encoder's where the image seems near S. A point of S is thus found to rounding where the search comes near its latent.
-    The answer is the best point met, and no certificate. Images equal to their `known` point lie in
-    S and are not searched for.
+    squared distance, and the same from the encoder's where the image seems near S. A point of S is
+    thus found to rounding where the search comes near its latent. The answer is the best point met,
+    and no certificate. Images equal to their `known` point lie in S and are not searched for.
 
     Args:
         prior: an `AffineSet` or `FiniteSet`, or anything with `generate(z)`, `latent_dim` and
