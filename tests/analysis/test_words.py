@@ -48,6 +48,10 @@ def test_an_exact_number_prints_on_its_side_of_the_limit(value):
     assert (float(exactly(value, 2)) < 2) == (value < 2)
 
 
+def test_three_digits_are_usual_and_four_of_what_is_exact():
+    assert about(1.23456) == "1.23" and exactly(1.23456, 2) == "1.235"
+
+
 def test_counts_are_said_as_a_reader_would():
     assert out_of(12, 12) == "all 12 images"
     assert out_of(0, 12) == "none of 12 images"
