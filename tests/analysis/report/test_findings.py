@@ -202,7 +202,9 @@ def at_step(report: Report, eta: float) -> Report:
 
 def test_the_step_is_judged_by_what_is_known_of_beta(affine, network):
     beta = float(affine.uniform.beta.max())
-    assert finding(at_step(affine, 1 / beta), "step size").verdict == "met"
+    exact = finding(at_step(affine, 1 / beta), "step size")
+    assert exact.verdict == "met"
+    assert number(exact.text, "1/β =") == pytest.approx(1 / beta, rel=1e-3)
     too_long = finding(at_step(affine, 1.001 / beta), "step size")
     assert too_long.verdict == "not met" and "1/β = " in too_long.text
     found, certain = float(network.uniform.beta.max()), network.rec.beta_certain
