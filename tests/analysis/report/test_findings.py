@@ -210,7 +210,8 @@ def test_the_step_is_judged_by_what_is_known_of_beta(affine, network):
     found, certain = float(network.uniform.beta.max()), network.rec.beta_certain
     assert found < certain
     assert finding(at_step(network, 1 / certain), "step size").verdict == "met"
-    assert "‖A‖²" in finding(at_step(network, 1 / certain), "step size").text
+    printed = number(finding(at_step(network, 1 / certain), "step size").text, "‖A‖² =")
+    assert printed == pytest.approx(certain, rel=1e-3)
     between = finding(at_step(network, 1 / found), "step size")
     assert between.verdict == "not contradicted"
     assert number(between.text, "only η ≤") <= 1 / certain
