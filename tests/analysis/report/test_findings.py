@@ -347,7 +347,8 @@ def test_a_report_says_who_came_to_rest_and_who_circles(affine):
     text = rested(affine, torch.stack([still, circle, away], 1))
     assert "1 of 3 images came to rest, 1 goes round with period 3, 1 still moves" in text
     assert number(text, "in the last step by") == pytest.approx(23 / 145, rel=1e-2)
-    text = rested(affine, torch.stack([away, away, away], 1))
+    text = rested(affine, torch.stack([away, 1.0 + n, away], 1))
+    assert "in the last step by 0.0769 to 0.159 of their length" in text  # 1/13 and 23/145
     assert "none of 3 images came to rest, 3 still move" in text and "round" not in text
 
 
