@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         whiten,
     )
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
-    from analysis.projection import nearest_in_range, projection_error
+    from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
         check_convergence,
         decompose,
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
         steps_to_reach,
     )
     from analysis.rec import RecSettings, estimate_rec
-    from analysis.report import verify
+    from analysis.report import RunSettings, verify
 
 __all__ = [
+    "ProjectionSettings",
     "RecSettings",
+    "RunSettings",
     "certify",
     "check_convergence",
     "decompose",
@@ -64,7 +66,7 @@ __all__ = [
 _HOMES = {
     "rec": ("RecSettings", "estimate_rec"),
     "design": ("design_dct", "design_minimax", "design_numax", "design_secant_pca", "whiten"),
-    "projection": ("nearest_in_range", "projection_error"),
+    "projection": ("ProjectionSettings", "nearest_in_range", "projection_error"),
     "rates": (
         "check_convergence",
         "decompose",
@@ -77,7 +79,7 @@ _HOMES = {
         "steps_to_reach",
     ),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
-    "report": ("verify",),
+    "report": ("RunSettings", "verify"),
 }
 
 

@@ -15,23 +15,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
 
-from npgd import checks
-from npgd.images import Images
+from analysis.words import about, at_least, median
+from npgd import checks, sets
+from npgd.gauss_newton import gauss_newton_step
+from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.operators import LinearOperator
+from npgd.precision import like
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+from npgd.sets import Generated, ImageSet
 
 __all__ = [
     "FamilyError",
     "Nearest",
     "ProjectionError",
+    "ProjectionSettings",
     "gradient_points",
     "nearest_in_range",
     "projection_error",
+    "projects_exactly",
     "sample_families",
 ]
 
@@ -39,22 +45,56 @@ __all__ = [
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
+@dataclass(frozen=True)
+class ProjectionSettings:
+    """How far `analysis.verify` looks for δ, and for the best point of S for every image.
+
+    Raises:
+        TypeError, ValueError: naming the setting that does not fit.
+    """
+
+    points: int = 24
+    """Points in each family: samples of S, the same with noise, and w_n of the run."""
+    starts: int = 3
+    """Starts of the search for the nearest point of S, for each image."""
+    steps: int = 100
+    """Adam steps of the search from each start, before Gauss–Newton; 0 takes the best start."""
+
+    def __post_init__(self) -> None:
+        checks.integer(self.points, "points")
+        checks.integer(self.starts, "starts")
+        checks.integer(self.steps, "steps", minimum=0)
+
+    @classmethod
+    def of(cls, effort: str) -> ProjectionSettings:
+        """The settings of an effort: "quick", "default" or "thorough"; ValueError for another."""
+        if effort not in EFFORTS:
+            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+        points, starts, steps = EFFORTS[effort]
+        return cls(points, starts, steps)
+
+
+EFFORTS = {"quick": (8, 2, 40), "default": (24, 3, 100), "thorough": (96, 8, 300)}
+"""Points, starts and steps, by effort."""
+
+
 @dataclass(frozen=True, eq=False)
 class Nearest:
     """The best points of S found for given images."""
 
     image: Images
-    latent: Float[torch.Tensor, "batch k"] | None
+    """The points, (batch, channels, height, width)."""
+    latent: Latents | None
     """z with G(z) = image; None for a finite set, or where the caller's own point was best."""
     squared_distance: Float[torch.Tensor, " batch"]
-    """‖x − image‖² in float64: the minimum if ``exact``, else an upper bound on it."""
+    """‖x − image‖² in float64: the minimum if `exact`, else an upper bound on it."""
     exact: Float[torch.Tensor, " batch"]
     """Whether the distance is certainly the minimum, for each image."""
 
 
 @torch.no_grad()
 def nearest_in_range(
-    prior: Any,
+    prior: ImageSet,
     points: Images,
     *,
     known: Images | None = None,
@@ -65,54 +105,112 @@ def nearest_in_range(
 ) -> Nearest:
     """argmin_{s∈S} ‖x − s‖² for each image: exact on affine and finite sets, else by search.
 
-    The search is :class:`npgd.LatentSearch`, batched Adam on z from ``starts`` starts, the
-    encoder's among them; its answer is the best point met, and no certificate. Images equal to
-    their ``known`` point lie in S and are not searched for.
+    The search is `npgd.LatentSearch`, batched Adam on z from `starts` starts, the encoder's among
+    them; Gauss–Newton steps from its best latent follow, as long as a step takes a tenth off the
+    squared distance, and the same from the encoder's where the image seems near S. A point of S is
+    thus found to rounding where the search comes near its latent. The answer is the best point met,
+    and no certificate. Images equal to their `known` point lie in S and are not searched for.
 
     Args:
-        prior: an ``AffineSet`` or ``FiniteSet``, or anything with ``generate(z)``, ``latent_dim``
-            and ``image_shape`` (and ``encode(w)``, if it has one).
-        known: points of S, one for each image, which the answer must not be worse than.
-        starts, steps, seed, progress: of the search.
+        prior: an `AffineSet` or `FiniteSet`, or anything with `generate(z)`, `latent_dim` and
+            `image_shape` (and `encode(w)`, if it has one).
+        points: (batch, channels, height, width), pixels in [-1, 1] where S is one of images.
+        known: points of S, one for each image; the answer is not worse than they are.
+        starts: starts of the search, for each image.
+        steps: Adam steps from each start; 0 takes the best start as it is.
+        seed: of the random starts.
+        progress: show a progress bar.
 
     Raises:
-        TypeError: if S cannot be searched, because ``prior`` has no ``generate``.
+        TypeError: if S cannot be searched, because `prior` has no `generate`.
         ValueError: if the shapes do not fit.
     """
-    shape = checks.image_shape(prior.image_shape)
-    x = _native(prior, checks.finite(checks.images(points, shape, "points"), "points"))
+    sets.needs(prior, "image_shape", what="the nearest point of S")
+    shape = checks.image_shape(prior.image_shape)  # type: ignore[union-attr]
+    x = like(checks.finite(checks.images(points, shape, "points"), "points"), prior)
     if known is not None and known.shape != points.shape:
         raise ValueError(
-            f"known: expected shape {tuple(points.shape)} as of points, got {tuple(known.shape)}"
+            f"known must be of shape {tuple(points.shape)} as points are, got {tuple(known.shape)}"
         )
-    if isinstance(prior, (AffineSet, FiniteSet)):
-        image = prior.project(x)
-        latent = prior.encode(x) if isinstance(prior, AffineSet) else None
-        return Nearest(image, latent, _distance(x, image), torch.ones(len(x), dtype=torch.bool))
-    if isinstance(prior, LatentSearch):
-        prior = prior.prior
-    if not hasattr(prior, "generate"):
-        raise TypeError(
-            f"prior must have `generate` to be searched, {type(prior).__name__} has not"
-        )
+    if projects_exactly(prior):
+        # A finite set that may choose among ties is measured by the nearest of them.
+        exact = FiniteSet(prior.points) if isinstance(prior, FiniteSet) else prior
+        image = exact.project(x)
+        z = exact.encode(x) if isinstance(exact, AffineSet) else None
+        return Nearest(image, z, _distance(x, image), torch.ones(len(x), dtype=torch.bool))
+    S = prior.prior if isinstance(prior, LatentSearch) else prior
+    sets.needs(S, "generate", "latent_dim", what="a search for its nearest point")
+    assert sets.generates(S)
 
-    inside = torch.zeros(len(x), dtype=torch.bool)
-    image, latent = x.clone(), x.new_full((len(x), prior.latent_dim), torch.nan)
+    image, latent = x.clone(), x.new_full((len(x), S.latent_dim), torch.nan)
+    inside = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     if known is not None:
-        inside = (points == known).flatten(1).all(1).cpu()
+        inside = (points == known).flatten(1).all(1).to(x.device)
     rest = ~inside
     if rest.any():
-        search = LatentSearch(prior, starts=starts, steps=steps, seed=seed, progress=progress)
-        latent[rest], _ = search.search(x[rest])
-        image[rest] = prior.generate(latent[rest])
+        search = LatentSearch(S, starts=starts, steps=steps, seed=seed, progress=progress)
+        z, _ = search.search(x[rest])
+        latent[rest] = z if steps == 0 else _refined(S, x[rest], z)
+        image[rest] = S.generate(latent[rest])
     squared = _distance(x, image)
     if known is not None:
         theirs = known.to(x)
-        nearer = _distance(x, theirs) < squared
-        image = torch.where(nearer.to(x.device)[:, None, None, None], theirs, image)
+        nearer = (_distance(x, theirs) < squared).to(x.device)
+        image = torch.where(nearer[:, None, None, None], theirs, image)
         latent[nearer] = torch.nan
         squared = _distance(x, image)
     return Nearest(image, None if latent.isnan().any() else latent, squared, squared == 0)
+
+
+def projects_exactly(S: object) -> TypeGuard[AffineSet | FiniteSet]:
+    """Whether the nearest points of S are known, and need no search."""
+    return isinstance(S, AffineSet | FiniteSet)
+
+
+FALL = 0.9
+"""Gauss–Newton goes on with an image while a step leaves less than this share of ‖x − G(z)‖²,"""
+MOST = 30
+"""and for so many steps at most."""
+
+
+NEAR = 0.05
+"""An image within this share of ‖x‖² may lie in S, and is worth another start,"""
+FOUND = 1e-10
+"""unless it is as near as this."""
+
+
+def _refined(S: Generated, x: Images, z: Latents) -> Latents:
+    """Latents after Gauss–Newton; of images left near S also from the encoder, if that is nearer.
+
+    Adam may leave the encoder's valley for one that ends higher.
+    """
+    z = _polished(S, x, z)
+    if not sets.encodes(S):
+        return z
+    distance = _distance(x, S.generate(z))
+    size = squared_norm(x.double()).cpu()
+    near = (distance < NEAR * size) & (distance > FOUND * size)
+    if near.any():
+        again = _polished(S, x[near], S.encode(x[near]))
+        nearer = _distance(x[near], S.generate(again)) < distance[near]
+        z[near.nonzero().flatten()[nearer]] = again[nearer]
+    return z
+
+
+def _polished(S: Generated, x: Images, z: Latents) -> Latents:
+    """Latents after Gauss–Newton steps on ‖x − G(z)‖², image by image while they gain."""
+    z, target = z.clone(), x.flatten(1)
+    least = _distance(x, S.generate(z)).to(x.device)
+    moving = torch.arange(len(x), device=x.device)
+    for _ in range(MOST):
+        stepped, image = gauss_newton_step(S, z[moving], target[moving])
+        reached = _distance(x[moving], image).to(x.device)
+        falls, gains = reached < least[moving], reached < FALL * least[moving]
+        z[moving[falls]], least[moving[falls]] = stepped[falls], reached[falls]
+        moving = moving[gains]
+        if not len(moving):
+            break
+    return z
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +222,7 @@ class FamilyError:
     nearest: Float[torch.Tensor, " n"]
     """The smallest ‖x − s‖² found over s in S."""
     exact: bool
-    """Whether every ``nearest`` is certainly the minimum."""
+    """Whether every `nearest` is certainly the minimum."""
 
     @property
     def deltas(self) -> Float[torch.Tensor, " n"]:
@@ -151,7 +249,7 @@ class FamilyError:
 
 @dataclass(frozen=True, eq=False)
 class ProjectionError:
-    """δ_x over families of points; ``delta``, the largest, is a lower bound on the theorem's δ."""
+    """δ_x over families of points; `delta`, the largest, is a lower bound on the theorem's δ."""
 
     families: dict[str, FamilyError]
     method: str
@@ -177,14 +275,24 @@ class ProjectionError:
     def status(self) -> str:
         """What the number means, in words."""
         count = len(self.deltas)
-        worst = max(self.families, key=lambda name: self.families[name].delta)
-        text = f"δ ≥ {self.delta:.4g} (largest of {count} points, among {worst}; "
+        if self.delta <= self.rounding:
+            text = f"δ = 0 to rounding ({_all(count)}; "
+        else:
+            worst = max(self.families, key=lambda name: self.families[name].delta)
+            text = f"δ ≥ {at_least(self.delta, 4)} (largest of {count} points, among {worst}; "
         if self.exact:
             return text + "each exact, but other points may have more)"
         return (
             text
             + f"a lower bound: {self.method} can miss the nearest point, and other points exist)"
         )
+
+    @property
+    def rounding(self) -> float:
+        """What δ may be by rounding of the squared distances alone."""
+        eps = torch.finfo(torch.float64).eps
+        largest = max(float(family.achieved.max()) for family in self.families.values())
+        return 100 * eps * largest
 
     def __str__(self) -> str:
         lines = [self.status]
@@ -193,9 +301,9 @@ class ProjectionError:
                 torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
             ).tolist()
             lines.append(
-                f"  {name}: {len(family.deltas)} points, δ_x median {middle:.4g}, 5 to 95 % "
-                f"{low:.4g} to {high:.4g}, largest {family.delta:.4g}; nearest point at "
-                f"{float(family.nearest.quantile(0.5)):.4g} (median)"
+                f"  {name}: {_counted(len(family.deltas))}, δ_x median {about(middle)}, 5 to 95 % "
+                f"{about(low)} to {about(high)}, largest {about(family.delta)}; nearest point at "
+                f"{about(median(family.nearest))} (median)"
             )
         return "\n".join(lines)
 
@@ -212,7 +320,7 @@ class ProjectionError:
 
 @torch.no_grad()
 def projection_error(
-    prior: Any,
+    prior: ImageSet,
     points: Images | Mapping[str, Images],
     *,
     known: Mapping[str, Images] | None = None,
@@ -225,12 +333,12 @@ def projection_error(
     """δ_x = ‖x − P(x)‖² − min_{s∈S} ‖x − s‖² at points of the caller's choice.
 
     Args:
-        prior: S, as in :func:`nearest_in_range`.
+        prior: S, as in `nearest_in_range`.
         points: images, or families of images by name: samples of G and noisy samples
-            (:func:`sample_families`), real images, a run's own w_n (:func:`gradient_points`).
+            (`sample_families`), real images, a run's own w_n (`gradient_points`).
         known: for a family, points of S near its images (a sample for its noisy version, x* for
             w_n); they sharpen the search.
-        projector: P; default ``prior.project``.
+        projector: P; default `prior.project`.
         starts, steps, seed, progress: of the search for the nearest point.
 
     Raises:
@@ -241,16 +349,17 @@ def projection_error(
     families = points if isinstance(points, Mapping) else {"points": points}
     known = {} if known is None else known
     if not families or any(len(x) == 0 for x in families.values()):
-        raise ValueError("points: expected at least one image in every family")
+        raise ValueError("points must hold at least one image in every family, got none")
     if unknown := set(known) - set(families):
-        raise ValueError(f"known: no such family {sorted(unknown)}, expected {sorted(families)}")
-    if projector is None and not hasattr(prior, "project"):
-        raise TypeError(f"projector: needed, as {type(prior).__name__} has no `project`")
-    project = prior.project if projector is None else projector
-
-    searched = not isinstance(prior, (AffineSet, FiniteSet))
-    nearest = {
-        name: nearest_in_range(
+        raise ValueError(f"known must name families of {sorted(families)}, got {sorted(unknown)}")
+    if projector is None:
+        sets.needs(prior, "project", what="δ of its projector (or give one)")
+    project = sets.projector(prior) if projector is None else projector
+    # P = G∘G† gives points of S itself, and so does every set that P belongs to.
+    in_range = projector is None
+    errors = {}
+    for name, x in families.items():
+        nearest = nearest_in_range(
             prior,
             x,
             known=known.get(name),
@@ -259,35 +368,31 @@ def projection_error(
             seed=seed,
             progress=progress,
         )
-        for name, x in families.items()
-    }
-    errors = {}
-    for name, x in families.items():
-        x = _native(prior, x)
-        achieved = _distance(x, project(x))
-        least = nearest[name].squared_distance
-        if searched and projector is None:
-            # P = G∘G† is itself a point of S.
+        given = like(x, prior)
+        achieved, least = _distance(given, project(given)), nearest.squared_distance
+        if in_range and not projects_exactly(prior):
             least = torch.minimum(least, achieved)
-        errors[name] = FamilyError(achieved, least, bool(nearest[name].exact.all()))
+        errors[name] = FamilyError(achieved, least, bool(nearest.exact.all()))
     return ProjectionError(
         families=errors,
-        method=f"search from {starts} starts, {steps} steps each"
-        if searched
-        else "exact projection",
+        method="exact projection"
+        if projects_exactly(prior)
+        else f"search from {starts} starts, {steps} steps each and Gauss–Newton",
         seconds=time.perf_counter() - began,
     )
 
 
 @torch.no_grad()
 def sample_families(
-    prior: Any, count: int = 64, sigmas: tuple[float, ...] = (1.0,), seed: int = 0
+    prior: ImageSet, count: int = 64, sigmas: tuple[float, ...] = (1.0,), seed: int = 0
 ) -> tuple[dict[str, Images], dict[str, Images]]:
     """Samples of G, and the same plus N(0, σ²) on every pixel: (families, their known points).
 
     σ = 1 is the noise that the paper trains the projector with.
     """
     checks.integer(count, "count")
+    sets.needs(prior, "sample", what="families of samples")
+    assert sets.samples(prior)
     generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
     clean = prior.sample(count, generator=generator)
     families = {"samples of G": clean}
@@ -310,14 +415,13 @@ def gradient_points(
     return torch.stack([x - step_size * A.adjoint(A(x) - y) for x in iterates[:-1]])
 
 
-def _distance(x: Images, s: Images) -> Float[torch.Tensor, " batch"]:
-    return (x.double() - s.double()).flatten(1).square().sum(1).cpu()
+def _distance(x: Images, s: Images) -> PerImage:
+    return squared_norm(x.double() - s.double()).cpu()
 
 
-def _native(prior: Any, x: Images) -> Images:
-    """x in the dtype and on the device of the prior, where the prior has one."""
-    if isinstance(prior, torch.nn.Module):
-        for tensor in (*prior.parameters(), *prior.buffers()):
-            if tensor.is_floating_point():
-                return x.to(tensor)
-    return x
+def _counted(count: int) -> str:
+    return f"{count} point{'s' * (count != 1)}"
+
+
+def _all(count: int) -> str:
+    return "the one point looked at" if count == 1 else f"at all {count} points looked at"

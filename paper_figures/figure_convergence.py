@@ -33,15 +33,6 @@ if TYPE_CHECKING:
     from analysis.rates import Decomposition
 
 ITERATIONS = 30
-QUICK: dict[str, Any] = {
-    "points": 60,
-    "tangent_points": 2,
-    "search_starts": 1,
-    "search_steps": 2,
-    "projection_points": 3,
-    "projection_starts": 1,
-    "projection_steps": 3,
-}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -55,8 +46,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     count, n_iter = (2, 4) if options.quick else (options.count, ITERATIONS)
     prior = npgd.load_prior(options.prior)
     A = npgd.Gaussian(prior.image_shape, m=options.m, seed=0)
+    quick = {
+        "rec": analysis.RecSettings(points=60, tangent_points=2, search_starts=1, search_steps=2),
+        "projection": analysis.ProjectionSettings(points=3, starts=1, steps=3),
+    }
     report = analysis.verify(
-        A, prior, count=count, n_iter=n_iter, **(QUICK if options.quick else {})
+        A, prior, count=count, n_iter=n_iter, **(quick if options.quick else {})
     )
     A, prior, x = A.double(), prior.double(), report.target
     y = A(x)

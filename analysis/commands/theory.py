@@ -34,9 +34,8 @@ def worst_case_command(
     """
     from rich.table import Table
 
-    from npgd.files import write_atomically
-
     from analysis.performance_estimation import certify, sweep_step_sizes
+    from npgd.files import write_atomically
 
     if sweep and certificate is not None:
         raise ValueError("certificate must be left out with sweep, got both")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from analysis.commands.options import (
     Device,
@@ -27,6 +30,9 @@ def verify(
     subject: Subject,
     problem: Problem,
     run: Run,
+    effort: Annotated[
+        str, typer.Option(help="How far to look: quick, default or thorough.")
+    ] = "default",
     seed: Seed = 0,
     device: Device = "cpu",
     output: Output = Path("verified"),
@@ -48,6 +54,7 @@ def verify(
         operator.to(device),
         p,
         x_true,
+        effort=effort,
         step_size=run.eta,
         n_iter=run.max_iter,
         noise=run.noise,

@@ -1,21 +1,25 @@
-"""The figures of the report: each a function of the report alone."""
+"""The figures of the report: each a function of the evidence alone, and its caption.
+
+Nothing infinite is drawn: a bound of infinity, or α = 0 on a logarithmic axis.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.rates import ConvergenceCheck
 from analysis.rates.slack import GREEK
+from analysis.report.evidence import Evidence
+from analysis.words import at_least, at_most, out_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from analysis.report.report import Report
-
 
 # The palette of Okabe and Ito, told apart with any colour vision.
 COLOURS = {
@@ -42,9 +46,9 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]
     return figure, axes if columns > 1 else axes[0]
 
 
-def draw_histogram(report: Report) -> Figure:
+def draw_histogram(evidence: Evidence) -> Figure:
     """Histogram of ‖A s‖² over unit secants; the extremes of every look, tangent by tangent."""
-    rec = report.rec
+    rec = evidence.rec
     figure, axis = _figure(7.2, 3.4)
     if rec.histogram is not None:
         counts, edges = rec.histogram.counts, rec.histogram.edges
@@ -68,9 +72,9 @@ def draw_histogram(report: Report) -> Figure:
             )
     styles = {"secants": ":", "tangents": "--", "search": "-"}
     for name, style in styles.items():
-        look = rec.looks.get(name)
-        if look is not None and math.isfinite(look.kappa):
-            label = f"{name}: α ≤ {look.alpha:.3g}, β ≥ {look.beta:.3g}"
+        look = None if rec.exact else rec.looks.get(name)
+        if look is not None and math.isfinite(look.alpha) and math.isfinite(look.beta):
+            label = f"{name}: α ≤ {at_most(look.alpha)}, β ≥ {at_least(look.beta)}"
             axis.axvline(look.alpha, color=COLOURS["alpha"], ls=style, lw=1.2, label=label)
             axis.axvline(look.beta, color=COLOURS["uniform"], ls=style, lw=1.2)
     if rec.exact:
@@ -94,17 +98,23 @@ def _decimal_log(axis: Any) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, axis: Any) -> None:
+def _iterations(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("iteration n")
+
+
+def _legend(figure: Figure, axis: Any, columns: int = 3) -> None:
     handles = axis.get_legend_handles_labels()
-    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
+    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=columns)
 
 
-def draw_bounds(report: Report) -> Figure:
+def draw_bounds(evidence: Evidence) -> Figure:
     """Objective and bounds, as fractions of the objective where the bound starts."""
     figure, axis = _figure(7.2, 3.6)
-    check = report.uniform
-    scale = check.objective[check.start].clamp_min(1e-300)
-    seen = check.objective / scale
+    check = evidence.uniform
+    seen, scale = _fractions(evidence)
     n = torch.arange(len(seen))
     axis.fill_between(
         n,
@@ -116,15 +126,14 @@ def draw_bounds(report: Report) -> Figure:
         label="iterates, all",
     )
     axis.plot(n, seen.median(1).values, color=COLOURS["observed"], lw=2, label="iterates, median")
-    top = float(seen.max())
     low = max(float(seen[seen > 0].min()) if (seen > 0).any() else 1e-16, 1e-30)
-    for name, result, style in (("uniform", check, "--"), ("pointwise", report.pointwise, "-.")):
+    for name, result, style in (("uniform", check, "--"), ("pointwise", evidence.pointwise, "-.")):
         bound = (result.bound / scale)[check.start :]
         words = "uniform constants" if name == "uniform" else "each image's own"
         middle = bound.median(1).values
         axis.plot(
             n[check.start :],
-            middle,
+            torch.where(middle.isfinite(), middle, math.nan),
             style,
             color=COLOURS[name],
             lw=1.8,
@@ -133,17 +142,32 @@ def draw_bounds(report: Report) -> Figure:
         floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
         low = min(low, max(floor, low * 1e-3))
     axis.set_yscale("log")
-    axis.set_ylim(low / 3, max(100 * top, 1e3))
-    axis.set_xlabel("iteration n")
+    axis.set_ylim(low / 3, _top(seen))
+    _iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{SUBSCRIPTS[check.start]} − y‖²")
     _legend(figure, axis)
     return figure
 
 
-def draw_constants(report: Report) -> Figure:
+def _fractions(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
+    """The objective over its value where the bound starts, and that value, image by image.
+
+    An image that starts at 0 is drawn over its largest value, or over 1.
+    """
+    check = evidence.uniform
+    scale, largest = check.objective[check.start], check.objective.amax(0)
+    scale = torch.where(scale > 0, scale, torch.where(largest > 0, largest, 1.0))
+    return check.objective / scale, scale
+
+
+def _top(seen: torch.Tensor) -> float:
+    return max(100 * float(seen.max()), 1e3)
+
+
+def draw_constants(evidence: Evidence) -> Figure:
     """α_n and β_n of the run beside the constants that bound them."""
     figure, axis = _figure(7.2, 3.2)
-    parts, check = report.uniform.decomposition, report.uniform
+    parts, check = evidence.uniform.decomposition, evidence.uniform
     n = torch.arange(len(parts.alpha))
     for name, values, words in (
         ("alpha", parts.alpha, "αₙ on (xₙ, x̄)"),
@@ -154,11 +178,13 @@ def draw_constants(report: Report) -> Figure:
         axis.plot(
             n, values.nanmedian(1).values, color=COLOURS[name], label=f"{words}, median and range"
         )
-    axis.axhline(float(check.alpha.min()), color=COLOURS["alpha"], ls="--", lw=1.2, label="α on S")
+    alpha = float(check.alpha.min())
+    if alpha > 0:
+        axis.axhline(alpha, color=COLOURS["alpha"], ls="--", lw=1.2, label="α on S")
     axis.axhline(float(check.beta.max()), color=COLOURS["uniform"], ls="--", lw=1.2, label="β on S")
     axis.axhline(1 / check.step_size, color=COLOURS["noise"], ls=":", lw=1.2, label="1/η")
     axis.set_yscale("log")
-    axis.set_xlabel("iteration n")
+    _iterations(axis)
     axis.set_ylabel("‖A s‖²/‖s‖²")
     _legend(figure, axis)
     return figure
@@ -172,17 +198,20 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
     return torch.where(result.isfinite(), result, math.nan)
 
 
-def draw_slack(report: Report) -> Figure:
+def draw_slack(evidence: Evidence) -> Figure:
     """Shares of the gap between bound and objective, by the quantity that makes it."""
     figure, axes = _figure(7.2, 3.0, columns=2)
     for axis, title, check in (
-        (axes[0], "uniform constants", report.uniform),
-        (axes[1], "each image's own constants", report.pointwise),
+        (axes[0], "uniform constants", evidence.uniform),
+        (axes[1], "each image's own constants", evidence.pointwise),
     ):
         shares = {name: 100 * share for name, share in check.slack.shares().items()}
         n = torch.arange(len(shares["alpha"]))
         kept = torch.stack(list(shares.values())).isfinite().all(0)
-        stackable = all(bool((share[kept] >= -1e-6).all()) for share in shares.values())
+        if not kept.any():
+            axis.set_xlim(0, max(1, len(n) - 1))
+            axis.text(0.5, 0.5, "no finite gap", ha="center", transform=axis.transAxes, fontsize=9)
+        stackable = not _negative(check)
         if stackable:
             axis.stackplot(
                 n[kept],
@@ -197,15 +226,21 @@ def draw_slack(report: Report) -> Figure:
                 axis.plot(n[kept], share[kept], color=COLOURS[name], label=GREEK[name])
             axis.axhline(0, color="black", lw=0.6)
         axis.set_title(title, fontsize=9)
-        axis.set_xlabel("iteration n")
+        _iterations(axis)
     axes[0].set_ylabel("% of the gap")
-    _legend(figure, axes[0])
+    _legend(figure, axes[0], columns=4)
     return figure
 
 
-def draw_projection(report: Report) -> Figure:
+def _negative(check: ConvergenceCheck) -> bool:
+    """Whether a part of a finite gap is negative: an assumption that the iterates broke."""
+    shares = torch.stack(list(check.slack.shares().values()))
+    return bool((shares[:, shares.isfinite().all(0)] < -1e-8).any())
+
+
+def draw_projection(evidence: Evidence) -> Figure:
     """Distribution of δ_x, family by family: every point, the quartiles and the largest."""
-    families = report.projection.families
+    families = evidence.projection.families
     figure, axis = _figure(7.2, 0.9 + 0.55 * len(families))
     for i, family in enumerate(reversed(families.values())):
         deltas = family.deltas
@@ -222,18 +257,21 @@ def draw_projection(report: Report) -> Figure:
     return figure
 
 
-def image_rows(report: Report, columns: int = 12) -> dict[str, bytes]:
-    """Rows of images as PNG: original, best point of S, recovered."""
+def image_rows(evidence: Evidence, columns: int = 12) -> dict[str, bytes]:
+    """Rows of images as PNG, the first few: original, best point of S, recovered."""
     from PIL import Image
 
     from npgd.data import to_uint8
 
-    rows = {"original x*": report.images}
-    if float(report.distance.max()) > 1e-9:
-        rows["best point x̄ of S"] = report.target
-    rows["recovered"] = report.solution.x.cpu()
+    rows = {"original x*": evidence.images}
+    if not bool(evidence.inside.all()):
+        rows["best point x̄ of S"] = evidence.target
+    rows["recovered"] = evidence.solution.x.cpu()
     encoded = {}
+    total = len(evidence.images)
     for label, images in rows.items():
+        if total > columns:
+            label += f" (the first {out_of(columns, total)})"
         pixels = to_uint8(images[:columns].float().clone()).permute(0, 2, 3, 1)
         padded = torch.nn.functional.pad(pixels, (0, 0, 1, 1, 1, 1), value=255)
         strip = torch.cat(list(padded), dim=1).numpy()
@@ -243,41 +281,92 @@ def image_rows(report: Report, columns: int = 12) -> dict[str, bytes]:
     return encoded
 
 
-FIGURES: tuple[tuple[str, Callable[[Report], Figure], str], ...] = (
-    (
-        "How much A shortens the directions of S",
-        draw_histogram,
-        "‖A s‖² over unit secants s, in grey. Ticks on the axis: least and largest ratio over all "
-        "tangent directions at one point, the limits of secants there. Lines: the extremes of each "
-        "look. The theorem needs the right end to be less than twice the left end.",
-    ),
-    (
-        "Bound and iterates",
-        draw_bounds,
+def _about_histogram(evidence: Evidence) -> str:
+    rec = evidence.rec
+    parts = ["‖A s‖² over unit secants s, in grey."] if rec.histogram is not None else []
+    if rec.tangent_alpha is not None:
+        parts.append(
+            "Ticks on the axis: least and largest ratio over all tangent directions at one point, "
+            "the limits of secants there."
+        )
+    lines = "the exact constants" if rec.exact else "the extremes of each look"
+    parts.append(
+        f"Lines: {lines}. The theorem needs the right end to be less than twice the left end."
+    )
+    return " ".join(parts)
+
+
+def _about_bounds(evidence: Evidence) -> str:
+    text = (
         "The objective of every image as a fraction of its value where the bound starts, and the "
-        "bound from the uniform constants and from each image's own. A bound that leaves the "
-        "picture at the top is void.",
-    ),
-    (
-        "The constants that the run met",
-        draw_constants,
-        "By the one-step identity the objective's fall depends on α_n and β_n on the run's own "
-        "pairs, not on the worst pairs of S.",
-    ),
-    (
-        "Where the bound loses",
-        draw_slack,
-        "Share of each quantity in the gap between bound and objective. The parts sum to the gap "
-        "exactly: first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the "
-        "noise. Where lines are drawn in place of areas, a part is negative: the iterates broke "
-        "that assumption.",
-    ),
-    (
-        "Projector error",
-        draw_projection,
-        "δ_x at every point looked at. Each is a lower bound where the nearest point of S was "
-        "searched for, and their maximum is a lower bound on the theorem's δ.",
-    ),
+        "bound from the uniform constants and from each image's own."
+    )
+    seen, scale = _fractions(evidence)
+    bounds = [
+        check.bound.nan_to_num(nan=0.0, posinf=math.inf)
+        for check in (evidence.uniform, evidence.pointwise)
+    ]
+    middle = torch.stack([(bound / scale).median(1).values for bound in bounds])
+    if bool(middle.isinf().any()):
+        text += " An infinite bound is not drawn."
+    if bool((middle[middle.isfinite()] > _top(seen)).any()):
+        text += " A bound that leaves the picture at the top is 100 times any iterate or more."
+    return text
+
+
+def _about_constants(evidence: Evidence) -> str:
+    text = (
+        "By the one-step identity the objective's fall depends on α_n, β_n and δ_n of the run's "
+        "own pairs and on the noise, not on the worst pairs of S."
+    )
+    return text if float(evidence.uniform.alpha.min()) > 0 else text + " α = 0 is not drawn."
+
+
+def _about_slack(evidence: Evidence) -> str:
+    shares = [check.slack.shares() for check in (evidence.uniform, evidence.pointwise)]
+    if not any(bool(torch.stack(list(each.values())).isfinite().all(0).any()) for each in shares):
+        return "There is no finite gap between bound and objective to split."
+    text = (
+        "Share of each quantity in the gap between bound and objective. The parts sum to the gap: "
+        "first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the noise."
+    )
+    if _negative(evidence.uniform) or _negative(evidence.pointwise):
+        text += (
+            " Where lines are drawn in place of areas, a part is negative: the iterates broke that "
+            "assumption."
+        )
+    return text
+
+
+def _about_projection(evidence: Evidence) -> str:
+    how = "each exact"
+    if not evidence.projection.exact:
+        how = "a lower bound where the nearest point of S was searched for"
+    return (
+        f"δ_x at every point looked at, {how}. Their maximum is a lower bound on the theorem's δ."
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report."""
+
+    title: str
+    """The question it answers."""
+    draw: Callable[[Evidence], Figure]
+    """Draws it."""
+    caption: Callable[[Evidence], str]
+    """Says what is seen."""
+    rests_on_A: bool = True
+    """Whether it means nothing where A is not linear."""
+
+
+FIGURES = (
+    Drawing("How much A shortens the directions of S", draw_histogram, _about_histogram),
+    Drawing("Bound and iterates", draw_bounds, _about_bounds),
+    Drawing("The constants that the run met", draw_constants, _about_constants),
+    Drawing("Where the bound loses", draw_slack, _about_slack),
+    Drawing("Projector error", draw_projection, _about_projection, rests_on_A=False),
 )
 
 

@@ -1,8 +1,4 @@
-"""The report as tables, figures and one self-contained page.
-
-Every figure is a function of the report alone and returns a matplotlib figure; the page embeds them
-as SVG, and loads nothing from elsewhere.
-"""
+"""The evidence as tables and one self-contained page, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,57 +6,67 @@ import base64
 import html
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from analysis.report.evidence import Evidence
 from analysis.report.figures import FIGURES, image_rows, svg
-
-if TYPE_CHECKING:
-    from analysis.report.report import Report
-
+from analysis.report.findings import findings
+from analysis.words import about, at_least, at_most
 
 TableRows = tuple[str, Sequence[str], list[list[str]]]
 
 
-def constants_table(report: Report) -> TableRows:
-    rec = report.rec
+def constants_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: α, β and κ by each look, together, and what is certain."""
+    rec = evidence.rec
     rows = [
         [
             name,
-            _number(look.alpha),
-            _number(look.beta),
-            _number(look.kappa),
+            at_most(look.alpha),
+            at_least(look.beta),
+            at_least(evidence.kappa(look)),
             f"{look.n_directions:,}" if look.n_directions else "",
             f"{look.seconds:.1f} s",
         ]
         for name, look in rec.looks.items()
     ]
-    kind = "exact" if rec.exact else "all directions (α ≤, β ≥, κ ≥)"
-    rows.append([kind, _number(rec.alpha), _number(rec.beta), _number(rec.kappa), "", ""])
-    rows.append(["certain (‖A‖²)", "", _number(rec.beta_certain), "", "", ""])
+    alpha, beta = float(evidence.uniform.alpha.min()), float(evidence.uniform.beta.max())
+    kappa = float(evidence.uniform.kappa.max())
+    if rec.exact:
+        rows.append(["exact", about(alpha), about(beta), about(kappa), "", ""])
+    else:
+        kind = "all directions (α ≤, β ≥, κ ≥)"
+        rows.append([kind, at_most(alpha), at_least(beta), at_least(kappa), "", ""])
+    rows.append(["certain: β ≤ ‖A‖²", "", at_most(rec.beta_certain), "", "", ""])
     head = ("directions looked at", "α", "β", "κ = β/α", "directions", "time")
     return ("Restricted eigenvalues", head, rows)
 
 
-def images_table(report: Report) -> TableRows:
-    check, solution = report.pointwise, report.solution
-    assert solution.error is not None
+def images_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: each image against its own constants, and all against the uniform."""
+    check, solution = evidence.pointwise, evidence.solution
+    assert solution.error is not None and solution.psnr is not None
     rows = []
     for i in range(len(check.kappa)):
+        psnr = float(solution.psnr[i])
+        values = (
+            check.alpha,
+            check.kappa,
+            check.rate,
+            check.observed.rate,
+            check.floor,
+            check.decomposition.error[-1],
+            evidence.distance,
+        )
         rows.append(
             [
                 str(i),
-                _number(check.alpha[i]),
-                _number(check.kappa[i]),
-                _number(check.rate[i]),
-                _number(check.observed.rate[i]),
-                _number(check.floor[i]),
-                _number(check.decomposition.error[-1, i]),
-                _number(report.distance[i]),
-                f"{10 * math.log10(4 / max(float(solution.error[-1, i]), 1e-30)):.1f}",
+                *(_number(value[i]) for value in values),
+                f"{psnr:.1f}" if math.isfinite(psnr) else _number(psnr),
                 "yes" if check.exceeded_at[i] is None else f"no, x_{check.exceeded_at[i]}",
             ]
         )
-    uniform = report.uniform
+    uniform = evidence.uniform
     rows.append(
         [
             "all S",
@@ -70,7 +76,7 @@ def images_table(report: Report) -> TableRows:
             _number(uniform.observed.median),
             _number(uniform.floor.max()),
             _number(uniform.decomposition.error[-1].max()),
-            _number(report.distance.max()),
+            _number(evidence.distance.max()),
             "",
             "yes" if uniform.holds else "no",
         ]
@@ -91,12 +97,7 @@ def images_table(report: Report) -> TableRows:
 
 
 def _number(value: Any) -> str:
-    number = float(value)
-    if math.isnan(number):
-        return "–"
-    if math.isinf(number):
-        return "∞"
-    return f"{number:.2e}" if number and not 1e-3 <= abs(number) < 1e5 else f"{number:.3g}"
+    return about(float(value))
 
 
 STYLE = """
@@ -117,57 +118,78 @@ dt { font-weight: 600; margin-top: .8rem; } dd { margin: 0; }
 """
 
 
-def page(report: Report) -> str:
-    settings, operator = report.settings, report.operator
+def page(evidence: Evidence) -> str:
+    """The whole page. Where A is not linear, only what does not rest on that is shown."""
+    settings, operator = evidence.settings, evidence.operator
     title = (
         f"{operator['kind']}, m = {operator['m']} of n = {operator['n']}, on "
         f"{settings['prior']}: is the theorem's bound valid?"
     )
-    findings = "\n".join(
+    said = "\n".join(
         f"<dt>{html.escape(f.subject)}<span class='verdict {_tone(f.verdict)}'>"
         f"{html.escape(f.verdict)}</span></dt><dd>{html.escape(f.text)}</dd>"
-        for f in report.findings
-    )
-    figures = "\n".join(
-        f"<h2>{html.escape(name)}</h2><figure><img alt='{html.escape(name)}' "
-        f"src='{_data_uri(svg(draw(report)), 'svg+xml')}'>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, draw, caption in FIGURES
-    )
-    strips = "\n".join(
-        f"<div class='strip'><div class='small'>{html.escape(label)}</div>"
-        f"<img alt='{html.escape(label)}' src='{_data_uri(png, 'png')}'></div>"
-        for label, png in image_rows(report).items()
-    )
-    tables = "\n".join(
-        _html_table(*rows) for rows in (constants_table(report), images_table(report))
-    )
-    looks = "\n".join(
-        f"<li><b>{name}</b>: {html.escape(f'{look.statement} ({look.status})')}</li>"
-        for name, look in report.rec.looks.items()
+        for f in findings(evidence)
     )
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
-    timing = ", ".join(f"{name} {value:.1f} s" for name, value in report.seconds.items())
+    timing = ", ".join(f"{name} {value:.1f} s" for name, value in evidence.seconds.items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="small">Theorem 1 of Raj, Li, Bresler (ICCV 2019) on NPGD. Estimates of α are too large and
-of β too small, if anything: they come from the directions looked at.</p>
-<dl>{findings}</dl>
-{tables}
-<ul class="small">{looks}</ul>
-{figures}
-<h2>Images</h2>{strips}
+<p class="small">Theorem 1 of Raj, Li, Bresler (ICCV 2019) on NPGD. {_sidedness(evidence)}</p>
+<dl>{said}</dl>
+{_numbers(evidence) if evidence.linear else ""}
+{_drawings(evidence)}
+<h2>Images</h2>{_strips(evidence)}
 <h2>Settings</h2><p class="small">{html.escape(chosen)}.</p>
 <p class="small">Time: {html.escape(timing)}.</p>
 </body></html>
 """
 
 
+def _sidedness(evidence: Evidence) -> str:
+    if not evidence.linear:
+        return "Its precondition fails here."
+    if evidence.rec.exact:
+        return "α and β are the exact constants of this set."
+    return (
+        "α and β come from the directions looked at: the true α is at most, the true β at least "
+        "what is found."
+    )
+
+
+def _numbers(evidence: Evidence) -> str:
+    tables = "\n".join(
+        _html_table(*rows) for rows in (constants_table(evidence), images_table(evidence))
+    )
+    looks = "\n".join(
+        f"<li><b>{name}</b>: {html.escape(f'{look.statement} ({look.status})')}</li>"
+        for name, look in evidence.rec.looks.items()
+    )
+    return f"{tables}\n<ul class='small'>{looks}</ul>"
+
+
+def _drawings(evidence: Evidence) -> str:
+    return "\n".join(
+        f"<h2>{html.escape(drawing.title)}</h2><figure><img alt='{html.escape(drawing.title)}' "
+        f"src='{_data_uri(svg(drawing.draw(evidence)), 'svg+xml')}'>"
+        f"<figcaption>{html.escape(drawing.caption(evidence))}</figcaption></figure>"
+        for drawing in FIGURES
+        if evidence.linear or not drawing.rests_on_A
+    )
+
+
+def _strips(evidence: Evidence) -> str:
+    return "\n".join(
+        f"<div class='strip'><div class='small'>{html.escape(label)}</div>"
+        f"<img alt='{html.escape(label)}' src='{_data_uri(png, 'png')}'></div>"
+        for label, png in image_rows(evidence).items()
+    )
+
+
 def _tone(verdict: str) -> str:
-    if verdict in ("not met", "exceeded"):
+    if verdict in ("not met", "exceeded", "low precision"):
         return "bad"
     return "good" if verdict in ("met", "holds", "not contradicted") else ""
 

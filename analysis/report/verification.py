@@ -4,50 +4,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 
 from analysis.projection import (
     ProjectionError,
+    ProjectionSettings,
     gradient_points,
     nearest_in_range,
     projection_error,
+    projects_exactly,
     sample_families,
 )
-from analysis.rates import check_convergence
-from analysis.rec import estimate_rec
-from analysis.report.report import OWN, Report
-from npgd import checks
-from npgd.images import Images
-from npgd.operators import as_operator
+from analysis.rates import ConvergenceCheck, check_convergence
+from analysis.rec import RecEstimate, estimate_rec
+from analysis.rec.settings import RecSettings
+from analysis.report.evidence import OWN, unseen
+from analysis.report.report import Report
+from analysis.report.settings import RunSettings, rec_settings
+from npgd import checks, sets
+from npgd.images import Images, Latents, Measurements, PerImage, inner, norm, squared_norm
+from npgd.operators import LinearOperator, as_operator
 from npgd.precision import converted
-from npgd.solvers import NPGD, choose_step_size, recover
+from npgd.projectors import FiniteSet
+from npgd.sets import ImageSet
+from npgd.solvers import NPGD, Solution, choose_step_size, recover
 
 
 def verify(
     A: Any,
-    prior: Any,
-    images: Images | None = None,
+    prior: ImageSet,
+    images: Images | Latents | None = None,
     *,
-    step_size: float | str = "1/beta",
-    n_iter: int = 30,
-    noise: float = 0.0,
-    start: str = "adjoint",
-    count: int = 12,
-    points: int = 3000,
-    tangent_points: int = 300,
-    search_starts: int = 16,
-    search_steps: int = 80,
-    projection_points: int = 24,
-    projection_starts: int = 3,
-    projection_steps: int = 100,
+    effort: str = "default",
+    rec: RecSettings | None = None,
+    projection: ProjectionSettings | None = None,
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    **run: Any,
 ) -> Report:
     """Measure the theorem's assumptions for A and a prior, and hold its bound against a run.
 
@@ -58,216 +57,427 @@ def verify(
     5. The bound against the iterates, with the uniform constants and with each image's own.
 
     Args:
-        A: an operator, or anything that :func:`npgd.as_operator` takes.
-        prior: a ``GenerativePrior``, ``AffineSet`` or ``FiniteSet``, or what has their methods.
-        images: x*, real images or others, pixels in [-1, 1]; default ``count`` samples of G.
-        step_size: η; "1/beta" is the theorem's 1/β with the β measured on S (which may be too
-            small, so that η may be too large), "auto" the empirical choice of
-            :func:`npgd.choose_step_size`.
-        n_iter: iterations of the run.
-        noise: standard deviation of Gaussian noise added to every measurement.
-        start: x_0 = Aᵀy ("adjoint"; statements then begin at x_1) or P(Aᵀy) ("range").
-        count: samples, if no images are given.
-        points, tangent_points, search_starts, search_steps, executor: of
-            :func:`analysis.estimate_rec`.
-        projection_points: points in each family of :func:`analysis.projection_error`.
-        projection_starts, projection_steps: of its search, and of the search for x̄.
+        A: an operator, or anything that `npgd.as_operator` takes.
+        prior: a `GenerativePrior`, `AffineSet` or `FiniteSet`, or what has their methods.
+        images: x*, (batch, channels, height, width), pixels in [-1, 1]; or latents (batch, k), for
+            x* = G(z), which then lie in S for certain; by default `count` samples of S.
+        effort: how far to look, "quick", "default" or "thorough"; chooses `rec` and `projection`.
+        rec: settings of `analysis.estimate_rec` instead.
+        projection: settings of the search for x̄ and of δ instead.
         seed: of every draw.
+        executor: runs the tasks of `analysis.estimate_rec`, by default threads.
         progress: show progress bars.
+        **run: fields of `analysis.RunSettings`: step_size, n_iter, noise, start, count.
 
     Raises:
-        TypeError, ValueError: naming the argument that does not fit.
+        TypeError, ValueError: naming the argument that does not fit: also an A that is zero, a
+            prior of a single image, or one whose projections are not finite.
     """
-    began = time.perf_counter()
-    seconds: dict[str, float] = {}
-
-    def lap(name: str) -> None:
-        seconds[name] = time.perf_counter() - began - sum(seconds.values())
-
-    checks.integer(n_iter, "n_iter", minimum=2)
-    checks.number(noise, "noise", zero=True)
-    if start not in ("adjoint", "range"):
-        raise ValueError(f'start must be "adjoint" or "range", got {start!r}')
-    if isinstance(step_size, str) and step_size not in ("1/beta", "auto"):
-        raise ValueError(f'step_size must be a number, "1/beta" or "auto", got {step_size!r}')
-    operator = as_operator(A, prior.image_shape)
-    generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
-    source = "real images" if images is not None else f"{count} samples of G"
-    exact_A, exact_prior = converted(operator), converted(prior)
-    search: dict[str, Any] = {
-        "starts": projection_starts,
-        "steps": projection_steps,
-        "seed": seed,
-        "progress": progress,
-    }
-
-    # x* and its best point in S.
-    x_true, x_bar, latents = _targets(prior, exact_prior, images, count, generator, search)
-    batch = len(x_true)
-    distance = (x_true - x_bar).flatten(1).square().sum(1).cpu()
-    with torch.no_grad():
-        y = exact_A(x_true)
-    y = y + noise * torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
-    lap("best points in S")
-
-    rec = estimate_rec(
+    clock, asked = _Clock(), RunSettings.of(run)
+    chosen = _effort(effort, rec, projection)
+    rec = rec or rec_settings(effort)
+    projection = projection or ProjectionSettings.of(effort)
+    search = _search(projection, seed, progress)
+    operator = as_operator(A, _shape(prior))
+    errors = _linearity(converted(operator))
+    _examine(prior)
+    problem = _problem(operator, prior, images, asked, seed, search)
+    clock.lap("best points in S")
+    found = estimate_rec(
         operator,
         prior,
-        points=points,
-        tangent_points=tangent_points,
-        search_starts=search_starts,
-        search_steps=search_steps,
-        z_true=latents,
-        x_true=None if latents is not None else x_bar,
+        rec,
+        z_true=problem.latents,
+        x_true=None if problem.latents is not None else problem.x_bar,
         seed=seed,
         executor=executor,
         progress=progress,
     )
-    lap("restricted eigenvalues")
-
-    beta = rec.beta_certain if operator.row_orthonormal else rec.beta
-    if step_size == "1/beta":
-        eta = 1 / beta
-    elif step_size == "auto":
-        eta = choose_step_size(exact_A, exact_prior, seed=seed, max_iter=n_iter, start=start)
-    else:
-        eta = checks.number(step_size, "step_size")
-    solver = NPGD(exact_prior, eta, max_iter=n_iter, tol=0.0, start=start)
-    solution = recover(exact_A, y, solver, x_true=x_true, record_iterates=True, progress=progress)
-    assert solution.iterates is not None
-    lap("recovery")
-
-    first = 0 if start == "range" else 1
-    given = None if images is None else x_true
-    projection = _projection(
-        prior,
-        exact_A,
-        y,
-        solution.iterates,
-        eta,
-        first,
-        x_bar,
-        given,
-        projection_points,
-        seed,
-        search,
-    )
-    lap("projector error")
-
-    # A constant of zero has no bound; this much above it the bound is as void, and finite.
-    assert rec.pointwise is not None
-    alphas = torch.as_tensor(rec.pointwise.alpha, dtype=torch.float64)
-    alpha = max(min(rec.alpha, float(alphas.min())), 1e-12 * beta)
-    betas = torch.full((batch,), float(rec.pointwise.beta), dtype=torch.float64)
-    own = projection.families[OWN].deltas.clamp_min(0).reshape(-1, batch).amax(0)
-    run = (exact_A, y, x_bar, solution.iterates, eta)
-    uniform = check_convergence(*run, alpha, beta, projection.delta, start=first)
-    pointwise = check_convergence(
-        *run,
-        torch.minimum(alphas.clamp_min(1e-12 * beta), betas),
-        betas,
-        own,
-        start=first,
-    )
-    lap("bounds against iterates")
-
+    _, beta = _constants(problem, found)
+    clock.lap("restricted eigenvalues")
+    eta = _step_size(problem, asked, beta, seed)
+    solution = _run(problem, asked, eta, progress)
+    clock.lap("recovery")
+    delta = _delta(problem, solution, eta, projection, search)
+    clock.lap("projector error")
+    uniform, pointwise = _hold(problem, solution, eta, found, delta)
+    clock.lap("bounds against iterates")
     return Report(
-        rec=rec,
-        projection=projection,
+        rec=found,
+        projection=delta,
         uniform=uniform,
         pointwise=pointwise,
         solution=solution,
-        images=x_true.cpu(),
-        target=x_bar.cpu(),
-        distance=distance,
-        operator={
-            "kind": type(operator).__name__,
-            "m": operator.m,
-            "n": operator.n,
-            "norm": operator.norm(),
-            "row_orthonormal": operator.row_orthonormal,
-        },
-        settings={
-            "prior": getattr(prior, "name", type(prior).__name__),
-            "latent_dim": getattr(prior, "latent_dim", None),
-            "images": source,
-            "count": batch,
-            "step_size": eta,
-            "step_rule": step_size if isinstance(step_size, str) else "given",
-            "n_iter": n_iter,
-            "noise": noise,
-            "start": start,
-            "points": points,
-            "tangent_points": tangent_points,
-            "search_starts": search_starts,
-            "search_steps": search_steps,
-            "projection_points": projection_points,
-            "projection_starts": projection_starts,
-            "projection_steps": projection_steps,
-            "seed": seed,
-        },
-        seconds=seconds | {"total": time.perf_counter() - began},
+        images=problem.x_true.cpu(),
+        target=problem.x_bar.cpu(),
+        distance=squared_norm(problem.x_true - problem.x_bar).cpu(),
+        nearest=problem.nearest.cpu(),
+        operator=_described(operator) | errors,
+        settings=_recorded(prior, images, problem, asked, eta)
+        | {"seed": seed, "effort": chosen}
+        | _looks(rec, projection),
+        seconds=clock.seconds | {"total": sum(clock.seconds.values())},
     )
 
 
-def _targets(
-    prior: Any,
-    exact_prior: Any,
-    images: Images | None,
-    count: int,
-    generator: torch.Generator,
-    search: Mapping[str, Any],
-) -> tuple[Images, Images, torch.Tensor | None]:
-    """x*, x̄ and the latents of x̄ (None for a set without latents), the images in float64."""
-    if images is None:
-        checks.integer(count, "count")
-        if hasattr(prior, "sample_latents"):
-            latents = prior.sample_latents(count, generator=generator)
-            with torch.no_grad():
-                x = exact_prior.generate(latents.double())
-            return x, x, latents
-        images = prior.sample(count, generator=generator)
-    nearest = nearest_in_range(prior, images, **search)
-    x_true = images.to(nearest.image).double()
-    if nearest.latent is None:
-        return x_true, nearest.image.double(), None
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+
+# The door -----------------------------------------------------------------------------------------
+
+
+def _shape(prior: ImageSet) -> checks.ImageShape:
+    sets.needs(prior, "image_shape", "project", what="a run of NPGD")
+    return checks.image_shape(prior.image_shape)  # type: ignore[union-attr]
+
+
+def _linearity(A: LinearOperator, probes: int = 3) -> dict[str, float]:
+    """How far A is from linear and Aᵀ from its transpose, on random probes in float64.
+
+    Relative to ‖a A x‖ + ‖b A z‖, and to ‖A x‖ ‖u‖ + ‖x‖ ‖Aᵀ u‖; a few 1e-16 where both hold.
+    """
+    device = (checks.kind(A) or (torch.float64, torch.device("cpu")))[1]
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64).to(device)
+
+    x, z, u = normal(probes, *A.image_shape), normal(probes, *A.image_shape), normal(probes, A.m)
+    a, b = 1.7, -0.6
     with torch.no_grad():
-        x_bar = exact_prior.generate(_as_drawn(exact_prior, nearest.latent))
-    return x_true, x_bar.double(), nearest.latent
+        A_x, A_z, together, At_u = A(x), A(z), A(a * x + b * z), A.adjoint(u)
+        # A(0) = 0 and A(−x) = −A x as well: a constant or an |·| may hide in one combination.
+        whole = torch.cat([together - a * A_x - b * A_z, A(0 * x), A(-x) + A_x])
+    scale = abs(a) * norm(A_x) + abs(b) * norm(A_z)
+    if not bool((scale > 0).any()) and not bool(At_u.any()):
+        raise ValueError("A must not be zero, got A x = 0 for random x: it measures nothing")
+    return {
+        "linearity_error": _largest(norm(whole) / scale.repeat(3)),
+        "adjoint_error": _largest(
+            (inner(A_x, u) - inner(x, At_u)).abs() / (norm(A_x) * norm(u) + norm(x) * norm(At_u))
+        ),
+    }
 
 
-def _as_drawn(prior: Any, latents: torch.Tensor) -> torch.Tensor:
+def _largest(errors: PerImage) -> float:
+    return float(errors.nan_to_num(nan=math.inf).max())
+
+
+@torch.no_grad()
+def _examine(prior: ImageSet) -> None:
+    """ValueError for a set without two points, or whose projections are not finite."""
+    if isinstance(prior, FiniteSet):
+        some = prior.points
+    elif sets.samples(prior):
+        some = prior.sample(8, generator=torch.Generator().manual_seed(0))
+    else:
+        return
+    if not bool(torch.isfinite(some).all()):
+        raise ValueError("prior must give finite images, got NaN or infinity in its samples")
+    if bool((some == some[:1]).all()):
+        raise ValueError("prior must hold two different images, got one: S has no secant")
+    projected = sets.projector(prior)(some[:2] + 0.1)
+    if not bool(torch.isfinite(projected).all()):
+        raise ValueError("prior must project to finite images, got NaN or infinity from `project`")
+
+
+def _effort(effort: str, rec: RecSettings | None, projection: ProjectionSettings | None) -> str:
+    """What the report says of the effort; ValueError for one there is not."""
+    ProjectionSettings.of(effort)
+    given = {"rec": rec, "projection": projection}
+    names = [name for name, settings in given.items() if settings is not None]
+    return effort if not names else f"{effort}, but {' and '.join(names)} as given"
+
+
+def _search(projection: ProjectionSettings, seed: int, progress: bool) -> dict[str, Any]:
+    """The search for nearest points, as `nearest_in_range` takes it."""
+    settings = {name: value for name, value in asdict(projection).items() if name != "points"}
+    return settings | {"seed": checks.integer(seed, "seed", minimum=0), "progress": progress}
+
+
+# The steps ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """A, S and y = A x* + noise; what is computed with is in float64."""
+
+    prior: ImageSet
+    """S, in its own precision."""
+    A: LinearOperator
+    S: ImageSet
+    x_true: Images
+    x_bar: Images
+    """x̄, the best point of S found for x*."""
+    latents: Latents | None
+    """Of x̄, where S has latents."""
+    nearest: Bool[torch.Tensor, " batch"]
+    """Whether x̄ is certainly the nearest point."""
+    given: bool
+    """Whether x* are the caller's images, which may lie off S."""
+    y: Measurements
+    first: int
+    """The first n for which x_n lies in S, so that the theorem speaks of it."""
+
+
+@torch.no_grad()
+def _problem(
+    operator: LinearOperator,
+    prior: ImageSet,
+    images: Images | Latents | None,
+    asked: RunSettings,
+    seed: int,
+    search: dict[str, Any],
+) -> _Problem:
+    """x*, x̄ and its latents, and y = A x* + noise."""
+    generator = torch.Generator().manual_seed(seed)
+    A, S = converted(operator), converted(prior)
+    latents: Latents | None = None
+    given = images is not None and images.ndim != 2
+    if images is None and sets.samples_latents(prior):
+        latents = prior.sample_latents(asked.count, generator=generator)
+    elif images is not None and images.ndim == 2:
+        latents = _latents(prior, images)
+    if latents is not None:
+        assert sets.generates(S)
+        x_true = x_bar = S.generate(_as_drawn(S, latents)).double()
+        nearest = torch.ones(len(x_true), dtype=torch.bool)
+    else:
+        known = None
+        if images is None:
+            sets.needs(prior, "sample", what="images to recover (or give some)")
+            assert sets.samples(prior)
+            images = prior.sample(asked.count, generator=generator)
+            known = None if projects_exactly(prior) else images
+        elif len(images) == 0:
+            raise ValueError("images must hold at least one image, got none")
+        point = nearest_in_range(prior, images, known=known, **search)
+        x_true = images.to(point.image).double()
+        x_bar, latents, nearest = point.image.double(), point.latent, point.exact
+        if latents is not None:
+            assert sets.generates(S)
+            x_bar = S.generate(_as_drawn(S, latents)).double()
+    y = A(x_true)
+    y = y + asked.noise * torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
+    first = 0 if asked.start == "range" else 1
+    return _Problem(prior, A, S, x_true, x_bar, latents, nearest, given, y, first)
+
+
+def _latents(prior: ImageSet, z: Latents) -> Latents:
+    sets.needs(prior, "generate", "latent_dim", what="latents in place of images")
+    assert sets.generates(prior)
+    checks.finite(checks.floating(z, "images"), "images")
+    if z.shape[1] != prior.latent_dim or len(z) == 0:
+        raise ValueError(
+            f"images must be images, or latents of shape (batch, {prior.latent_dim}), got"
+            f" {tuple(z.shape)}"
+        )
+    return z
+
+
+def _as_drawn(prior: ImageSet, latents: Latents) -> Latents:
     return latents.double() if isinstance(prior, torch.nn.Module) else latents
 
 
-def _projection(
-    prior: Any,
-    A: Any,
-    y: torch.Tensor,
-    iterates: torch.Tensor,
+def _constants(problem: _Problem, rec: RecEstimate) -> tuple[Float[torch.Tensor, " batch"], float]:
+    """α(x̄) of every image, 0 where rounding could make it, and the β of S, exact or found."""
+    assert rec.pointwise is not None
+    alphas = torch.as_tensor(rec.pointwise.alpha, dtype=torch.float64)
+    # A pair (x, x̄) is a secant of S: its ratio is at most β.
+    beta = rec.beta if rec.exact else max(rec.beta, float(alphas.max()))
+    rounding = unseen(problem.A.n, rec.beta_certain)
+    if not beta > rounding:
+        raise ValueError("A must see some direction of S, got ‖A s‖ = 0 for all looked at")
+    return torch.where(alphas > rounding, alphas.clamp_max(beta), 0.0), beta
+
+
+def _step_size(problem: _Problem, asked: RunSettings, beta: float, seed: int) -> float:
+    """η, as asked for."""
+    if asked.step_size == "1/beta":
+        return 1 / beta
+    if asked.step_size == "auto":
+        return choose_step_size(
+            problem.A, problem.S, seed=seed, max_iter=asked.n_iter, start=asked.start
+        )
+    return float(asked.step_size)
+
+
+FINITE = 1e150
+"""Errors and objectives above have squares that are not finite."""
+
+
+def _run(problem: _Problem, asked: RunSettings, eta: float, progress: bool) -> Solution:
+    """The run, its iterates up to the last that is finite."""
+    solver = NPGD(problem.S, eta, max_iter=asked.n_iter, tol=0.0, start=asked.start)
+    solution = recover(
+        problem.A,
+        problem.y,
+        solver,
+        x_true=problem.x_true,
+        record_iterates=True,
+        progress=progress,
+    )
+    assert solution.iterates is not None and solution.error is not None
+    # A comparison with NaN is false.
+    good = (solution.objective < FINITE).all(1) & (solution.error < FINITE).all(1)
+    kept = int(good.long().cumprod(0).sum())
+    if kept < 2:
+        raise ValueError(
+            f"prior must project to finite images, got NaN or infinity at x_{kept} of the run"
+        )
+    return replace(solution, iterates=solution.iterates[:kept])
+
+
+def _delta(
+    problem: _Problem,
+    solution: Solution,
     eta: float,
-    start: int,
-    x_bar: Images,
-    given: Images | None,
-    size: int,
-    seed: int,
-    search: Mapping[str, Any],
+    settings: ProjectionSettings,
+    search: dict[str, Any],
 ) -> ProjectionError:
     """δ over the families; of the run, w_n at a few n ≥ start, denser at its beginning."""
-    families, known = sample_families(prior, checks.integer(size, "projection_points"), seed=seed)
-    w = gradient_points(A, y, iterates, eta)[start:]
-    rows = max(1, min(len(w), round(size / len(x_bar))))
+    prior, x_bar = problem.prior, problem.x_bar
+    families: dict[str, Images] = {}
+    known: dict[str, Images] = {}
+    if sets.samples(prior):
+        families, known = sample_families(prior, settings.points, seed=search["seed"])
+    assert solution.iterates is not None
+    w = gradient_points(problem.A, problem.y, solution.iterates, eta)
+    w = w[min(problem.first, len(w) - 1) :]  # a run at rest at once has w_0 alone
+    rows = max(1, min(len(w), round(settings.points / len(x_bar))))
     chosen = torch.logspace(0, math.log10(len(w)), rows, dtype=torch.float64).round().long() - 1
     families[OWN] = w[chosen].flatten(0, 1)
     known[OWN] = x_bar.repeat(rows, 1, 1, 1)
     error = projection_error(prior, families, known=known, **search)
-    if given is None:
+    if not problem.given:
         return error
     # The nearest points of the images are known from before: no second search.
-    once = {**search, "starts": 1, "steps": 0, "progress": False}
-    images = projection_error(prior, {"the images": given}, known={"the images": x_bar}, **once)
+    once = search | {"starts": 1, "steps": 0, "progress": False}
+    images = projection_error(
+        prior, {"the images": problem.x_true}, known={"the images": x_bar}, **once
+    )
     return replace(
         error,
         families=error.families | images.families,
         seconds=error.seconds + images.seconds,
     )
+
+
+def _hold(
+    problem: _Problem, solution: Solution, eta: float, rec: RecEstimate, error: ProjectionError
+) -> tuple[ConvergenceCheck, ConvergenceCheck]:
+    """The run against the uniform constants, and against each image's own."""
+    alphas, beta = _constants(problem, rec)
+    own = error.families[OWN].deltas.clamp_min(0).reshape(-1, len(alphas)).amax(0)
+    least = min(rec.alpha, float(alphas.min()))
+    least = least if least > unseen(problem.A.n, rec.beta_certain) else 0.0
+    uniform = torch.full_like(alphas, least)
+    return (
+        _against(problem, solution, eta, uniform, beta, torch.full_like(alphas, error.delta)),
+        _against(problem, solution, eta, alphas, beta, own),
+    )
+
+
+def _against(
+    problem: _Problem,
+    solution: Solution,
+    eta: float,
+    alpha: Float[torch.Tensor, " batch"],
+    beta: float,
+    delta: Float[torch.Tensor, " batch"],
+) -> ConvergenceCheck:
+    """The bound for (α, β, δ) against the run; infinite where α = 0."""
+    assert solution.iterates is not None
+    blind = ~(alpha > 0)
+    stand_in = 1e-12 * beta
+    check = check_convergence(
+        problem.A,
+        problem.y,
+        problem.x_bar,
+        solution.iterates,
+        eta,
+        torch.where(blind, stand_in, alpha),
+        torch.full_like(alpha, beta),
+        delta,
+        start=problem.first,
+    )
+    if not blind.any():
+        return check
+    later = torch.arange(len(check.bound))[:, None] > problem.first
+
+    def infinite(rows: torch.Tensor) -> torch.Tensor:
+        return torch.where(blind & later, math.inf, rows)
+
+    slack = check.slack
+    broken = {
+        name: pair
+        for name, pair in check.broken.items()
+        if name != "alpha" or pair[1] != stand_in  # α_n = 0 breaks no α = 0
+    }
+    return replace(
+        check,
+        alpha=torch.where(blind, 0.0, check.alpha),
+        rate=torch.where(blind, math.inf, check.rate),
+        floor=torch.where(blind, math.inf, check.floor),
+        bound=infinite(check.bound),
+        exceeded_at=tuple(
+            None if zero else n for zero, n in zip(blind.tolist(), check.exceeded_at, strict=True)
+        ),
+        broken=broken,
+        slack=replace(
+            slack,
+            gap=infinite(slack.gap),
+            alpha=infinite(slack.alpha),
+            bound=infinite(slack.bound),
+        ),
+    )
+
+
+def _described(operator: LinearOperator) -> dict[str, Any]:
+    return {
+        "kind": type(operator).__name__,
+        "m": operator.m,
+        "n": operator.n,
+        "norm": operator.norm(),
+        "row_orthonormal": operator.row_orthonormal,
+    }
+
+
+def _recorded(
+    prior: ImageSet,
+    images: Images | Latents | None,
+    problem: _Problem,
+    asked: RunSettings,
+    eta: float,
+) -> dict[str, Any]:
+    """What was recovered, and how."""
+    if images is None:
+        source = f"{asked.count} samples of S"
+    else:
+        source = "latents" if images.ndim == 2 else "images"
+    return {
+        "prior": getattr(prior, "name", type(prior).__name__),
+        "latent_dim": prior.latent_dim if sets.generates(prior) else None,
+        "images": source,
+        "count": len(problem.x_true),
+        "step_size": eta,
+        "step_rule": asked.step_size if isinstance(asked.step_size, str) else "given",
+        "n_iter": asked.n_iter,
+        "noise": asked.noise,
+        "start": asked.start,
+    }
+
+
+def _looks(rec: RecSettings, projection: ProjectionSettings) -> dict[str, Any]:
+    """How far was looked for α, β and δ."""
+    found = asdict(rec) | {"looks": list(rec.looks)}
+    return found | {f"projection_{name}": value for name, value in asdict(projection).items()}

@@ -28,6 +28,9 @@ import analysis.report
 import npgd
 import npgd.networks
 import npgd.training
+from analysis.projection import ProjectionSettings
+from analysis.rec.settings import RecSettings
+from analysis.report import RunSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -137,9 +140,11 @@ def quick(monkeypatch):
 
     less(npgd.choose_step_size, count=2, max_iter=8)
     less(
-        analysis.report.verify, count=2, n_iter=8, points=200, tangent_points=4, search_starts=2,
-        search_steps=5, projection_points=4, projection_starts=1, projection_steps=5,
-    )  # fmt: skip
+        analysis.report.verify,
+        rec=RecSettings(points=200, tangent_points=4, search_starts=2, search_steps=5),
+        projection=ProjectionSettings(points=4, starts=1, steps=5),
+    )
+    less(RunSettings.__init__, count=2, n_iter=8)
 
 
 @pages_with(CODE)

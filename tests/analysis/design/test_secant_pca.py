@@ -172,8 +172,8 @@ def test_recover_and_verify_take_designed_operators(tmp_path):
         assert {**B.provenance, "npgd": ""} == {**A.provenance, "npgd": ""}
         solution = npgd.recover(B, B(x), npgd.NPGD(prior, "1/beta", max_iter=2000, tol=0), x)
         assert float(solution.error[-1].max()) < 1e-6
-    report = analysis.verify(B, prior, count=2, n_iter=3, points=50, tangent_points=5,
-                             search_starts=2, search_steps=5, projection_points=4)  # fmt: skip
+    looks = analysis.RecSettings(points=50, tangent_points=5, search_starts=2, search_steps=5)
+    report = analysis.verify(B, prior, effort="quick", rec=looks, count=2, n_iter=3)
     assert report.rec.beta_certain == 1
 
 

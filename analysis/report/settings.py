@@ -1,0 +1,63 @@
+"""How `verify` runs NPGD, and how far it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from analysis.rec.settings import RecSettings
+from npgd import checks
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The run of NPGD that the bound is held against."""
+
+    step_size: float | str = "1/beta"
+    """η of the gradient step. A positive number; "1/beta", the theorem's 1/β with the β of S: exact
+    on affine and finite sets, elsewhere the largest found, so that η may be too long; or "auto",
+    the empirical choice of `npgd.choose_step_size`."""
+    n_iter: int = 30
+    """Iterations, at least 2."""
+    noise: float = 0.0
+    """Standard deviation of the Gaussian noise added to every measurement."""
+    start: str = "adjoint"
+    """x_0: "adjoint" is Aᵀy, so that every statement begins at x_1; "range" is P(Aᵀy), in S."""
+    count: int = 12
+    """Samples of S to recover, where no images are given."""
+
+    def __post_init__(self) -> None:
+        checks.integer(self.n_iter, "n_iter", minimum=2)
+        checks.number(self.noise, "noise", zero=True)
+        checks.integer(self.count, "count")
+        if self.start not in ("adjoint", "range"):
+            raise ValueError(f'start must be "adjoint" or "range", got {self.start!r}')
+        if not isinstance(self.step_size, str):
+            checks.number(self.step_size, "step_size")
+        elif self.step_size not in ("1/beta", "auto"):
+            raise ValueError(
+                f'step_size must be a number, "1/beta" or "auto", got {self.step_size!r}'
+            )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> RunSettings:
+        """From fields by name; TypeError names those that are none."""
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in given if name not in known]:
+            raise TypeError(
+                f"run must be given by {', '.join(known)}, got {', '.join(unknown)}; how far to "
+                "look is said by effort, rec and projection"
+            )
+        return cls(**given)
+
+
+def rec_settings(effort: str) -> RecSettings:
+    """Settings of `estimate_rec` for an effort of `verify`; ValueError for another.
+
+    As `RecSettings.of`; by default fewer points and searches, since α(x*) of every image is
+    searched for besides.
+    """
+    if effort == "default":
+        return RecSettings(points=3000, search_starts=16, search_steps=80)
+    return RecSettings.of(effort)
