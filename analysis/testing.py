@@ -807,6 +807,7 @@ def _iterates(
 ) -> torch.Tensor:  # fmt: skip
     """Those of NPGD; or those given, which must follow from one another by its formula."""
     if iterates is None:
+        assert project is not None
         solver = NPGD(project, step_size, max_iter=max_iter, tol=0.0, start=start)
         iterates = recover(A, y, solver, record_iterates=True).iterates
         assert iterates is not None

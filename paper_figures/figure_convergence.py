@@ -46,7 +46,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     count, n_iter = (2, 4) if options.quick else (options.count, ITERATIONS)
     prior = npgd.load_prior(options.prior)
     A = npgd.Gaussian(prior.image_shape, m=options.m, seed=0)
-    quick = {
+    quick: dict[str, Any] = {
         "rec": analysis.RecSettings(points=60, tangent_points=2, search_starts=1, search_steps=2),
         "projection": analysis.ProjectionSettings(points=3, starts=1, steps=3),
     }

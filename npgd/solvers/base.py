@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from npgd import checks
 from npgd.files import plain
-from npgd.images import Images, Measurements, norm, squared_norm
+from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import LinearOperator
 from npgd.progress import track
 
@@ -65,9 +65,8 @@ class Solver(abc.ABC, Generic[S]):
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
-        still: Bool[torch.Tensor, " batch"]
-        still = norm(after.x - before.x) <= self.tol * norm(before.x)
-        return still
+        moved: PerImage = norm(after.x - before.x)
+        return moved <= self.tol * norm(before.x)
 
     def rest(self) -> str:
         """What `at_rest` asks of an image, in words."""

@@ -21,7 +21,7 @@ from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
-from npgd.sets import ENCODED, Projectable, Projector, encodes, generates, needs, projector, samples
+from npgd.sets import ENCODED, ImageSet, Projector, encodes, generates, needs, projector, samples
 from npgd.solvers.base import Solver, recover
 
 # Steps tried by choose_step_size, in units of 1/(mean gain): a third of an octave apart.
@@ -49,7 +49,7 @@ class NPGD(Solver[NPGDState]):
         TypeError, ValueError: naming the argument that does not fit.
     """
 
-    prior: Projectable | Projector
+    prior: ImageSet | Projector
     """Anything with `project(w)`, or a callable w → P(w), on batches of images."""
     step_size: float | str = "auto"
     """η. A positive number; or "1/beta", that is 1/‖A‖², a constant valid on every set (the
@@ -168,7 +168,7 @@ class NPGD(Solver[NPGDState]):
 @torch.no_grad()
 def choose_step_size(
     A: LinearOperator,
-    prior: Projectable | Projector,
+    prior: ImageSet | Projector,
     images: Images | None = None,
     seed: int = 0,
     count: int = 32,
