@@ -61,7 +61,8 @@ class Solver(abc.ABC, Generic[S]):
 
     def residual(self, A: LinearOperator, y: Measurements, state: S) -> Measurements:
         """A x − y. A solver whose state knows it returns that, and saves a product."""
-        return A(state.x) - y
+        residual: Measurements = A(state.x) - y
+        return residual
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
