@@ -31,7 +31,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from fractions import Fraction
 from typing import Any
 
@@ -48,6 +47,7 @@ from analysis.gram_program import (
     point_name,
     round_up,
 )
+from analysis.words import at_least, at_most
 
 MEASURES = ("objective", "distance")
 
@@ -258,16 +258,6 @@ def _steps(n_iter: int) -> int:
     return checks.integer(n_iter, "n_iter")
 
 
-def at_most(value: float, digits: int = 10) -> str:
-    """`value` in so many digits, rounded up."""
-    return f"{float(Context(digits, ROUND_CEILING).create_decimal(value)):.{digits}g}"
-
-
-def at_least(value: float, digits: int = 10) -> str:
-    """`value` in so many digits, rounded down."""
-    return f"{float(Context(digits, ROUND_FLOOR).create_decimal(value)):.{digits}g}"
-
-
 # ---------------------------------------------------------------------------------------------
 # The worst case
 # ---------------------------------------------------------------------------------------------
@@ -379,9 +369,9 @@ class WorstCase:
     def __str__(self) -> str:
         lines = [
             f"{self.title}",
-            f"  induction    {at_most(self.induction_bound)}",
-            f"  dual bound   {at_most(self.dual_bound)}",
-            f"  value        {at_least(self.value)}",
+            f"  induction    {at_most(self.induction_bound, 10)}",
+            f"  dual bound   {at_most(self.dual_bound, 10)}",
+            f"  value        {at_least(self.value, 10)}",
             f"  {self.status}",
         ]
         if self.closed_form is not None:
@@ -571,7 +561,7 @@ def _plain_reason(
     known = _induction_bound(alpha, beta, step_size, n_iter, delta, noise)
     return (
         f"the worst case was not found: {error}. Proved without a solver is F_N ≤"
-        f" {at_most(known)} F_0 (step_bound). {advice} (got alpha {alpha:g}, beta {beta:g},"
+        f" {at_most(known, 10)} F_0 (step_bound). {advice} (got alpha {alpha:g}, beta {beta:g},"
         f" step_size {step_size:g}, n_iter {n_iter}, delta {delta:g}, noise {noise:g})"
     )
 
@@ -654,22 +644,22 @@ class Certificate:
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, number, what it rests on), for a table."""
         case = self.worst_case
-        predicted = at_most(self.theorem_bound)
+        predicted = at_most(self.theorem_bound, 10)
         table = [
             ("bound of the theorem", predicted, "analysis.predicted_objective"),
             (
                 "dual bound",
-                at_most(case.dual_bound),
+                at_most(case.dual_bound, 10),
                 "multipliers, verified in rational arithmetic",
             ),
             (
                 "primal value",
-                at_least(case.value),
+                at_least(case.value, 10),
                 "Gram matrices that satisfy every constraint",
             ),
             (
                 "instance: NPGD",
-                at_least(self.attained),
+                at_least(self.attained, 10),
                 f"run on an explicit A and S: {self.percentage} of the value",
             ),
             (

@@ -25,17 +25,27 @@ def about(value: float, digits: int = 3) -> str:
 
 
 def exactly(value: float, limit: float, digits: int = 4) -> str:
-    """The nearest number of so many digits, or of as many more as show the side of `limit`."""
-    while digits < 17 and (float(f"{value:.{digits}g}") < limit) != (value < limit):
+    """The nearest number of so many digits, or of as many more as show its side of `limit`."""
+    while digits < 17 and math.isfinite(value) and value != limit:
+        shown = float(f"{value:.{digits}g}")
+        if shown != limit and (shown < limit) == (value < limit):
+            break
         digits += 1
     return about(value, digits)
+
+
+def apart(a: float, b: float, digits: int = 3) -> tuple[str, str]:
+    """The nearest numbers of so many digits, or of as many more as tell the two apart."""
+    while digits < 17 and about(a, digits) == about(b, digits):
+        digits += 1
+    return about(a, digits), about(b, digits)
 
 
 def _rounded(value: float, digits: int, rounding: str) -> str:
     if math.isnan(value):
         return "–"
     if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
+        return "∞" if value > 0 else "−∞"
     number = Decimal(value)
     if number:
         unit = Decimal((0, (1,), number.adjusted() - digits + 1))

@@ -21,7 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from analysis.performance_estimation import Certificate, at_least, at_most, certify
+from analysis.performance_estimation import Certificate, certify
+from analysis.words import at_least, at_most
 from npgd.progress import track
 
 TIGHT = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from analysis.rates.bound import Constant, constant, error_floor, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
 from analysis.rates.slack import ALLOWED, GREEK, SlackSplit, split_slack
+from analysis.words import apart, at_most
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
@@ -77,8 +77,8 @@ class ConvergenceCheck:
         promise = ""
         if bool(falls.any()):
             promise = (
-                f"falls by {upwards(float(self.rate[falls].max()))} per step from x_{self.start},"
-                f" to ‖x_n − x*‖² ≤ {upwards(float(self.floor[falls].max()))}"
+                f"falls by {at_most(float(self.rate[falls].max()))} per step from x_{self.start},"
+                f" to ‖x_n − x*‖² ≤ {at_most(float(self.floor[falls].max()))}"
             )
         if bool(falls.all()):
             return f"{text}{promise}."
@@ -87,7 +87,7 @@ class ConvergenceCheck:
         text += f"does not fall for {who}, so it is void there"
         growth = float(self.rate.max())
         if growth > 1:
-            text += f" (it grows by up to {upwards(growth)} per step)"
+            text += f" (it grows by up to {at_most(growth)} per step)"
         return f"{text}; for the others it {promise}." if promise else f"{text}."
 
     def observation(self) -> str:
@@ -279,20 +279,3 @@ def _step_factor(parts: Decomposition, observed: ObservedRate) -> dict[str, floa
         name: float((torch.where(fitted, value, 0.0).sum(0) / whole)[kept].mean())
         for name, value in sums.items()
     }
-
-
-def upwards(value: float, digits: int = 3) -> str:
-    """Printed with so many digits, rounded up: "at most" stays true."""
-    if not math.isfinite(value):
-        return f"{value:g}"
-    context = decimal.Context(prec=digits, rounding=decimal.ROUND_CEILING)
-    return f"{float(context.create_decimal(value)):.{digits}g}"
-
-
-def apart(a: float, b: float) -> tuple[str, str]:
-    """Both printed with three digits, or with as many as it takes to tell them apart."""
-    for digits in range(3, 17):
-        texts = f"{a:.{digits}g}", f"{b:.{digits}g}"
-        if texts[0] != texts[1]:
-            return texts
-    return repr(a), repr(b)

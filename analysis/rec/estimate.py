@@ -40,10 +40,10 @@ from analysis.rec.looks import (
 from analysis.rec.pair import Pair, Plan, Sample
 from analysis.rec.pointwise import given_points, pointwise_constants
 from analysis.rec.results import Look, PointwiseRec, RecEstimate, kappa
-from analysis.rec.rounding import at_least, exactly
 from analysis.rec.secants import Histogram, histogram_edges
 from analysis.rec.settings import RecSettings
 from analysis.rec.tangents import TangentScan
+from analysis.words import at_least, exactly
 from npgd.images import Images
 
 
@@ -193,14 +193,14 @@ def _verdict(
     if value < 2:
         total = sum(look.n_directions for look in looks.values())
         return (
-            f"κ < 2 is not contradicted: {at_least(value)} over {total:,} directions, a lower"
+            f"κ < 2 is not contradicted: {at_least(value, 4)} over {total:,} directions, a lower"
             " bound on the true κ"
         )
     for look in looks.values():
         if look.kappa >= 2:
             return (
-                f"κ ≥ 2: the {look.name} already give {at_least(look.kappa)} (all looks"
-                f" {at_least(value)}); Theorem 1 does not apply uniformly"
+                f"κ ≥ 2: the {look.name} already give {at_least(look.kappa, 4)} (all looks"
+                f" {at_least(value, 4)}); Theorem 1 does not apply uniformly"
             )
     together = "all looks together give" if pointwise is None else "all looks and images give"
-    return f"κ ≥ 2: {together} {at_least(value)}; Theorem 1 does not apply uniformly"
+    return f"κ ≥ 2: {together} {at_least(value, 4)}; Theorem 1 does not apply uniformly"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.rec.rounding import at_least, at_most, exactly
 from analysis.rec.secants import Histogram
+from analysis.words import at_least, at_most, exactly
 
 SQUARED_SIDES = "the true α is at most this, the true β at least"
 SAMPLES = "the secants of independent samples"
@@ -135,7 +135,7 @@ class DistributionFree:
         share = Decimal(100 * self.fraction).quantize(Decimal("0.001"), rounding=ROUND_CEILING)
         return (
             f"with confidence {100 * (1 - self.epsilon):.4g} %, at most {share} % of {self.of} lie"
-            f" below {at_least(self.alpha)}, and likewise above {at_most(self.beta)}"
+            f" below {at_least(self.alpha, 4)}, and likewise above {at_most(self.beta, 4)}"
             f" ({self.n_pairs:,} independent pairs)"
         )
 
@@ -192,7 +192,7 @@ class PointwiseRec:
         # α(x*) = 0 is found only where it is certain, and κ(x*) = ∞ then is so too.
         if self.exact or value == float("inf"):
             return exactly(value, 2)
-        return f"at least {at_least(value)}"
+        return f"at least {at_least(value, 4)}"
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ class RecEstimate:
         lines = [head, *(f"  {look}" for look in self.looks.values())]
         lines += [f"  {self.confidence}"] if self.confidence else []
         lines += [f"  {self.pointwise}"] if self.pointwise else []
-        lines += [f"  β is at most ‖A‖² = {at_most(self.beta_certain)}", self.status]
+        lines += [f"  β is at most ‖A‖² = {at_most(self.beta_certain, 4)}", self.status]
         return "\n".join(lines)
 
 
@@ -276,7 +276,7 @@ def kappa(beta: float, alpha: float) -> float:
 
 def found(alpha: float, beta: float, ratio: float) -> str:
     """Constants that directions give, rounded to the side on which they stay one-sided."""
-    return f"α {at_most(alpha)}, β {at_least(beta)}, κ {at_least(ratio)}"
+    return f"α {at_most(alpha, 4)}, β {at_least(beta, 4)}, κ {at_least(ratio, 4)}"
 
 
 def _listed(values: np.ndarray | None) -> list[float] | None:

@@ -20,7 +20,6 @@ shorter than SHORTEST ρ says too little to be looked at.
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import torch
 
@@ -49,35 +48,3 @@ def enclosed(
     low = (stretched - off).clamp_min(0) / (length + error)
     high = (stretched + off) / (length - error)
     return low.square().where(counts, math.nan), high.square().where(counts, math.nan)
-
-
-def at_least(value: float, digits: int = 4) -> str:
-    """The largest number of so many digits that `value` does not lie below."""
-    return _rounded(value, digits, ROUND_FLOOR)
-
-
-def at_most(value: float, digits: int = 4) -> str:
-    """The smallest number of so many digits that `value` does not lie above."""
-    return _rounded(value, digits, ROUND_CEILING)
-
-
-def exactly(value: float, limit: float, digits: int = 4) -> str:
-    """The nearest number of so many digits, or of as many more as show its side of `limit`."""
-    if math.isinf(value):
-        return at_least(value)
-    while digits < 17 and value != limit:
-        shown = float(f"{value:.{digits}g}")
-        if shown != limit and (shown < limit) == (value < limit):
-            break
-        digits += 1
-    return f"{value:.{digits}g}"
-
-
-def _rounded(value: float, digits: int, rounding: str) -> str:
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    if math.isnan(value) or not value:
-        return f"{value:g}"
-    number = Decimal(value)
-    number = number.quantize(Decimal((0, (1,), number.adjusted() - digits + 1)), rounding=rounding)
-    return f"{float(number):.{digits}g}"

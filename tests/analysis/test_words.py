@@ -7,7 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.words import about, at_least, at_most, exactly, median, out_of, sentence, spread
+from analysis.words import (
+    about,
+    apart,
+    at_least,
+    at_most,
+    exactly,
+    median,
+    out_of,
+    sentence,
+    spread,
+)
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300)
 digits = st.integers(1, 9)
@@ -50,6 +60,17 @@ def test_an_exact_number_prints_on_its_side_of_the_limit(value):
 
 def test_three_digits_are_usual_and_four_of_what_is_exact():
     assert about(1.23456) == "1.23" and exactly(1.23456, 2) == "1.235"
+
+
+def test_a_number_beside_its_limit_shows_its_side():
+    assert exactly(1.99999, 2) == "1.99999" and exactly(2.00001, 2) == "2.00001"
+    assert exactly(1.96, 2) == "1.96" and exactly(2.0, 2) == "2"
+    assert exactly(math.inf, 2) == "∞" and at_least(-math.inf) == "−∞"
+
+
+def test_what_is_told_apart_stays_apart():
+    assert apart(0.5, 0.6) == ("0.5", "0.6")
+    assert apart(0.12345678, 0.12345679) == ("0.12345678", "0.12345679")
 
 
 def test_counts_are_said_as_a_reader_would():

@@ -10,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis import rates, testing
-from analysis.rates.check import apart, upwards
 from npgd.operators import MatrixOperator
 from npgd.projectors import AffineSet, FiniteSet
 from npgd.solvers import NPGD, recover
@@ -204,19 +203,6 @@ def test_a_sign_that_broken_numbers_contradict_is_not_printed():
     printed = check.comparison().split("α_n = ")[1].split(".\n")[0].rstrip(".")
     below, above = (float(text) for text in printed.split(" against α = "))
     assert below < above
-
-
-@given(value=st.floats(1e-300, 1e300))
-@settings(max_examples=100)
-def test_what_is_printed_as_at_most_is_not_less(value):
-    printed = float(upwards(value))
-    assert value <= printed <= value * 1.01
-
-
-def test_what_is_told_apart_stays_apart():
-    assert apart(0.5, 0.6) == ("0.5", "0.6")
-    assert apart(0.12345678, 0.12345679) == ("0.12345678", "0.12345679")
-    assert upwards(math.inf) == "inf" and upwards(0.874) == "0.874" and upwards(0.0) == "0"
 
 
 @pytest.mark.parametrize("factor", [3.0, 1 + 1e-7])
