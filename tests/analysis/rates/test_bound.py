@@ -55,7 +55,8 @@ def test_prediction_is_the_closed_form_of_the_worst_case(kappa, beta, delta):
 
 
 @pytest.mark.parametrize(
-    ("kappa", "relative", "rate"), [(1.5, 1.2, 0.874), (1.2, 1.3, 0.703), (1.5, 0.5, 1.0)]
+    ("kappa", "relative", "rate"),
+    [(1.5, 1.2, 0.874), (1.2, 1.3, 0.703), (1.2, 0.8, 0.470), (1.5, 0.5, 1.0)],
 )
 def test_a_bound_is_void_only_where_nothing_falls(kappa, relative, rate):
     found = float(rates.predicted_rate(1.0, kappa, step_size=relative / kappa))
