@@ -59,7 +59,7 @@ class SlackSplit:
     def __str__(self) -> str:
         last = {name: float(share[-1]) for name, share in self.shares().items()}
         parts = ", ".join(f"{GREEK[name]} {100 * share:.0f} %" for name, share in last.items())
-        return f"gap between bound and iterates after {self.gap.shape[0] - 1} steps: {parts}"
+        return f"slack of the bound after {self.gap.shape[0] - 1} steps: {parts}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -83,7 +83,7 @@ def split_slack(
     and a surplus u_n = (√D_n + ‖v‖)² − f_n carried over from before,
 
         D_{n+1} = (1/(ηα_n) − 1) f_n + q_n u_n + ‖v‖² + δ/η + (β_n − 1/η)‖d_n‖²
-        E_{n+1} = the same with δ_n/η, and u_n from E_n
+        E_{n+1} = the same with δ_n/η, and u_n from E_n, but at most (√f_{n+1} + ‖v‖)²
 
     and by the one-step identity F_n is what remains when the noise is known too. What knows more is
     cut off at what knows less, unless the iterates break what that one knows. The parts are the
@@ -109,9 +109,11 @@ def split_slack(
     knows_beta = _run_of_identity(
         decomposition, start, lambda n: d + terms["beta"][n], knows_alpha, broken_beta
     )
+    # F_n ≤ (√f_n + ‖v‖)² needs no step before: what noise adds does not grow from step to step.
+    f, s = decomposition.range_objective[start:], decomposition.noise.sqrt()
     knows_delta = _run_of_identity(
-        decomposition, start, lambda n: terms["delta"][n] + terms["beta"][n], knows_beta,
-        broken_delta,
+        decomposition, start, lambda n: terms["delta"][n] + terms["beta"][n],
+        torch.minimum(knows_beta, (f.sqrt() + s) ** 2), broken_delta,
     )  # fmt: skip
     levels = [bound, knows_alpha, knows_beta, knows_delta, observed[start:]]
     before = torch.full((start, bound.shape[1]), math.nan, dtype=bound.dtype)
