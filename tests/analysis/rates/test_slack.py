@@ -80,7 +80,10 @@ def test_slacks_are_not_negative_under_the_assumptions(sequence, seed, noise, st
 def test_every_level_follows_the_identity_below_the_one_above(
     sequence, seed, noise, spread, step_size, start
 ):
-    """D_{n+1} = (1/(ηα_n) − 1)f_n + q_n u_n + ‖v‖² + δ/η + (β_n − 1/η)‖d_n‖², E with δ_n."""
+    """D_{n+1} = (1/(ηα_n) − 1)f_n + q_n u_n + ‖v‖² + δ/η + (β_n − 1/η)‖d_n‖².
+
+    E has δ_n, and is at most (√f_{n+1} + ‖v‖)².
+    """
     parts = rates.decompose(*sequence(seed, 6, 5, spread=spread, noise=noise), step_size)
     alpha, beta, delta = own_constants(parts)
     slack = rates.split_slack(parts, alpha, beta, delta, start=start)
@@ -93,6 +96,8 @@ def test_every_level_follows_the_identity_below_the_one_above(
             step = (parts.beta[n] - 1 / step_size) * parts.step[n]
             expected = q * f[n] + q.clamp_min(0) * u + parts.noise + deltas[n] / step_size + step
             expected = torch.minimum(expected, above[n + 1]).clamp_min(0)
+            if name == "delta":
+                expected = torch.minimum(expected, (f[n + 1].sqrt() + parts.noise.sqrt()) ** 2)
             size = slack.bound[n + 1] + f[n] / (step_size * parts.alpha[n]) + expected
             assert ((level[n + 1] - expected).abs() <= 1e-8 * size).all()
         above = level
