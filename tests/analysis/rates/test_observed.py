@@ -142,6 +142,14 @@ def test_a_given_floor_is_taken_off():
     assert settled.last == (7,) and settled.after == ("rests",)
 
 
+def test_a_fall_from_just_above_its_floor_has_a_rate():
+    """From 1.4 times the floor; within a tenth of it there is none to see."""
+    n = numbers(40)
+    observed = seen(1 + 0.4 * 0.8**n)
+    assert float(observed.rate[0]) == pytest.approx(0.8, rel=0.01)
+    assert "within 10 % of the floor" in seen(1 + 0.09 * 0.8**n).reasons[0]
+
+
 def test_the_first_rows_are_left_out():
     values = torch.cat([torch.tensor([7.0, 9.0], dtype=DOUBLE), 0.7 ** numbers(20)])
     observed = seen(values, start=2)
