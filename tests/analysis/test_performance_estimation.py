@@ -352,6 +352,19 @@ def test_wrong_multipliers_never_prove_a_wrong_bound(
     assert proved
 
 
+def test_a_negative_multiplier_proves_nothing() -> None:
+    """Whatever its slack: an inequality may not be turned around."""
+    program = GramProgram.of(1 / 1.5, 1.0, 1.0, 1, 0.0, 0.0, [1.0, 1.0])
+    goal = -np.eye(2)  # so that the slack is definite by itself
+    none = [Fraction(0)] * len(program.rows)
+    assert program.proves(gram_program.Multipliers(none, Fraction(1)), goal, goal)
+    for i in range(len(none)):
+        for weight, allowed in ((Fraction(1, 1000), True), (Fraction(-1, 1000), False)):
+            rows = [*none[:i], weight, *none[i + 1 :]]
+            dual = gram_program.Multipliers(rows, Fraction(1))
+            assert program.proves(dual, goal, goal) == allowed
+
+
 CHECKER = Path(__file__).parents[2] / "docs" / "mathematics" / "check_certificate.py"
 
 

@@ -107,3 +107,26 @@ def test_searches_of_either_side_move_apart():
     top = (1 + 4 * 6.75**2) / (1 + 6.75**2)
     assert float(found.ratio[:4].min()) == pytest.approx(1, abs=1e-3)
     assert 0.99 * top < float(found.ratio[4:].max()) <= top
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_a_search_keeps_the_best_of_all_that_it_looked_at(side):
+    """Few steps, as long as the distance from the best: some of them overshoot it."""
+    looked_at = []
+
+    class Recording(Cubic):
+        def generate(self, z):
+            looked_at.append(z.detach())
+            return super().generate(z)
+
+    first, second = 0.05 * testing.normal(16, 1), 0.05 * testing.normal(16, 1, seed=1)
+    largest = torch.full((16,), side)
+    found = search_pairs(A, Recording(), first, second, largest, radius=1.0, steps=9)
+    pairs = [z.split(16) for z in looked_at if len(z) == 32]
+    assert len(pairs) == 9
+    ratios = torch.stack([ratio(A, Cubic().generate(a) - Cubic().generate(b)) for a, b in pairs])
+    if side:
+        assert (found.ratio >= ratios.amax(0) * (1 - 1e-12)).all()
+    else:
+        assert (found.ratio <= ratios.amin(0) * (1 + 1e-12)).all()
+        assert (ratios[-1] > ratios.amin(0)).any()
