@@ -119,6 +119,14 @@ def test_distance_is_the_objective_over_alpha() -> None:
         assert found.share >= 0.9999
 
 
+def test_the_distance_is_at_most_what_noise_and_objective_allow() -> None:
+    """α‖e_N‖² ≤ f_N ≤ (√F_N + ‖v‖)²."""
+    case = worst_case(1 / 1.5, 1.0, 1.1, 2, 0.01, 0.04, measure="distance")
+    two = step_bound(step_bound(1.0, 1 / 1.5, 1.0, 1.1, 0.01, 0.04), 1 / 1.5, 1.0, 1.1, 0.01, 0.04)
+    assert case.induction_bound == pytest.approx(1.5 * (math.sqrt(two) + 0.2) ** 2, rel=1e-12)
+    assert case.value <= case.induction_bound
+
+
 @given(
     kappa=st.floats(1.1, 3),
     relative_step=st.floats(0.6, 1.5),

@@ -222,6 +222,8 @@ def test_a_step_is_one_over_beta_up_to_rounding_alone(off, same):
 )
 @example(kappa=1.3, relative=1.2, noise=1.0, delta=0.0, scale=2.0, t=1.0, remembered=0.5)
 @example(kappa=2.5, relative=1.6, noise=0.1, delta=0.3, scale=0.5, t=3.0, remembered=0.3)
+@example(kappa=1.3, relative=1.1, noise=0.1, delta=0.0, scale=2.0, t=3.0, remembered=0.5)
+@example(kappa=1.3, relative=1.1, noise=0.1, delta=0.0, scale=2.0, t=3.0, remembered=1.2)
 def test_a_step_is_bounded_by_the_worst_of_all_smaller_objectives(
     kappa, relative, noise, delta, scale, t, remembered
 ):

@@ -103,6 +103,23 @@ def test_every_level_follows_the_identity_below_the_one_above(
         above = level
 
 
+def test_every_image_is_split_by_itself(sequence):
+    """Constants that some images break and others do not, from some n on."""
+    A, y, x_true, iterates = sequence(4, 6, 5, noise=0.1)
+    iterates = x_true + torch.tensor([1.0, 0.3, 0.1])[:, None, None, None] * (iterates - x_true)
+    parts = rates.decompose(A, y, x_true, iterates, 0.05)
+    alpha, beta, delta = own_constants(parts)
+    constants = alpha, float(parts.beta.median()), float(parts.delta.clamp_min(0).median())
+    together = rates.split_slack(parts, *constants, start=1)
+    for i in range(3):
+        one = rates.decompose(A, y[i : i + 1], x_true[i : i + 1], iterates[:, i : i + 1], 0.05)
+        alone = rates.split_slack(one, *constants, start=1)
+        for name in (*PARTS, "gap", "bound"):
+            torch.testing.assert_close(
+                getattr(together, name)[:, i : i + 1], getattr(alone, name), equal_nan=True
+            )
+
+
 def test_where_there_is_no_gap_nothing_has_a_share_of_it():
     one = torch.ones(2, 1, dtype=DOUBLE)
     slack = rates.SlackSplit(0 * one, one, -one, 0 * one, 0 * one, one, 0)
