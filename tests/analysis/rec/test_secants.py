@@ -12,7 +12,7 @@ from torch import nn
 
 from analysis.rec import estimate_rec, secants
 from analysis.rec import tangents as tangents_module
-from analysis.rec.secants import all_pairs, secants_from
+from analysis.rec.secants import all_pairs, histogram_edges, secants_from
 from analysis.rec.tangents import tangent, tangents
 from analysis.tasks import draw_latents, generate
 from analysis.testing import exact_constants, normal, random_affine_set
@@ -344,3 +344,11 @@ def test_batch_norm_in_training_mode_is_refused():
 
     with pytest.raises(ValueError, match="norm is in training mode"):
         tangents(Gaussian(SHAPE, m=4), Noisy(), draw_latents(3, 2))
+
+
+@pytest.mark.parametrize("ratios", [[2.0, 2.0], [1.0, 3.0]])
+def test_a_histogram_has_the_scale_of_its_ratios(ratios):
+    """Also where all ratios are one number."""
+    edges = histogram_edges(np.array(ratios), 8)
+    assert edges[0] < min(ratios) and max(ratios) < edges[-1] and (np.diff(edges) > 0).all()
+    np.testing.assert_allclose(histogram_edges(1024 * np.array(ratios), 8), 1024 * edges)
