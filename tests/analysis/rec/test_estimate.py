@@ -347,7 +347,7 @@ class Broken(Curve):
         (torch.ones(5, *SHAPE), "looks must find a direction"),
         (torch.ones(1, *SHAPE), "prior must hold at least two images"),
         (torch.ones(0, *SHAPE), "prior must hold at least two images"),
-        (torch.full((3, *SHAPE), torch.nan), "prior holds NaN"),
+        (torch.full((3, *SHAPE), torch.nan), "prior must be finite"),
         (FiniteSet(torch.ones(1, *SHAPE)), "prior must have at least two points"),
         (FiniteSet(torch.ones(4, *SHAPE)), "points must differ to form a secant"),
     ],
@@ -365,7 +365,7 @@ def test_measurements_that_are_no_numbers_are_refused():
     A = Lost(SHAPE, 5, dtype=torch.float64)
     A.norm = lambda: 1.0
     for S in (Curve(), testing.random_affine_set(SHAPE, 3)):
-        with pytest.raises(ValueError, match=r"A must give finite|A\(x\) holds NaN"):
+        with pytest.raises(ValueError, match=r"A must give finite|A\(x\) must be finite"):
             estimate_rec(A, S, **SMALL)
 
 
@@ -374,8 +374,8 @@ def test_measurements_that_are_no_numbers_are_refused():
     [
         ({"z_true": torch.zeros(0, 3)}, "z_true must have shape"),
         ({"x_true": torch.zeros(0, *SHAPE)}, "x_true must have shape"),
-        ({"z_true": torch.full((1, 3), torch.nan)}, "z_true holds NaN"),
-        ({"x_true": torch.full((1, *SHAPE), torch.nan)}, "x_true holds NaN"),
+        ({"z_true": torch.full((1, 3), torch.nan)}, "z_true must be finite"),
+        ({"x_true": torch.full((1, *SHAPE), torch.nan)}, "x_true must be finite"),
         ({"z_true": torch.zeros(1, 3), "x_true": torch.zeros(1, *SHAPE)}, "x_true must be None"),
     ],
 )
