@@ -963,14 +963,16 @@ def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
 
 
 def _is_root(quadratic: sp.Expr) -> Proof:
-    """That `right` is what √F_{n+1} is where `quadratic` is zero."""
+    """That `right` is the largest √F_{n+1} for which `quadratic` is not positive."""
 
     def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
         x = _positive("x")
         found = left.subs(BIG_FNEXT, x**2)  # x
         equal = quadratic.subs(BIG_FNEXT, x**2)
+        slope = sp.diff(equal, x).subs(x, right)  # negative at the smaller root
         return [
             _zero("the root solves the quadratic", equal.subs(x, right)),
+            _zero("the larger one", slope - sp.sqrt(sp.expand(slope**2))),
             _zero("for √F_{n+1}", found - x),
         ]
 

@@ -98,10 +98,11 @@ class ConvergenceCheck:
         text = f"The objective nevertheless {self.observed.status}"
         alpha_n = float(self.decomposition.alpha[self.start :].nanquantile(0.5))
         alpha = float(self.alpha.min())
-        if alpha_n > alpha:
+        if alpha_n > alpha * ALLOWED:
+            measured, constant_ = apart(alpha_n, alpha)
             text += (
-                f", because its own pairs (x_n, x*) have α_n = {alpha_n:.3g} (median) where α is "
-                f"{alpha:.3g}"
+                f", because its own pairs (x_n, x*) have α_n = {measured} (median) where α is "
+                f"{constant_}"
             )
         part = self.step_factor
         text += f". Over these iterates the mean factor {part['total']:.3g} is "

@@ -96,7 +96,7 @@ def _affine(pair: Pair, S: AffineSet, point: Point, alpha: float) -> float:
     if float(w.norm()) <= max(point.error, SHORTEST * unit(torch.float64) * size):
         return alpha
     columns = torch.cat([S.basis, w.reshape(-1, 1)], dim=1)
-    return span_constants(pair.exact_A, columns, S)[0]
+    return pair.seen(span_constants(pair.exact_A, columns, S)[0])
 
 
 class _Found:
@@ -125,7 +125,7 @@ class _Found:
         return [self._value(direction) for direction in self.worst()]
 
     def _value(self, direction: Direction) -> float:
-        return direction.ratio if self.pair.kind == "finite" else direction.high
+        return self.pair.seen(direction.ratio) if self.pair.kind == "finite" else direction.high
 
     def look(self, sample: Sample, plan: Plan) -> None:
         """At the secants to the sample, at the tangents at x*, and by search from the worst."""

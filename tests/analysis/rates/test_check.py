@@ -190,6 +190,11 @@ def test_no_reason_is_given_where_the_constants_are_none():
     check = rates.check_convergence(*run_of(affine_problem(0, m=200)), 0.01, 2.0)
     check = dataclasses.replace(check, alpha=torch.full((4,), 100.0))
     assert "nevertheless" in check.observation() and "because" not in check.observation()
+    median = float(check.decomposition.alpha[check.start :].nanquantile(0.5))
+    for share, text in ((1 - 1e-10, None), (1 - 1e-6, f"{median:.6g} (median) where α is ")):
+        near = dataclasses.replace(check, alpha=torch.full((4,), share * median)).observation()
+        assert ("because" in near) is (text is not None)
+        assert text is None or f"{share * median:.6g}" in near
 
 
 def test_a_sign_that_broken_numbers_contradict_is_not_printed():

@@ -55,6 +55,28 @@ def test_a_fall_that_turns_into_a_rise_is_told_with_its_range():
     assert grown.last == (19,) and "rises, by 1.05 per step" in grown.status
 
 
+def test_a_fall_that_breaks_off_has_its_own_rate_not_that_above_a_floor():
+    n = numbers(60)
+    risen = seen(torch.cat([0.84 ** n[:15], 0.84**14 * 1.01 ** (n[:16] + 1)]))
+    assert float(risen.rate[0]) == pytest.approx(0.84, rel=1e-9)
+    assert risen.last == (14,) and risen.after == ("rises",) and risen.floor[0] == 0
+    still = seen(torch.cat([0.5 ** n[:8], 0.5**7 * 0.999 ** (n[:23] + 1)]))
+    assert float(still.rate[0]) == pytest.approx(0.5, rel=1e-9)
+    assert still.last == (7,) and still.after == ("rests",)
+
+
+@pytest.mark.parametrize("period", [3, 6, 9])
+def test_a_fall_that_ends_in_circles_is_told(period):
+    n = numbers(60)
+    circling = 1e-2 * (1 + 0.5 * torch.cos(2 * math.pi * n / period))
+    observed = seen(0.5**n + circling)
+    assert float(observed.rate[0]) == pytest.approx(0.5, rel=0.1)
+    assert observed.after == ("circles",)
+    assert "afterwards it circles around a level" in observed.status
+    noise = torch.exp(0.2 * testing.normal(60, 60, seed=3))
+    assert "circles" not in rates.observed_rate(0.5 ** n[:, None] + 1e-2 * noise).after
+
+
 def test_a_fall_that_slows_is_told():
     n = numbers(20)
     observed = seen(torch.cat([0.6**n, 0.6**19 * 0.9 ** (n[:10] + 1)]))
@@ -91,6 +113,9 @@ def test_a_drift_is_no_fall():
     observed = seen(0.994 ** numbers(90))
     assert observed.rate.isnan().all()
     assert "it drifts down by 0.6 % a step, 41 % in all" in observed.status
+    # However small: nothing says that it will stop.
+    assert "it drifts down by 0.1 % a step, 3 % in all" in seen(0.999 ** numbers(31)).status
+    assert "rises from x_0 to x_1, and by 0.1 % a step" in seen(1.001 ** numbers(31)).status
 
 
 NOISES = {
