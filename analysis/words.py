@@ -49,12 +49,12 @@ def median(values: Float[torch.Tensor, "*shape"]) -> float:
 
 
 def out_of(count: int, total: int, what: str = "image") -> str:
-    """`count` of `total`: "all 12 images", "3 of 12 images", "none of 12 images"."""
+    """`count` of `total`: "all 12 images", "both images", "3 of 12 images", "none of 12 images"."""
     plural = what if total == 1 else f"{what}s"
     if total == 1:
         return f"the one {what}" if count else f"no {what}"
     if count == total:
-        return f"all {total} {plural}"
+        return f"both {plural}" if total == 2 else f"all {total} {plural}"
     return f"{count or 'none'} of {total} {plural}"
 
 

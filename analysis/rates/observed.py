@@ -90,13 +90,11 @@ class ObservedRate:
                 continue
             factors = self.after_factor[[i for i in kept if self.after[i] == word]]
             middle = float(factors.quantile(0.5))
-            what = {
-                "rests": "rests",
-                "slows": f"falls more slowly, by {middle:.3g} per step",
-                "rises": f"rises, by {middle:.3g} per step",
-            }[word]
-            parts.append(what if len(kept) == 1 else f"{what} for {counts[word]}")
-        return "; afterwards it " + ", ".join(parts) if parts else ""
+            what = {"rests": "levels off", "slows": "falls more slowly", "rises": "rises"}[word]
+            who = "" if len(kept) == 1 else f" for {counts[word]}"
+            factor = "" if word == "rests" else f", by a factor {middle:.3g} per step"
+            parts.append(f"{what}{who}{factor}")
+        return "; afterwards it " + "; it ".join(parts) if parts else ""
 
     def __str__(self) -> str:
         return f"objective {self.status}"

@@ -22,6 +22,10 @@ GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
 ALLOWED = 1 + 1e-9
 """A constant is known to this factor: a measured number that near breaks nothing."""
 
+ROUNDING = 1e-12
+"""Of the largest summand: a smaller surplus is rounding. Carried along it would grow by q_n a step,
+and pass for noise."""
+
 
 @dataclass(frozen=True, eq=False)
 class SlackSplit:
@@ -49,7 +53,7 @@ class SlackSplit:
     """Where the bound begins."""
 
     def shares(self) -> dict[str, Float[torch.Tensor, " n_iter_plus_1"]]:
-        """Each part's share of the gap, summed over images; NaN where there is no gap."""
+        """Each part's share of the slack, summed over images; NaN where there is none."""
         total = self.gap.sum(1)
         return {
             name: torch.where(total > 0, getattr(self, name).sum(1) / total, math.nan)
@@ -59,7 +63,7 @@ class SlackSplit:
     def __str__(self) -> str:
         last = {name: float(share[-1]) for name, share in self.shares().items()}
         parts = ", ".join(f"{GREEK[name]} {100 * share:.0f} %" for name, share in last.items())
-        return f"gap between bound and iterates after {self.gap.shape[0] - 1} steps: {parts}"
+        return f"slack between bound and iterates after {self.gap.shape[0] - 1} steps: {parts}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -87,7 +91,7 @@ def split_slack(
 
     and by the one-step identity F_n is what remains when the noise is known too. What knows more is
     cut off at what knows less, unless the iterates break what that one knows. The parts are the
-    differences of neighbours: their sum is the gap, whether or not the bound converges.
+    differences of neighbours: their sum is the slack, whether or not the bound converges.
 
     Raises:
         ValueError: as `predicted_objective`.
@@ -157,11 +161,14 @@ def _run_of_identity(
     # Where x_n = x*, or A does not see x_n − x*, nothing bounds a surplus but the level above.
     carry = torch.where(usable, 1 / (parts.step_size * parts.alpha) - 1, math.inf).clamp_min(0)
     levels = [parts.objective[start]]
+    rounding = ROUNDING * levels[0]
     for n in range(start, len(parts.alpha)):
-        surplus = ((levels[-1].sqrt() + s) ** 2 - f[n]).clamp_min(0)
-        carried = torch.where(surplus > 0, carry[n] * surplus, 0.0)
-        level = terms["alpha"][n] + carried + terms["noise"][n] + known(n)
+        surplus = (levels[-1].sqrt() + s) ** 2 - f[n]
+        carried = torch.where(surplus > rounding, carry[n] * surplus, 0.0)
+        summands = torch.stack([terms["alpha"][n], terms["noise"][n], known(n)])
+        level = summands.sum(0) + carried
         cap = above[n - start + 1]
         cap = torch.where(broken[n - start], torch.maximum(cap, parts.objective[n + 1]), cap)
         levels.append(torch.minimum(level, cap).clamp_min(0))
+        rounding = ROUNDING * torch.maximum(summands.abs().amax(0), levels[-1])
     return torch.stack(levels)
