@@ -551,7 +551,7 @@ def check_norm(A: LinearOperator, *, tol: float | None = None) -> None:
     """
     dtype, device, tol = _arithmetic(A, tol)
     columns = []
-    for places in torch.tensor_split(torch.arange(A.n, device=device), range(256, A.n, 256)):
+    for places in torch.arange(A.n, device=device).split(256):
         unit = torch.zeros(len(places), A.n, dtype=dtype, device=device)
         unit[torch.arange(len(places)), places] = 1
         columns.append(A(unit.reshape(-1, *A.image_shape)).double())

@@ -251,7 +251,8 @@ def _iterates(evidence: Evidence) -> Finding:
     without = [reason for reason in observed.reasons if reason]
     if without and len(without) < len(observed.reasons):
         count = out_of(len(without), len(observed.reasons))
-        text += f" No rate is seen for {count}, the first because {without[0]}."
+        why = "because" if len(without) == 1 else "for the first because"
+        text += f" No rate is seen for {count}, {why} {without[0]}."
     diverged = solution.outcomes.count("diverged")
     if diverged:
         text += " " + sentence(
