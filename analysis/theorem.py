@@ -114,7 +114,8 @@ class _LatexPrinter(_Reader, LatexPrinter):  # type: ignore[misc]
 def _plain(expression: sp.Expr) -> str:
     text: str = _PlainPrinter({"order": "none"}).doprint(expression)
     text = re.sub(r"\*\*2(?!\d)", "²", text).replace("**", "^").replace("sqrt(", "√(")
-    return text.replace(" - ", " − ").replace("*", "·")
+    # The star of x* is followed by a space, that of a product is not.
+    return re.sub(r"\*(?=\S)", "·", text.replace(" - ", " − "))
 
 
 def _latex(expression: sp.Expr) -> str:

@@ -93,13 +93,15 @@ class ObservedRate:
             factors = self.after_factor[[i for i in kept if self.after[i] == word]]
             middle = float(factors.quantile(0.5))
             what = {
-                "rests": "rests",
+                "rests": "levels off",
                 "circles": "circles around a level",
-                "slows": f"falls more slowly, by {middle:.3g} per step",
-                "rises": f"rises, by {middle:.3g} per step",
+                "slows": "falls more slowly",
+                "rises": "rises",
             }[word]
-            parts.append(what if len(kept) == 1 else f"{what} for {counts[word]}")
-        return "; afterwards it " + ", ".join(parts) if parts else ""
+            who = "" if len(kept) == 1 else f" for {counts[word]}"
+            factor = f", by a factor {middle:.3g} per step" if word in ("slows", "rises") else ""
+            parts.append(f"{what}{who}{factor}")
+        return "; afterwards it " + "; it ".join(parts) if parts else ""
 
     def __str__(self) -> str:
         return f"objective {self.status}"
@@ -131,10 +133,11 @@ def observed_rate(
     log F_n is fitted by a line, or by two that meet where the squared residuals then fall by half
     or more. Where the second is level, the first is fitted again to log(F_n − floor), the floor
     being the median of the level part, over the n before F_n comes within 10 % of it or into its
-    noise; but to log F_n, up to the break, where that leaves half or less. Where the second falls too, and for longer, the rate is the second's. A swing of one
-    frequency is fitted with the line if it explains most of what is left. A rate is given for a
-    fall by half or more whose slope has five standard errors, and by six standard deviations of
-    what is left; elsewhere `reasons` says what there is instead.
+    noise; but to log F_n, up to the break, where that leaves half or less. Where the second falls
+    too, and for longer, the rate is the second's. A swing of one frequency is fitted with the line
+    if it explains most of what is left. A rate is given for a fall by half or more whose slope has
+    five standard errors, and by six standard deviations of what is left; elsewhere `reasons` says
+    what there is instead.
 
     Args:
         objective: F_n ≥ 0, shape (n_iter + 1, batch).

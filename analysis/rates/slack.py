@@ -49,7 +49,7 @@ class SlackSplit:
     """Where the bound begins."""
 
     def shares(self) -> dict[str, Float[torch.Tensor, " n_iter_plus_1"]]:
-        """Each part's share of the gap, summed over images; NaN where there is no gap."""
+        """Each part's share of the slack, summed over images; NaN where there is none."""
         total = self.gap.sum(1)
         return {
             name: torch.where(total > 0, getattr(self, name).sum(1) / total, math.nan)
@@ -87,7 +87,7 @@ def split_slack(
 
     and by the one-step identity F_n is what remains when the noise is known too. What knows more is
     cut off at what knows less, unless the iterates break what that one knows. The parts are the
-    differences of neighbours: their sum is the gap, whether or not the bound converges.
+    differences of neighbours: their sum is the slack, whether or not the bound converges.
 
     Raises:
         ValueError: as `predicted_objective`.

@@ -35,7 +35,7 @@ def test_observed_rate_of_a_geometric_fall(rate, initial, floor):
     assert observed.first == (0,) and observed.last[0] >= 2
     assert observed.reasons == ("",) and observed.period.isnan().all()
     if floor:
-        assert observed.after == ("rests",) and "afterwards it rests" in observed.status
+        assert observed.after == ("rests",) and "afterwards it levels off" in observed.status
         assert float(observed.floor[0]) == pytest.approx(initial * floor, rel=3e-3)
         # To within a tenth of the floor.
         assert rate ** observed.last[0] >= 0.1 * floor * 0.999
@@ -49,10 +49,10 @@ def test_a_fall_that_turns_into_a_rise_is_told_with_its_range():
     assert observed.last == (14,) and observed.after == ("rises",)
     assert float(observed.after_factor[0]) == pytest.approx(1.02, rel=1e-3)
     assert "fitted on x_0 to x_14" in observed.status
-    assert "afterwards it rises, by 1.02 per step" in observed.status
+    assert "afterwards it rises, by a factor 1.02 per step" in observed.status
     grown = seen(torch.cat([0.6 ** n[:20], 0.6**19 * 1.05 ** (n[:30] + 1)]))
     assert float(grown.rate[0]) == pytest.approx(0.6, rel=1e-3)
-    assert grown.last == (19,) and "rises, by 1.05 per step" in grown.status
+    assert grown.last == (19,) and "rises, by a factor 1.05 per step" in grown.status
 
 
 def test_a_fall_that_breaks_off_has_its_own_rate_not_that_above_a_floor():
@@ -81,7 +81,7 @@ def test_a_fall_that_slows_is_told():
     n = numbers(20)
     observed = seen(torch.cat([0.6**n, 0.6**19 * 0.9 ** (n[:10] + 1)]))
     assert float(observed.rate[0]) == pytest.approx(0.6, rel=1e-3) and observed.last == (19,)
-    assert observed.after == ("slows",) and "falls more slowly, by 0.9" in observed.status
+    assert observed.after == ("slows",) and "falls more slowly, by a factor 0.9" in observed.status
 
 
 def test_of_two_falls_the_longer_has_the_rate():
@@ -179,7 +179,7 @@ def test_several_images_are_counted():
     observed = rates.observed_rate(values)
     assert observed.after == ("rests", "ends", "rests", "")
     assert "per step (median of 3, fitted on x_0 to x_" in observed.status
-    assert "afterwards it rests for 2" in observed.status
+    assert "afterwards it levels off for 2" in observed.status
     assert observed.median == pytest.approx(0.7, rel=5e-3)
     plain = json.loads(json.dumps(observed.to_dict(), allow_nan=False))
     assert plain["after"] == list(observed.after) and plain["period"][0] is None

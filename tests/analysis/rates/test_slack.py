@@ -65,6 +65,14 @@ def test_slacks_are_not_negative_under_the_assumptions(sequence, seed, noise, st
         assert (slack.noise.abs() <= 1e-9 * slack.bound).all()
 
 
+def test_without_noise_no_slack_is_noise_however_long_the_run(sequence):
+    """A surplus grows by q_n = 1/(ηα_n) − 1 a step; what noise adds must not."""
+    parts = rates.decompose(*sequence(0, 6, 60), 0.02)
+    assert float((1 / (0.02 * parts.alpha) - 1).min()) > 1.5
+    slack = rates.split_slack(parts, 0.1, 20.0, 1e3, start=0)
+    assert (slack.noise.abs() <= 1e-9 * slack.bound).all()
+
+
 def test_each_slack_answers_to_its_own_constant():
     """With two constants matched to the run, the gap is the third's alone."""
     p = affine_problem(3)
