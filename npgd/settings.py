@@ -30,7 +30,7 @@ class Whole:
 
     def read(self, value: Any, name: str) -> int:
         """`value` as an int; TypeError for another kind, ValueError outside the range."""
-        if isinstance(value, bool | np.bool_ | torch.Tensor) or not hasattr(value, "__index__"):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{name} must be an integer, got {shown(value)}")
         number = operator.index(value)
         if not self.least <= number <= self.most:
@@ -144,6 +144,12 @@ def choices(value: str, name: str, known: Collection[str]) -> tuple[str, ...]:
             expected = f"a comma-separated choice of {', '.join(known)}"
             raise ValueError(f"{name} must be {expected}, got {shown(part)}")
     return chosen
+
+
+def grouped(width: int, name: str, where: str = "") -> None:
+    """Raise ValueError for an encoder's channels that cannot be normalised in its groups."""
+    if width % 4:
+        raise ValueError(f"{name} must be a multiple of 4{where}, got {width}")
 
 
 def interval(low: float, high: float, name: str) -> None:

@@ -116,10 +116,10 @@ def train_denoiser(
     return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)
 
 
-def check_images(images: UInt8[torch.Tensor, "n c h w"]) -> None:
+def check_images(images: UInt8[torch.Tensor, "n c h w"], least: int = 4) -> None:
     """Raise for training images that the denoiser and OneNet cannot take."""
     inputs.images(
         images,
-        "(n, channels, height, width) with sides that are multiples of four",
-        lambda height, width: height % 4 == 0 and width % 4 == 0,
+        f"(n, channels, height, width) with sides that are multiples of four, {least} or more",
+        lambda *sides: all(side % 4 == 0 and side >= least for side in sides),
     )

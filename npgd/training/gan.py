@@ -46,7 +46,19 @@ from npgd.networks.architectures import channels_last, initialise_encoder, netwo
 from npgd.networks.dcgan import LAYERS, initialise
 from npgd.networks.encoder import PrincipalEncoder
 from npgd.networks.sagan import add_spectral_norm
-from npgd.settings import Count, Fraction, Positive, Seed, Size, Weight, check, choice, count, shown
+from npgd.settings import (
+    Count,
+    Fraction,
+    Positive,
+    Seed,
+    Size,
+    Weight,
+    check,
+    choice,
+    count,
+    grouped,
+    shown,
+)
 from npgd.training import inputs
 from npgd.training.augment import augment, parse
 from npgd.training.checkpoints import (
@@ -123,11 +135,8 @@ class GeneratorConfig:
             )
         if self.unbiased and self.coverage > 0 and self.batch_size < 2:
             raise ValueError("batch_size must be at least 2 with unbiased, for pairs, got 1")
-        if self.architecture == "sagan" and self.coverage > 0 and self.width % 4:
-            raise ValueError(
-                "width must be a multiple of 4 for architecture 'sagan' with coverage, got "
-                f"{self.width}"
-            )
+        if self.coverage > 0:
+            grouped(self.width, "width", " with coverage")
         if self.loss == "wasserstein" and self.architecture != "sagan":
             raise ValueError(
                 "loss must be 'vanilla' but for architecture 'sagan', whose discriminator is kept "
@@ -330,9 +339,9 @@ def _trained(
         with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
             network = build(**network_spec(part, config))
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{directory / 'config.json'} must hold the settings of a generator, got: {reason}"
+            f"{directory / 'config.json'} must hold the settings of a generator, got: "
+            f"{inputs.reason(error)}"
         ) from error
     if part == "encoder" and not coverage > 0:
         raise ValueError(f"generator: {directory} was trained without coverage, so has no encoder")

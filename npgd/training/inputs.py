@@ -32,9 +32,8 @@ def device(value: object) -> torch.device:
         found = torch.device(value)
         torch.empty(0, device=found)
     except Exception as error:  # every backend fails in its own way
-        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"device must be one that torch sees here, got {str(value)!r} ({reason})"
+            f"device must be one that torch sees here, got {shown(str(value))} ({reason(error)})"
         ) from error
     if found.type == "meta":
         raise ValueError("device must be one that holds numbers, got 'meta'")
@@ -102,8 +101,7 @@ def output(
         with torch.no_grad():
             made = module.eval()(made_of)
     except Exception as error:  # a network is anybody's code
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{name} must {does}, got {type(error).__name__}: {reason}") from error
+        raise ValueError(f"{name} must {does}, got {reason(error)}") from error
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -128,6 +126,12 @@ def folder(value: object) -> Path:
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"directory must be a folder, got the file {path}")
     return path
+
+
+def reason(error: Exception) -> str:
+    """What an error of somebody else's says, in one short line."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return line if len(line) <= 160 else line[:157] + "…"
 
 
 def switch(value: object, name: str) -> bool:

@@ -102,6 +102,11 @@ class Task(ABC, Generic[Averaged]):
                 f"{torch.get_default_dtype()}"
             )
         self.config, self.device, self.steps = config, inputs.device(device), steps
+        if torch.is_autocast_enabled(self.device.type):
+            raise ValueError(
+                "a training must be outside torch.autocast(), got inside; mixed precision is one "
+                "of its settings"
+            )
         self.stored = {**stored, "steps": steps}
         """What tells this training from others of its kind, beside its settings."""
         self.networks: dict[str, nn.Module] = {}
@@ -350,7 +355,6 @@ def train(
         own = () if together.count == 1 else (together.rank,)
         open_until_the_end.enter_context(_averaged(task, together))
         open_until_the_end.enter_context(torch.enable_grad())
-        open_until_the_end.enter_context(torch.autocast(task.device.type, enabled=False))
         shown = open_until_the_end.enter_context(
             bar(steps, "training", show and together.rank == 0, done)
         )

@@ -126,7 +126,7 @@ class OneNetTask(Task[ProximalNetwork]):
         config: OneNetConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        check_images(images)
+        check_images(images, least=8)
         channels, c = images.shape[1], config.width
         super().__init__(config, device, steps=config.steps, channels=channels)
         self.batches = Batches(images, config.batch_size, config.seed)

@@ -149,8 +149,10 @@ class PointsTask(Task[Averaged]):
         self.g = channels_last(generator_network.to(self.device))
         self.g.eval().requires_grad_(False)
         does = f"map latents (batch, {latent_dim}) to images (batch, channels, height, width)"
-        shown = inputs.output(self.fixed[:2].to(self.device), self.g, "generator_network", does)
-        self.shape = (int(shown.shape[1]), int(shown.shape[2]), int(shown.shape[3]))
+        self.made = inputs.output(self.fixed[:2].to(self.device), self.g, "generator_network", does)
+        """Two samples, which say what G's images are like."""
+        _, channels, height, width = self.made.shape
+        self.shape = (int(channels), int(height), int(width))
         if images is not None:
             inputs.images(
                 images,
@@ -184,11 +186,9 @@ class PointsTask(Task[Averaged]):
     def _check_encoder(self, encoder: nn.Module, name: str) -> None:
         """Raise unless this maps images as G makes them to latents, in float32."""
         inputs.network(encoder, name)
-        with torch.no_grad():
-            x = self.g(self.fixed[:2].to(self.device))
         does = f"map images (batch, {', '.join(map(str, self.shape))}) to latents"
         does += f" (batch, {self.latent_dim})"
-        inputs.output(x, encoder.to(self.device), name, does, (2, self.latent_dim))
+        inputs.output(self.made, encoder.to(self.device), name, does, (2, self.latent_dim))
 
     def through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """A network's output in float32; in mixed precision its products are in bfloat16."""

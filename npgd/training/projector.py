@@ -41,7 +41,7 @@ from torch import nn
 
 from npgd.networks import Encoder
 from npgd.networks.architectures import initialise_encoder
-from npgd.settings import Size, shown
+from npgd.settings import Size, grouped, shown
 from npgd.training import inputs
 from npgd.training.checkpoints import tensors_digest
 from npgd.training.loop import generator_for, train
@@ -56,6 +56,10 @@ class ProjectorConfig(PointsConfig):
     """Channels at half the image's side."""
     hidden: Size = 384
     """Units of the hidden layer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        grouped(self.width, "width")
 
 
 # The setting of the paper, section 4.1: white noise of standard deviation 1 on samples of G.
