@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -123,7 +124,13 @@ def folder(value: object) -> Path:
     path = Path(value)
     if str(value) == "" or "\0" in str(value):
         raise ValueError(f"directory must be the path of a folder, got {shown(str(value))}")
-    if path.exists() and not path.is_dir():
+    try:
+        there = os.stat(path).st_mode
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise type(error)(f"directory must be a folder, got {path} ({error.strerror})") from error
+    if not stat.S_ISDIR(there):
         raise FileExistsError(f"directory must be a folder, got the file {path}")
     return path
 

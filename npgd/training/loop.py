@@ -415,13 +415,13 @@ class _Run:
             with self._writing():
                 if log:
                     self.log.add(done, values)
-                if checkpoint:
-                    self._save(done)
                 if sample:
                     pictures = self.task.pictures()
                     if bool(torch.isfinite(pictures).all()):
                         path = self.directory / "samples" / f"{done:08d}.png"
                         save_grid(path, pictures)
+                if checkpoint:
+                    self._save(done)
 
         self.together.first(write)
         return "  ".join(f"{name} {value:.4f}" for name, value in values.items()) if log else ""
@@ -469,7 +469,7 @@ class _Run:
         try:
             yield
         except OSError as error:
-            where = error.filename if isinstance(error.filename, str) else str(self.directory)
+            where = error.filename2 or error.filename or self.directory
             told = type(error)(
                 f"directory must be a folder to write into, got {error.strerror or error} "
                 f"({where}); {self._kept()}"
