@@ -125,7 +125,7 @@ def folder(value: object) -> Path:
     if str(value) == "" or "\0" in str(value):
         raise ValueError(f"directory must be the path of a folder, got {shown(str(value))}")
     try:
-        there = os.stat(path).st_mode
+        there = path.stat().st_mode
     except FileNotFoundError:
         return path
     except OSError as error:

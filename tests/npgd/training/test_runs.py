@@ -507,15 +507,7 @@ def test_checkpoints_without_their_settings_are_not_overwritten(tmp_path, alone)
 # --- disks ------------------------------------------------------------------------------------
 
 
-CODES = (
-    errno.ENOSPC,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EIO,
-    errno.EDQUOT,
-    errno.EPERM,
-    errno.ENODEV,
-)
+NAMES = ("ENOSPC", "EROFS", "EACCES", "EIO", "EDQUOT", "EPERM", "ENODEV")
 
 
 @pytest.mark.parametrize(("write", "name"), list(enumerate(NAMES, 1)), ids=NAMES)
