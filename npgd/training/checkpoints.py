@@ -195,7 +195,7 @@ def resume(directory: Path, task: Stateful, steps: int, warn: bool = True) -> in
 
 def _foreign(task: Stateful, tensors: Mapping[str, torch.Tensor]) -> str | None:
     """What of a checkpoint does not fit a task, or None where all of it does."""
-    expected = {}
+    expected: dict[str, torch.Tensor] = {}
     for name, network in task.networks.items():
         expected |= {f"network/{name}/{k}": v for k, v in network.state_dict().items()}
     for name, optimiser in task.optimisers.items():

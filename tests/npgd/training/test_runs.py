@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -560,6 +561,62 @@ def test_a_file_or_a_long_name_for_a_folder_is_named(tmp_path):
             start("denoiser", bad)
         one_sentence(caught, "directory must be")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+# --- several processes ------------------------------------------------------------------------
+
+SPOILT = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+import test_runs
+from npgd.training.loop import Task
+step, moment = Task.step, sys.argv[3]
+
+def spoilt(self, i, *rest):
+    losses = step(self, i, *rest)
+    rank = torch.distributed.get_rank()
+    if moment == "a loss" and i == 3 and rank == 1:
+        losses[next(iter(losses))] = torch.tensor(torch.nan)
+    return losses
+
+Task.step = spoilt
+try:
+    test_runs.start("denoiser", sys.argv[2], every=1)
+except (ValueError, FloatingPointError) as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.mark.parametrize("moment", ["a loss", "the settings"])
+def test_of_several_processes_the_first_says_what_is_wrong_and_all_end(moment, tmp_path):
+    pytest.importorskip("accelerate", reason="the optional dependency accelerate is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    if moment == "the settings":
+        (tmp_path / "config.json").write_text("[")
+    running = []
+    for rank in range(2):
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+        told |= {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": 1}
+        environment = os.environ | {key: str(value) for key, value in told.items()}
+        here = str(Path(__file__).parent)
+        command = [sys.executable, "-c", SPOILT, here, str(tmp_path), moment]
+        running.append(
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [1, 1]
+    errors = [line for line in "".join(said).splitlines() if "error:" in line]
+    if moment == "a loss":
+        (error,) = errors
+        assert "must be finite" in error and "step 4" in error
+        assert [load_checkpoint(path)[0] for path in checkpoints(tmp_path)] == [2, 3]
+    else:
+        (error,) = errors
+        assert "config.json must be the settings of a training" in error
+    assert "Traceback" not in "".join(said)
 
 
 # --- kills ------------------------------------------------------------------------------------
