@@ -69,7 +69,7 @@ class Processes:
 
 def is_first() -> bool:
     """Whether this process is the one that writes files and messages: alone, or of rank 0."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def processes() -> Processes:

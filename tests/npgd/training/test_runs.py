@@ -37,6 +37,7 @@ from npgd.training import (
 from npgd.training.checkpoints import checkpoints, newest_checkpoint, not_finite, tensors_digest
 from npgd.training.lock import locked
 from npgd.training.loop import Task, generator_for
+from npgd.training.processes import is_first
 
 POINTS = {"steps": 12, "batch_size": 4, "visits": 2, "m_low": 5, "m_high": 9, "hidden": 4}
 SMALL = {"width": 2, "steps": 12, "batch_size": 4}
@@ -564,6 +565,19 @@ def test_a_file_or_a_long_name_for_a_folder_is_named(tmp_path):
 
 
 # --- several processes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "rank", "first"),
+    [(None, None, True), (None, "3", True), ("1", "3", True), ("2", "0", True), ("2", "1", False)],
+)
+def test_one_process_writes_and_speaks_whatever_else_is_set(count, rank, first, monkeypatch):
+    for name, value in (("WORLD_SIZE", count), ("RANK", rank)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert is_first() == first
+
 
 SPOILT = """
 import sys, torch
