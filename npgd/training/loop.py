@@ -390,7 +390,7 @@ class _Run:
         with self._writing():
             (self.directory / "samples").mkdir(parents=True, exist_ok=True)
             until.enter_context(locked(self.directory))
-            for path in self.directory.iterdir():
+            for path in (*self.directory.iterdir(), *(self.directory / "samples").iterdir()):
                 if LEFT_BEHIND.fullmatch(path.name) and path.is_file():
                     path.unlink()
             _check_config(self.directory, self.task, self.together.count)
@@ -479,7 +479,7 @@ class _Run:
 
 
 LEFT_BEHIND = re.compile(
-    r"\.(config\.json|log\.jsonl|checkpoint-[0-9]{8,12}\.safetensors)\.[A-Za-z0-9_]+\.tmp"
+    r"\.(config\.json|log\.jsonl|checkpoint-[0-9]{8,12}\.safetensors|[0-9]{8,12}\.png)\.[A-Za-z0-9_]+\.tmp"
 )
 """What a process that was killed while writing leaves of a file."""
 
