@@ -479,7 +479,9 @@ class _Run:
 
 
 LEFT_BEHIND = re.compile(
-    r"\.(config\.json|log\.jsonl|checkpoint-[0-9]{8,12}\.safetensors|[0-9]{8,12}\.png)\.[A-Za-z0-9_]+\.tmp"
+    r"\.npgd-[0-9a-f]{16}\.tmp|"
+    r"\.(config\.json|log\.jsonl|checkpoint-[0-9]{8,12}\.safetensors|[0-9]{8,12}\.png)"
+    r"\.[0-9]+\.tmp"
 )
 """What a process that was killed while writing leaves of a file."""
 
