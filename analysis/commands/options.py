@@ -46,6 +46,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, FileNotFoundError, FileExistsError, Shadowed) as error:
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        if not alone and os.environ.get("RANK", "0") != "0":  # the first process says it
+            raise typer.Exit(2) from error
         Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
 

@@ -38,6 +38,7 @@ from npgd.training import (
     train_onenet,
     train_projector,
 )
+from npgd.training.processes import is_first
 
 Precision = Annotated[
     str, typer.Option(help="float32 or bfloat16 (mixed); auto: mixed on CUDA alone.")
@@ -238,6 +239,8 @@ def _write_network(
     images = data.dataset_uint8("mnist", "train", digits.data_dir, digits.download)
     network = train(images, training.output, config, **training.start())
     path = training.output / f"{kind}.safetensors"
+    if not is_first():
+        return path
     settings = {"width": config.width, "channels": images.shape[1]}
     save_network(network, path, settings, {f"{kind}_training": asdict(config)})
     return path
@@ -251,9 +254,14 @@ def _write_prior(
 ) -> None:
     """Write a prior with its card: its name, and the settings of its trainings."""
     path = directory / "prior.safetensors"
+    if not is_first():
+        return
     save_prior(prior, path, architecture, {"name": prior.name, **trained})
     _tell(path, "use it as --prior")
 
 
 def _tell(path: Path, then: str) -> None:
+    """Say what has been written; once, where several processes train together."""
+    if not is_first():
+        return
     console.print(f"written: {path}; {then}")
