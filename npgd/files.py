@@ -34,6 +34,7 @@ one behind; nothing reads it, and it may be deleted."""
 LONGEST_DESCRIPTION = 2**24
 DEEPEST_DESCRIPTION = 64
 MOST_TENSORS = 10_000
+NOT_GIVEN = object()
 
 DTYPES = {
     "F64": torch.float64,
@@ -225,7 +226,7 @@ def read_described(
             metadata = file.metadata() or {}
             keys = list(file.keys())
         description = _description(path, holds, metadata)
-        digest = description.pop("sha256", None)
+        digest = description.pop("sha256") if "sha256" in description else NOT_GIVEN
         with _readable(path):
             if len(keys) > MOST_TENSORS:
                 raise ValueError(f"{len(keys)} tensors, more than {MOST_TENSORS}")
@@ -235,7 +236,7 @@ def read_described(
         with _readable(path):
             # Copies: what a file is mapped into would change, or vanish, with the file.
             tensors = {key: file.get_tensor(key).clone() for key in keys}
-    if digest is not None and digest != _digest(description, tensors):
+    if digest is not NOT_GIVEN and digest != _digest(description, tensors):
         raise ValueError(f"{path} must be as it was written, got contents of another checksum")
     with holding(path, holds):
         for key, value in tensors.items():
@@ -356,7 +357,7 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, torch.Tensor])
     for key in sorted(tensors):
         tensor = tensors[key]
         digest.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -267,12 +267,13 @@ def _networks(description: dict[str, Any]) -> nn.ModuleDict:
     specs = {part: entry(architecture, part, dict) for part in architecture}
     for part in ("generator", "encoder"):
         entry(specs, part, dict)
-    return nn.ModuleDict(
-        {
-            part: build(entry(spec, "name", str), entry(spec, "settings", dict))
-            for part, spec in specs.items()
-        }
-    )
+    latent_dim = entry(description, "latent_dim", int)
+    networks = nn.ModuleDict()
+    for part, spec in specs.items():
+        networks[part] = build(entry(spec, "name", str), entry(spec, "settings", dict))
+        if getattr(networks[part], "latent_dim", None) != latent_dim:
+            raise ValueError(f"{part} must be one of latent_dim {latent_dim}, got {brief(spec)}")
+    return networks
 
 
 def _prior(description: dict[str, Any], networks: nn.Module) -> GenerativePrior:

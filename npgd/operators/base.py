@@ -126,7 +126,7 @@ def _contents(module: nn.Module) -> bytes:
             if isinstance(value, torch.Tensor) and value.layout == torch.strided:
                 digest.update(f"{value.dtype} {value.device} {tuple(value.shape)}".encode())
                 flat = value.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy())
+                digest.update(flat.view(torch.uint8).numpy().data)
             elif isinstance(value, np.ndarray) and value.dtype != object:
                 digest.update(f"{value.dtype} {value.shape}".encode())
                 digest.update(np.ascontiguousarray(value).tobytes())

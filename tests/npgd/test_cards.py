@@ -89,9 +89,7 @@ def test_weights_that_do_not_fit_what_the_header_describes_are_neither_saved_nor
         save(nn.Linear(3, 2), path, {"in": 4, "out": 2})
     assert not path.exists()
     save_file(nn.Linear(3, 2).state_dict(), path, {"denoiser": '{"in": 4, "out": 2}'})
-    with pytest.raises(
-        ValueError, match=r"describes: weight must have shape \(2, 4\), got \(2, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"weight must have shape \(2, 4\), got \(2, 3\)"):
         load(path)
 
 
@@ -105,9 +103,7 @@ def test_what_half_precision_cannot_hold_keeps_its_own(scale, tmp_path):
     assert torch.equal(loaded.weight, network.weight.double())
     assert torch.equal(loaded.bias, network.bias.half().double())
     if scale > 1e4:
-        with pytest.raises(
-            ValueError, match=r"weight in torch\.float16 must be finite, got NaN or"
-        ):
+        with pytest.raises(ValueError, match=r"weight in torch\.float16 must be finite, got"):
             load(path, dtype=torch.float16)
 
 

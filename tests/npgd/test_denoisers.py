@@ -68,7 +68,7 @@ def test_without_noise_shrinkage_is_the_identity_also_on_constant_images(rule):
     ],
 )
 def test_a_noise_level_that_is_none_is_refused_by_name(sigma, error):
-    with pytest.raises(error, match="sigma must be|sigma must have shape"):
+    with pytest.raises(error, match="sigma must "):
         WaveletShrinkage()(normal(3, 1, 12, 12), sigma)
 
 
