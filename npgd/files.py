@@ -92,9 +92,12 @@ def _written_beside(path: Path, content: bytes) -> Path:
     """A new file in the folder of `path` with that content, safely on the disk."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    temporary = path.with_name(secrets.token_hex(8).join(TEMPORARY))
-    # Unlike mkstemp, which makes a file for the owner alone, this leaves its mode to the umask.
-    descriptor = os.open(temporary, flags, 0o666)
+    descriptor = None
+    while descriptor is None:
+        temporary = path.with_name(secrets.token_hex(8).join(TEMPORARY))
+        with contextlib.suppress(FileExistsError):
+            # mkstemp would make a file for the owner alone; this leaves the mode to the umask.
+            descriptor = os.open(temporary, flags, 0o666)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
