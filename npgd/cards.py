@@ -81,9 +81,8 @@ def save(
     tensors = {key: _halved(value) if half else value for key, value in state.items()}
     contents = {path: described(tensors, kind, description)}
     try:
-        with torch.device("meta"):
-            expected = build(json.loads(as_json(dict(description), "description"))).state_dict()
-        require_fit(tensors, expected)
+        expected = build(json.loads(as_json(dict(description), "description")))
+        require_fit(tensors, expected.state_dict())
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the {kind} must be the one that its architecture or settings describe:"
@@ -115,13 +114,14 @@ def load(
 ) -> Network:
     """A shipped network by name, or one from a .safetensors file.
 
-    It is in evaluation mode, without gradients, with channels innermost. The network is built
-    without memory first: a file cannot ask for more than its own tensors fill.
+    It is in evaluation mode, without gradients, with channels innermost.
 
     Args:
         name: of `SHIPPED[kind]`, or a path.
         kind: what the file must hold.
-        build: description → network, without weights yet.
+        build: description → network, whose weights are then replaced by the file's; without memory
+            (see `npgd.networks.architectures.outline`), so that a file cannot ask for more than its
+            own tensors fill.
         finish: takes the description and the network with its weights to what is returned.
         dtype: of its weights.
         device: of its weights.
@@ -135,21 +135,21 @@ def load(
         raise TypeError("dtype must be a torch dtype such as torch.float32, got None")
     destination(dtype, device)
 
-    def outline(
+    def fitting(
         description: dict[str, Any], found: dict[str, torch.Tensor]
     ) -> tuple[dict[str, Any], nn.Module]:
-        with torch.device("meta"):
-            network = build(description)
+        network = build(description)
         require_fit(found, network.state_dict())
         return description, network
 
     with _located(name, kind) as path:
-        (description, network), tensors = read_described(path, kind, outline)
+        (description, network), tensors = read_described(path, kind, fitting)
         with holding(path, kind):
             working = torch.promote_types(dtype, torch.float32)
             state = {key: _precise(value, working, key) for key, value in tensors.items()}
             network.load_state_dict(state, assign=True)
-            finished = finish(description, network.eval().requires_grad_(False))
+            network.to(working).eval().requires_grad_(False)
+            finished = finish(description, network)
             for key, value in tensors.items():
                 _precise(value, dtype, key)
     return channels_last(finished.to(device=device, dtype=dtype))

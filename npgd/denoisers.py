@@ -20,7 +20,8 @@ from npgd import cards
 from npgd.checks import ImageShape, floating, image_shape, integer, number
 from npgd.files import brief, entry
 from npgd.images import Images, PerImage
-from npgd.networks import DenoisingNetwork, ProximalNetwork, build
+from npgd.networks import DenoisingNetwork, ProximalNetwork
+from npgd.networks.architectures import outline
 from npgd.transforms import Wavelet, filters, halving_wavelet
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -196,7 +197,7 @@ def save_network(
 
 
 def _network(description: dict[str, Any]) -> nn.Module:
-    return build(entry(description, "name", str), entry(description, "settings", dict))
+    return outline(entry(description, "name", str), entry(description, "settings", dict), None)
 
 
 def _of(kind: type[Network], description: dict[str, Any], network: nn.Module) -> Network:

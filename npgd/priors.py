@@ -17,7 +17,7 @@ from torch import nn
 from npgd import cards, checks
 from npgd.files import brief, entry, sentence
 from npgd.images import Images, Latents
-from npgd.networks import build
+from npgd.networks.architectures import outline
 
 SHIPPED = cards.SHIPPED["prior"]
 """The names of the priors that are shipped."""
@@ -270,9 +270,8 @@ def _networks(description: dict[str, Any]) -> nn.ModuleDict:
     latent_dim = entry(description, "latent_dim", int)
     networks = nn.ModuleDict()
     for part, spec in specs.items():
-        networks[part] = build(entry(spec, "name", str), entry(spec, "settings", dict))
-        if getattr(networks[part], "latent_dim", None) != latent_dim:
-            raise ValueError(f"{part} must be one of latent_dim {latent_dim}, got {brief(spec)}")
+        name, settings = entry(spec, "name", str), entry(spec, "settings", dict)
+        networks[part] = outline(name, settings, latent_dim)
     return networks
 
 

@@ -48,12 +48,39 @@ def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
         raise TypeError(f"settings must be names with values, got {brief(settings)}")
     network = ARCHITECTURES[architecture]
     try:
-        return network(**_settings(network, settings))
+        return network(**(_settings(network, settings) if _is_ours(network) else settings))
     # What torch makes of sides and channels beyond all bounds has many types.
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(
             f"settings must suit {architecture}, got {brief(dict(settings))}: {sentence(error)}"
         ) from error
+
+
+def outline(architecture: str, settings: Mapping[str, Any], latent_dim: int | None) -> nn.Module:
+    """The network of `build` before it has weights: ours on the meta device, without memory.
+
+    A network of the user's own is built as it is; its code need not know of the meta device.
+
+    Args:
+        architecture: as for `build`.
+        settings: as for `build`.
+        latent_dim: that it must have, where it is one of ours and this is not None.
+
+    Raises:
+        TypeError, ValueError: as `build`, and for another latent_dim.
+    """
+    ours = isinstance(architecture, str) and _is_ours(ARCHITECTURES.get(architecture))
+    with torch.device("meta") if ours else torch.random.fork_rng(devices=[]):
+        network = build(architecture, settings)
+    if ours and latent_dim is not None and getattr(network, "latent_dim", None) != latent_dim:
+        raise ValueError(
+            f"{architecture} must be of latent_dim {latent_dim}, got {brief(dict(settings))}"
+        )
+    return network
+
+
+def _is_ours(network: type[nn.Module] | None) -> bool:
+    return network is not None and network.__module__.startswith("npgd.networks.")
 
 
 def _settings(network: type[nn.Module], settings: Mapping[str, Any]) -> dict[str, Any]:

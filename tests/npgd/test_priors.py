@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import npgd
+from analysis.testing import normal
 from npgd.priors import SHIPPED
 
 ARCHITECTURE = {
@@ -210,3 +211,42 @@ def test_latents_and_images_of_another_precision_are_refused_by_name():
         prior.generate(torch.zeros(2, 3, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"w must be torch\.float32 on cpu as the prior is, got"):
         prior.project(torch.zeros(2, 1, 4, 5, dtype=torch.float64))
+
+
+class OwnGenerator(nn.Module):
+    """With a buffer that no file holds, and a number that no meta tensor has."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.linear = nn.Linear(3, hidden)
+        self.gain = float(torch.ones(3).sum())
+        self.register_buffer("grid", torch.linspace(-0.1, 0.1, hidden), persistent=False)
+
+    def forward(self, z):
+        return (self.gain * self.linear(z) + self.grid).tanh().reshape(-1, 1, 4, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_prior_of_ones_own_networks_is_saved_and_loaded_again(dtype, tmp_path, monkeypatch):
+    from npgd.networks import ARCHITECTURES
+
+    class OwnEncoder(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(20, 3))
+
+    monkeypatch.setitem(ARCHITECTURES, "OwnGenerator", OwnGenerator)
+    monkeypatch.setitem(ARCHITECTURES, "OwnEncoder", OwnEncoder)
+    prior = npgd.GenerativePrior(OwnGenerator(20), OwnEncoder(), 3, (1, 4, 5), "own")
+    architecture = {
+        "generator": {"name": "OwnGenerator", "settings": {"hidden": 20}},
+        "encoder": {"name": "OwnEncoder", "settings": {}},
+    }
+    path, before = tmp_path / "own.safetensors", torch.random.get_rng_state()
+    npgd.save_prior(prior, path, architecture, half=False)
+    loaded = npgd.load_prior(path, dtype)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    z = normal(5, 3).to(dtype)
+    torch.testing.assert_close(loaded.generate(z), prior.to(dtype).generate(z))
+    with pytest.raises(ValueError, match=r"settings must suit OwnGenerator, got .*'width'"):
+        wrong = {"name": "OwnGenerator", "settings": {"width": 20}}
+        npgd.save_prior(prior, path, {**architecture, "generator": wrong})
