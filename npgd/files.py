@@ -32,9 +32,12 @@ TEMPORARY = (".npgd-", ".tmp")
 one behind; nothing reads it, and it may be deleted."""
 
 LONGEST_DESCRIPTION = 2**24
+"""In characters."""
 DEEPEST_DESCRIPTION = 64
 MOST_TENSORS = 10_000
+
 NOT_GIVEN = object()
+"""The checksum of a file that has none."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -179,7 +182,7 @@ def safetensors_path(path: str | os.PathLike[str]) -> Path:
     """`path`; TypeError if it is none, ValueError unless it ends in .safetensors."""
     path = a_path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"path must end in .safetensors, got {path}")
+        raise ValueError(f"path must end in .safetensors, got {shown(path)}")
     return path
 
 
@@ -240,7 +243,9 @@ def read_described(
             # Copies: what a file is mapped into would change, or vanish, with the file.
             tensors = {key: file.get_tensor(key).clone() for key in keys}
     if digest is not NOT_GIVEN and digest != _digest(description, tensors):
-        raise ValueError(f"{path} must be as it was written, got contents of another checksum")
+        raise ValueError(
+            f"{shown(path)} must be as it was written, got contents of another checksum"
+        )
     with holding(path, holds):
         for key, value in tensors.items():
             checks.finite(value, key)
@@ -253,7 +258,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{path} must be a safetensors file, got {sentence(error)}") from error
+        raise ValueError(
+            f"{shown(path)} must be a safetensors file, got {sentence(error)}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -263,7 +270,7 @@ def holding(path: Path, holds: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(
-            f"{path} must hold the {holds} that its header describes: {sentence(error)}"
+            f"{shown(path)} must hold the {holds} that its header describes: {sentence(error)}"
         ) from error
 
 
@@ -271,7 +278,8 @@ def _description(path: Path, holds: str, metadata: Mapping[str, str]) -> dict[st
     if holds not in metadata:
         article = "an" if holds[0] in "aeio" else "a"
         raise ValueError(
-            f"{path} must hold {article} {holds}, got tensors with no {holds!r} in their header"
+            f"{shown(path)} must hold {article} {holds}, got tensors with no {holds!r} in their"
+            " header"
         )
     try:
         _bounded(metadata[holds], "the description")
@@ -280,11 +288,11 @@ def _description(path: Path, holds: str, metadata: Mapping[str, str]) -> dict[st
             raise ValueError(f"values nested more than {DEEPEST_DESCRIPTION} deep")
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} must describe its {holds} in JSON, got {sentence(error)}"
+            f"{shown(path)} must describe its {holds} in JSON, got {sentence(error)}"
         ) from error
     if not isinstance(description, dict):
         raise ValueError(
-            f"{path} must describe its {holds} by names and values, got"
+            f"{shown(path)} must describe its {holds} by names and values, got"
             f" {type(description).__name__}"
         )
     return description
@@ -405,10 +413,19 @@ def brief(value: object) -> str:
 def sentence(error: BaseException) -> str:
     """The first line of what an error says, cut where it is long; its type if it says nothing."""
     words = str(error).strip() or type(error).__name__
-    line = words.splitlines()[0]
+    line = _printable(words.splitlines()[0])
     if isinstance(error, KeyError):
         line = f"{line} is missing"
     return line if len(line) <= 400 else f"{line[:399]}…"
+
+
+def shown(path: Path) -> str:
+    """A path for a message: on one line, and without codes that a terminal would obey."""
+    return _printable(str(path))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plain(value: Any) -> Any:

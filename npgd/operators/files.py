@@ -23,6 +23,7 @@ from npgd.files import (
     read_described,
     require_fit,
     safetensors_path,
+    shown,
     write_atomically,
 )
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
@@ -117,7 +118,7 @@ def load_operator(
     path = a_path(path)
     dtype, there = destination(dtype, device)
     if not is_file(path):
-        raise FileNotFoundError(f"path must be a file that save_operator wrote, got {path}")
+        raise FileNotFoundError(f"path must be a file that save_operator wrote, got {shown(path)}")
     description, tensors = read_described(path, "operator", _outline)
     with holding(path, "operator"):
         operator = _restored(description, tuple(description["image_shape"]), tensors)

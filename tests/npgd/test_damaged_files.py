@@ -422,3 +422,14 @@ def test_what_a_file_holds_stays_when_the_file_goes(tmp_path):
     assert torch.equal(loaded.matrix, A.matrix)
     with pytest.raises(SafetensorError):
         parse(path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["a\nb.safetensors", "\x1b[2J.safetensors", "\udcff.safetensors"])
+@pytest.mark.parametrize("load", [npgd.load_prior, npgd.load_operator])
+def test_a_name_that_a_terminal_would_obey_is_told_in_print(name, load, tmp_path):
+    path = tmp_path / name
+    for _ in range(2):  # first without such a file
+        with pytest.raises((ValueError, FileNotFoundError)) as caught:
+            load(path)
+        assert str(caught.value).isprintable()
+        path.write_bytes(b"nothing of the kind")
