@@ -6,6 +6,7 @@ takes no σ, is stored the same way.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ import torch
 from torch import nn
 
 from npgd import cards
-from npgd.checks import ImageShape, image_shape, integer
+from npgd.checks import ImageShape, floating, image_shape, integer, number
+from npgd.files import brief, entry
 from npgd.images import Images, PerImage
-from npgd.networks import DenoisingNetwork, ProximalNetwork, build
-from npgd.transforms import Wavelet
+from npgd.networks import DenoisingNetwork, ProximalNetwork
+from npgd.networks.architectures import outline
+from npgd.transforms import Wavelet, filters, halving_wavelet
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -52,16 +55,29 @@ class WaveletShrinkage:
 
     def __post_init__(self) -> None:
         if self.rule not in ("bayes", "universal"):
-            raise ValueError(f'rule must be "bayes" or "universal", got {self.rule!r}')
+            raise ValueError(f'rule must be "bayes" or "universal", got {brief(self.rule)}')
         integer(self.shifts, "shifts")
+        if isinstance(self.origin, bool) or not isinstance(self.origin, float | int):
+            raise TypeError(f"origin must be a number, got {brief(self.origin)}")
+        if not math.isfinite(self.origin):
+            raise ValueError(f"origin must be finite, got {self.origin}")
+        if not isinstance(self.wavelet, str):
+            raise TypeError(f"wavelet must be the name of a wavelet, got {brief(self.wavelet)}")
+        if self.levels is not None:
+            integer(self.levels, "levels", minimum=0)
+        filters(self.wavelet)
 
     def __call__(self, w: Images, sigma: float | PerImage) -> Images:
-        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel."""
+        """An estimate of x from w = x + noise of standard deviation `sigma` ≥ 0 per pixel.
+
+        Raises:
+            TypeError, ValueError: naming the argument that does not fit.
+        """
+        floating(w, "w")
         transform = _wavelet(
             image_shape(w.shape[1:], "w"), self.wavelet, self.levels, w.dtype, w.device
         )
-        level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device)
-        level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
+        level = _levels(sigma, w).reshape(-1, 1, 1, 1)
         shifts = [(i, j) for i in range(self.shifts) for j in range(self.shifts)]
         centred = w - self.origin
         rolled = torch.cat([centred.roll(shift, (2, 3)) for shift in shifts])
@@ -79,8 +95,24 @@ class WaveletShrinkage:
             threshold = level * (2 * torch.tensor(float(n)).log()).sqrt().item()
         else:
             signal = (c.square().mean((2, 3), keepdim=True) - level.square()).clamp_min(0).sqrt()
-            threshold = level.square() / signal  # infinite where the block is all noise
+            # Infinite where the block is all noise, and where it is zero without noise.
+            threshold = torch.where(signal > 0, level.square() / signal, math.inf)
         return c.sign() * (c.abs() - threshold).clamp_min(0)
+
+
+def _levels(sigma: float | PerImage, w: Images) -> PerImage:
+    """σ for each image; raises unless it is one finite number, not negative, or one an image."""
+    if isinstance(sigma, torch.Tensor):
+        level = floating(sigma, "sigma").to(w)
+        if level.ndim > 1 or (level.ndim == 1 and level.shape[0] not in (1, w.shape[0])):
+            raise ValueError(
+                f"sigma must have shape () or ({w.shape[0]},), got {tuple(sigma.shape)}"
+            )
+        if not bool((torch.isfinite(level) & (level >= 0)).all()):
+            raise ValueError(f"sigma must be finite and not negative, got {brief(sigma.tolist())}")
+    else:
+        level = torch.tensor(number(sigma, "sigma", zero=True), dtype=w.dtype, device=w.device)
+    return level.expand(w.shape[0])
 
 
 @lru_cache(maxsize=8)
@@ -91,7 +123,7 @@ def _wavelet(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Wavelet:
-    return Wavelet(shape, wavelet, levels).to(device, dtype)
+    return halving_wavelet(shape, wavelet, levels).to(device, dtype)
 
 
 def load_denoiser(
@@ -107,9 +139,11 @@ def load_denoiser(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no denoiser.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            denoiser.
     """
-    return cards.load(name, "denoiser", partial(_built, DenoisingNetwork), dtype, device)
+    return cards.load(name, "denoiser", _network, partial(_of, DenoisingNetwork), dtype, device)
 
 
 def load_onenet(
@@ -125,9 +159,11 @@ def load_onenet(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no OneNet.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            OneNet.
     """
-    return cards.load(name, "onenet", partial(_built, ProximalNetwork), dtype, device)
+    return cards.load(name, "onenet", _network, partial(_of, ProximalNetwork), dtype, device)
 
 
 def save_network(
@@ -145,15 +181,26 @@ def save_network(
         card: where it comes from and what it measures, for JSON; None writes none.
 
     Raises:
-        ValueError: a path that does not end in .safetensors.
+        TypeError: an argument of another kind, or what JSON cannot hold.
+        ValueError: a path that does not end in .safetensors, settings of another network, or
+            weights that are not finite.
     """
+    if not isinstance(network, DenoisingNetwork | ProximalNetwork):
+        raise TypeError(
+            f"network must be a DenoisingNetwork or a ProximalNetwork, got {brief(network)}"
+        )
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be names with values, got {brief(settings)}")
     description = {"name": type(network).__name__, "settings": dict(settings)}
     kind: cards.Kind = "denoiser" if isinstance(network, DenoisingNetwork) else "onenet"
-    cards.save(network, path, kind, description, card)
+    cards.save(network, path, kind, _network, description, card)
 
 
-def _built(network: type[Network], description: dict[str, Any]) -> Network:
-    built = build(description["name"], description["settings"])
-    if not isinstance(built, network):
-        raise TypeError(f"name must be {network.__name__}, got {description['name']}")
-    return built
+def _network(description: dict[str, Any]) -> nn.Module:
+    return outline(entry(description, "name", str), entry(description, "settings", dict), None)
+
+
+def _of(kind: type[Network], description: dict[str, Any], network: nn.Module) -> Network:
+    if not isinstance(network, kind):
+        raise TypeError(f"name must be {kind.__name__}, got {description['name']}")
+    return network

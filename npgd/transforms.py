@@ -79,7 +79,7 @@ class Wavelet(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = checks.image_shape(image_shape)
-        low, high = _filters(wavelet)
+        low, high = filters(wavelet)
         _, height, width = self.image_shape
         possible = 0
         while _even(height, width, possible) and min(height, width) >> possible > 4:
@@ -132,11 +132,25 @@ class Wavelet(nn.Module):
         return f"image_shape={self.image_shape}, wavelet={self.wavelet!r}, levels={self.levels}"
 
 
+def halving_wavelet(
+    image_shape: Sequence[int], wavelet: str = "db4", levels: int | None = None
+) -> Wavelet:
+    """A `Wavelet` as told; ValueError where it would halve nothing unasked, and so equal Pixels."""
+    basis = Wavelet(image_shape, wavelet, levels)
+    if levels is None and basis.levels == 0:
+        _, height, width = basis.image_shape
+        raise ValueError(
+            "image_shape must have even sides of 6 or more for a wavelet basis, got"
+            f" {height}×{width}; pad or crop the images, or take the DCT"
+        )
+    return basis
+
+
 Transform = Pixels | DCT | Wavelet
 
 TRANSFORMS: dict[str, Callable[[Sequence[int]], Transform]] = {
     "dct": DCT,
-    "wavelet": Wavelet,
+    "wavelet": halving_wavelet,
     "pixels": Pixels,
 }
 
@@ -147,7 +161,8 @@ def _even(height: int, width: int, level: int) -> bool:
     return height % side == 0 and width % side == 0
 
 
-def _filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
+def filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
+    """Low-pass and high-pass filter of an orthogonal wavelet; ValueError for any other."""
     import pywt
 
     try:
