@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 settings.register_profile("npgd", deadline=None)
+# For tests/mutate.py: a fault that is caught needs no smallest example.
+settings.register_profile("faults", deadline=None, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("npgd")
 # The tensors of the tests are small: a second thread costs more in waiting than it computes.
 torch.set_num_threads(1)

@@ -88,7 +88,8 @@ def run_tests(tests: list[str], copy: Path, limit: float | None) -> str:
     path = os.pathsep.join([str(copy), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     env["HYPOTHESIS_STORAGE_DIRECTORY"] = str(copy / ".hypothesis")
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+    options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
+    options += ["--hypothesis-seed=0", "--hypothesis-profile=faults"]
     # -P keeps the working directory, and with it the sound source, from coming first.
     command = [sys.executable, "-P", "-m", "pytest", *options, *tests]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

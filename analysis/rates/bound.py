@@ -148,7 +148,7 @@ class Recursion:
         )
         width = 1 - self.s**2
         whole = memory + self.drive
-        peak = torch.where(width > 0, self.s * (whole / width.clamp_min(1e-300)).sqrt(), math.inf)
+        peak = torch.where(width > 0, self.s * (whole / width).sqrt(), math.inf)
         worst = torch.minimum(torch.maximum(peak, crossing), t)
         return self.s * worst + (whole - width * worst**2).clamp_min(0).sqrt()
 

@@ -135,6 +135,14 @@ def test_distance_is_the_objective_over_alpha() -> None:
         assert found.share >= 0.9999
 
 
+def test_the_distance_is_at_most_what_noise_and_objective_allow() -> None:
+    """α‖e_N‖² ≤ f_N ≤ (√F_N + ‖v‖)²."""
+    case = worst_case(1 / 1.5, 1.0, 1.1, 2, 0.01, 0.04, measure="distance")
+    two = step_bound(step_bound(1.0, 1 / 1.5, 1.0, 1.1, 0.01, 0.04), 1 / 1.5, 1.0, 1.1, 0.01, 0.04)
+    assert case.induction_bound == pytest.approx(1.5 * (math.sqrt(two) + 0.2) ** 2, rel=1e-12)
+    assert case.value <= case.induction_bound
+
+
 @given(
     kappa=st.floats(1.1, 3),
     relative_step=st.floats(0.6, 1.5),
@@ -366,6 +374,19 @@ def test_wrong_multipliers_never_prove_a_wrong_bound(
             assert is_proved(found.proof(), tmp_path)
             proved += 1
     assert proved
+
+
+def test_a_negative_multiplier_proves_nothing() -> None:
+    """Whatever its slack: an inequality may not be turned around."""
+    program = GramProgram.of(1 / 1.5, 1.0, 1.0, 1, 0.0, 0.0, [1.0, 1.0])
+    goal = -np.eye(2)  # so that the slack is definite by itself
+    none = [Fraction(0)] * len(program.rows)
+    assert program.proves(gram_program.Multipliers(none, Fraction(1)), goal, goal)
+    for i in range(len(none)):
+        for weight, allowed in ((Fraction(1, 1000), True), (Fraction(-1, 1000), False)):
+            rows = [*none[:i], weight, *none[i + 1 :]]
+            dual = gram_program.Multipliers(rows, Fraction(1))
+            assert program.proves(dual, goal, goal) == allowed
 
 
 CHECKER = Path(__file__).parents[2] / "docs" / "mathematics" / "check_certificate.py"

@@ -55,7 +55,8 @@ def test_prediction_is_the_closed_form_of_the_worst_case(kappa, beta, delta):
 
 
 @pytest.mark.parametrize(
-    ("kappa", "relative", "rate"), [(1.5, 1.2, 0.874), (1.2, 1.3, 0.703), (1.5, 0.5, 1.0)]
+    ("kappa", "relative", "rate"),
+    [(1.5, 1.2, 0.874), (1.2, 1.3, 0.703), (1.2, 0.8, 0.470), (1.5, 0.5, 1.0)],
 )
 def test_a_bound_is_void_only_where_nothing_falls(kappa, relative, rate):
     found = float(rates.predicted_rate(1.0, kappa, step_size=relative / kappa))
@@ -198,6 +199,55 @@ def own_constants(A, y, x_true, iterates, step_size):
     beta = torch.maximum(ends.amax(0), parts.beta.amax(0))
     delta = torch.cat([parts.delta[None], parts.behind]).nan_to_num(nan=-1.0).amax((0, 1))
     return alpha, beta, delta.clamp_min(0)
+
+
+@pytest.mark.parametrize(
+    ("off", "same"), [(0.0, True), (1e-13, True), (1e-11, False), (-1e-11, False), (1.0, False)]
+)
+def test_a_step_is_one_over_beta_up_to_rounding_alone(off, same):
+    """κ = 1: at η = 1/β the bound falls to 0 at once, at 2/β it does not fall."""
+    after = float(rates.predicted_objective(1.0, 1, 1.0, 1.0, step_size=1 + off)[-1])
+    assert (after == 0) == same
+
+
+@many
+@given(
+    kappa=st.floats(1.0, 3.0),
+    relative=st.floats(1.0, 1.95),
+    noise=st.sampled_from([0.0, 0.1, 1.0]),
+    delta=st.sampled_from([0.0, 0.3]),
+    scale=st.sampled_from([0.5, 2.0]),
+    t=scales(0.1, 10),
+    remembered=st.floats(0.05, 1.2),
+)
+@example(kappa=1.3, relative=1.2, noise=1.0, delta=0.0, scale=2.0, t=1.0, remembered=0.5)
+@example(kappa=2.5, relative=1.6, noise=0.1, delta=0.3, scale=0.5, t=3.0, remembered=0.3)
+@example(kappa=1.3, relative=1.1, noise=0.1, delta=0.0, scale=2.0, t=3.0, remembered=0.5)
+@example(kappa=1.3, relative=1.1, noise=0.1, delta=0.0, scale=2.0, t=3.0, remembered=1.2)
+def test_a_step_is_bounded_by_the_worst_of_all_smaller_objectives(
+    kappa, relative, noise, delta, scale, t, remembered
+):
+    """Where W_n is known: of every t_n up to t, with W_{n+1} from x*, x_n and x_{n−1}.
+
+    r_n = A e_n − v, so that α‖e_n‖² ≤ ‖r_n + v‖²; v may have any direction, and the worst are ±r_n.
+    """
+    alpha, beta = scale, scale * kappa
+    recursion = bounds.Recursion.of(alpha, beta, delta, relative / beta, noise)
+    h, nu, drive = relative, math.sqrt(noise), beta * delta
+
+    def reach(at: torch.Tensor) -> torch.Tensor:
+        inner = torch.stack([at * nu, -at * nu])  # ⟨r_n, v⟩
+        truth = beta * (at**2 + 2 * inner + noise) / alpha - 2 * h * inner
+        return torch.minimum(truth.amax(0), 2 * h * at**2)
+
+    grid = t * torch.linspace(0, 1, 20001, dtype=DOUBLE)
+    memory = remembered * float(reach(grid)[-1])
+    inside = reach(grid).clamp_max(memory) + drive - h * (2 - h) * grid**2
+    following = torch.where(inside >= 0, (h - 1) * grid + inside.clamp_min(0).sqrt(), 0.0)
+    found, kept = recursion(torch.tensor(t, dtype=DOUBLE), torch.tensor(memory, dtype=DOUBLE))
+    assert float(following.max()) <= float(found) * (1 + 1e-9)
+    assert float(found) == pytest.approx(float(following.max()), rel=2e-3)
+    assert float(kept) == pytest.approx(min(memory, float(reach(grid)[-1])) + drive)
 
 
 # Its floor -------------------------------------------------------------------------------------

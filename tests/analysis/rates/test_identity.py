@@ -178,3 +178,42 @@ def test_size_and_norm_are_the_largest(sequence):
     torch.testing.assert_close(parts.size, every.amax(0))
     assert parts.norm == pytest.approx(float(torch.linalg.matrix_norm(A.matrix, 2)))
     assert parts.precision == 100 * torch.finfo(torch.float64).eps
+
+
+def test_one_iterate_has_no_iteration(sequence):
+    A, y, x_true, iterates = sequence(3, 6, 3)
+    parts = rates.decompose(A, y, x_true, iterates[:1], 0.5)
+    assert parts.alpha.shape == parts.delta.shape == parts.residual.shape == (0, 3)
+    assert parts.behind.shape == (2, 0, 3) and parts.objective.shape == (1, 3)
+    assert parts.status == "no iteration to decompose"
+
+
+def test_what_rounding_may_do_scales_with_the_problem(sequence):
+    """α_n and β_n have no scale, δ_n that of a square: so have their allowances."""
+    A, y, x_true, iterates = sequence(2, 6, 4, noise=0.2)
+    one, large = (
+        rates.decompose(A, c * y, c * x_true, (c * iterates).float(), 0.5) for c in (1.0, 1024.0)
+    )
+    assert (one.highest_alpha() > one.alpha).all() and (one.lowest_beta() < one.beta).all()
+    behind = one.behind.nan_to_num(nan=-math.inf).amax(0)
+    assert (one.highest_delta() < torch.maximum(one.delta, behind).amax(0)).all()
+    exact = {"rtol": 1e-9, "atol": 0.0}
+    torch.testing.assert_close(large.highest_alpha(), one.highest_alpha(), **exact)
+    torch.testing.assert_close(large.lowest_beta(), one.lowest_beta(), **exact)
+    torch.testing.assert_close(large.highest_delta(), 1024**2 * one.highest_delta(), **exact)
+
+
+def test_rounding_is_allowed_as_much_as_two_points_can_move():
+    """On a line, w_0 = 1 and x_1 = x* = x_0 = −1: ξ apart, ‖x_1 − w‖² − ‖s − w‖² is 4·2ξ."""
+    A = MatrixOperator(torch.ones(1, 1, dtype=torch.float64), (1, 1, 1))
+    x = -torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    y = torch.full((1, 1), 3.0, dtype=torch.float64)
+    still = rates.decompose(A, y, x, torch.stack([x, x]).float(), 0.5)
+    off = float(still.off[0])
+    assert off == 100 * torch.finfo(torch.float32).eps
+    assert float(still.highest_delta()) == pytest.approx(-8 * off * (1 + off), rel=1e-9)
+    # Both ends of a difference e of length 2 move by ξ, and A e as much: √α by 4ξ/2 of itself.
+    moving = rates.decompose(A, y, x, torch.stack([-x, x]).float(), 0.5)
+    off = float(moving.off[0])
+    assert float(moving.highest_alpha()) == pytest.approx((1 + 2 * off) ** 2, rel=1e-12)
+    assert float(moving.lowest_beta()) == pytest.approx((1 - 2 * off) ** 2, rel=1e-12)

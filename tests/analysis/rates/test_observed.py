@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import linregress
 
 from analysis import rates, testing
+from analysis.rates.observed import _line
 
 DOUBLE = torch.float64
 many = settings(deadline=None, max_examples=40)
@@ -165,6 +167,14 @@ def test_a_given_floor_is_taken_off():
     assert settled.last == (7,) and settled.after == ("rests",)
 
 
+def test_a_fall_from_just_above_its_floor_has_a_rate():
+    """From 1.4 times the floor; within a tenth of it there is none to see."""
+    n = numbers(40)
+    observed = seen(1 + 0.4 * 0.8**n)
+    assert float(observed.rate[0]) == pytest.approx(0.8, rel=0.01)
+    assert "within 10 % of the floor" in seen(1 + 0.09 * 0.8**n).reasons[0]
+
+
 def test_the_first_rows_are_left_out():
     values = torch.cat([torch.tensor([7.0, 9.0], dtype=DOUBLE), 0.7 ** numbers(20)])
     observed = seen(values, start=2)
@@ -183,6 +193,24 @@ def test_several_images_are_counted():
     assert observed.median == pytest.approx(0.7, rel=5e-3)
     plain = json.loads(json.dumps(observed.to_dict(), allow_nan=False))
     assert plain["after"] == list(observed.after) and plain["period"][0] is None
+
+
+def test_the_middle_of_what_came_after_is_told():
+    n = numbers(20)
+    values = [torch.cat([0.6**n, 0.6**19 * r ** (n[:12] + 1)]) for r in (1.05, 1.3, 1.1)]
+    observed = rates.observed_rate(torch.stack(values, 1))
+    assert observed.after == ("rises",) * 3
+    assert "afterwards it rises, by 1.1 per step for 3" in observed.status
+
+
+@pytest.mark.parametrize("count", [3, 6, 30])
+def test_the_slope_has_the_standard_error_of_least_squares(count):
+    y = -0.3 * numbers(count) + 0.1 * testing.normal(count, seed=count)
+    line, expected = _line(y.numpy()), linregress(numbers(count), y)
+    assert math.isnan(line.period)
+    assert line.slope == pytest.approx(expected.slope, rel=1e-9)
+    assert line.error == pytest.approx(expected.stderr, rel=1e-9)
+    assert line.r_squared == pytest.approx(expected.rvalue**2, rel=1e-9)
 
 
 @pytest.mark.parametrize(

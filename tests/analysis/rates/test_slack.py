@@ -22,6 +22,15 @@ def affine_problem(seed: int, m: int = 60) -> testing.Problem:
     return testing.random_problem(A, testing.random_affine_set(SHAPE, 3, seed), batch=4, seed=seed)
 
 
+def own_constants(parts: rates.Decomposition) -> tuple[float, float, float]:
+    """Those that hold of every pair of the run."""
+    ends = parts.range_objective / parts.error
+    alpha = min(float(ends.min()), float(parts.beta.min()))
+    beta = max(float(ends.max()), float(parts.beta.max()))
+    delta = float(torch.cat([parts.delta[None], parts.behind]).nan_to_num(nan=-1.0).max())
+    return alpha, beta, max(0.0, delta)
+
+
 @many
 @given(
     seed=testing.seeds,
@@ -53,12 +62,7 @@ def test_slacks_sum_to_the_gap(sequence, seed, noise, kappa, delta, step_size, s
 def test_slacks_are_not_negative_under_the_assumptions(sequence, seed, noise, step_size):
     """Constants taken from the run itself hold on it, and so leave slack everywhere."""
     parts = rates.decompose(*sequence(seed, 6, 5, noise=noise), step_size)
-    ends = parts.range_objective / parts.error
-    alpha = float(torch.minimum(ends[:-1], parts.beta).min())
-    alpha = min(alpha, float(ends.min()))
-    beta = max(float(ends.max()), float(parts.beta.max()))
-    delta = float(torch.cat([parts.delta[None], parts.behind]).nan_to_num(nan=-1.0).max())
-    slack = rates.split_slack(parts, alpha, beta, max(0.0, delta), start=0)
+    slack = rates.split_slack(parts, *own_constants(parts), start=0)
     for name in PARTS:
         assert (getattr(slack, name) >= -1e-9 * slack.bound).all(), name
     if noise == 0:
@@ -71,6 +75,63 @@ def test_without_noise_no_slack_is_noise_however_long_the_run(sequence):
     assert float((1 / (0.02 * parts.alpha) - 1).min()) > 1.5
     slack = rates.split_slack(parts, 0.1, 20.0, 1e3, start=0)
     assert (slack.noise.abs() <= 1e-9 * slack.bound).all()
+
+
+@many
+@given(
+    seed=testing.seeds,
+    noise=st.sampled_from([0.0, 0.003, 0.2]),
+    spread=st.sampled_from([1.0, 0.01]),
+    step_size=steps,
+    start=st.integers(0, 2),
+)
+def test_every_level_follows_the_identity_below_the_one_above(
+    sequence, seed, noise, spread, step_size, start
+):
+    """D_{n+1} = (1/(ηα_n) − 1)f_n + q_n u_n + ‖v‖² + δ/η + (β_n − 1/η)‖d_n‖².
+
+    E has δ_n, and is at most (√f_{n+1} + ‖v‖)².
+    """
+    parts = rates.decompose(*sequence(seed, 6, 5, spread=spread, noise=noise), step_size)
+    alpha, beta, delta = own_constants(parts)
+    slack = rates.split_slack(parts, alpha, beta, delta, start=start)
+    f, above = parts.range_objective, slack.bound - slack.alpha
+    for name, deltas in (("beta", torch.full_like(parts.delta, delta)), ("delta", parts.delta)):
+        level = above - getattr(slack, name)
+        for n in range(start, 5):
+            u = ((level[n].clamp_min(0).sqrt() + parts.noise.sqrt()) ** 2 - f[n]).clamp_min(0)
+            q = 1 / (step_size * parts.alpha[n]) - 1
+            step = (parts.beta[n] - 1 / step_size) * parts.step[n]
+            expected = q * f[n] + q.clamp_min(0) * u + parts.noise + deltas[n] / step_size + step
+            expected = torch.minimum(expected, above[n + 1]).clamp_min(0)
+            if name == "delta":
+                expected = torch.minimum(expected, (f[n + 1].sqrt() + parts.noise.sqrt()) ** 2)
+            size = slack.bound[n + 1] + f[n] / (step_size * parts.alpha[n]) + expected
+            assert ((level[n + 1] - expected).abs() <= 1e-8 * size).all()
+        above = level
+
+
+def test_every_image_is_split_by_itself(sequence):
+    """Constants that some images break and others do not, from some n on."""
+    A, y, x_true, iterates = sequence(4, 6, 5, noise=0.1)
+    iterates = x_true + torch.tensor([1.0, 0.3, 0.1])[:, None, None, None] * (iterates - x_true)
+    parts = rates.decompose(A, y, x_true, iterates, 0.05)
+    alpha, beta, delta = own_constants(parts)
+    constants = alpha, float(parts.beta.median()), float(parts.delta.clamp_min(0).median())
+    together = rates.split_slack(parts, *constants, start=1)
+    for i in range(3):
+        one = rates.decompose(A, y[i : i + 1], x_true[i : i + 1], iterates[:, i : i + 1], 0.05)
+        alone = rates.split_slack(one, *constants, start=1)
+        for name in (*PARTS, "gap", "bound"):
+            torch.testing.assert_close(
+                getattr(together, name)[:, i : i + 1], getattr(alone, name), equal_nan=True
+            )
+
+
+def test_where_there_is_no_gap_nothing_has_a_share_of_it():
+    one = torch.ones(2, 1, dtype=DOUBLE)
+    slack = rates.SlackSplit(0 * one, one, -one, 0 * one, 0 * one, one, 0)
+    assert all(share.isnan().all() for share in slack.shares().values())
 
 
 def test_each_slack_answers_to_its_own_constant():

@@ -237,6 +237,10 @@ def test_reported_extremes_are_ratios_of_the_reported_directions():
     assert estimate.alpha == min(
         *(estimate.looks[name].alpha for name in LOOKS), estimate.pointwise.alpha.min()
     )
+    assert estimate.beta_certain == A.norm() ** 2 > estimate.beta
+    by_look = np.stack([estimate.pointwise.by_look[name] for name in LOOKS])
+    assert np.isfinite(by_look).all()
+    np.testing.assert_array_equal(by_look.min(0), estimate.pointwise.alpha)
 
 
 def test_results_print_and_convert():
@@ -279,6 +283,12 @@ def test_wrong_arguments_are_named(changes, message):
 def test_a_set_that_is_none_is_refused():
     with pytest.raises(TypeError, match=r"prior must have .*, got str"):
         estimate_rec(gaussian(20, 1), "mnist")
+
+
+@pytest.mark.parametrize("shape", [(1, *SHAPE), (7,)])
+def test_images_that_have_no_secant_are_refused(shape):
+    with pytest.raises(ValueError, match="prior must hold at least two images, got shape"):
+        estimate_rec(gaussian(20, 1), torch.ones(shape))
 
 
 # ------------------------------------------------------------------- distribution-free statement

@@ -7,9 +7,11 @@ from torch import nn
 import npgd
 from analysis import testing
 from analysis.rec import search
-from analysis.rec.looks import ends
+from analysis.rec.looks import TANGENT_STEP, ends, starts
 from analysis.rec.pair import Pair
 from analysis.rec.search import Found, search_from, search_pairs
+from analysis.rec.secants import all_pairs
+from analysis.rec.tangents import tangents
 from npgd.images import ratio
 
 LINE = (1, 1, 2)
@@ -107,3 +109,54 @@ def test_searches_of_either_side_move_apart():
     top = (1 + 4 * 6.75**2) / (1 + 6.75**2)
     assert float(found.ratio[:4].min()) == pytest.approx(1, abs=1e-3)
     assert 0.99 * top < float(found.ratio[4:].max()) <= top
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_a_search_keeps_the_best_of_all_that_it_looked_at(side):
+    """Few steps, as long as the distance from the best: some of them overshoot it."""
+    looked_at = []
+
+    class Recording(Cubic):
+        def generate(self, z):
+            looked_at.append(z.detach())
+            return super().generate(z)
+
+    first, second = 0.05 * testing.normal(16, 1), 0.05 * testing.normal(16, 1, seed=1)
+    largest = torch.full((16,), side)
+    found = search_pairs(A, Recording(), first, second, largest, radius=1.0, steps=9)
+    pairs = [z.split(16) for z in looked_at if len(z) == 32]
+    assert len(pairs) == 9
+    ratios = torch.stack([ratio(A, Cubic().generate(a) - Cubic().generate(b)) for a, b in pairs])
+    if side:
+        assert (found.ratio >= ratios.amax(0) * (1 - 1e-12)).all()
+    else:
+        assert (found.ratio <= ratios.amin(0) * (1 + 1e-12)).all()
+        assert (ratios[-1] > ratios.amin(0)).any()
+
+
+@pytest.mark.parametrize("side", [False, True])
+@pytest.mark.parametrize(("count", "of_tangents"), [(4, 2), (5, 3)])
+def test_half_of_the_starts_are_the_worst_tangents_and_half_the_worst_secants(
+    side, count, of_tangents
+):
+    z = latents(0.9, 0.1, -0.4, 0.7, 0.25, -0.05)
+    scan, limits = all_pairs(A, Cubic().generate(z)), tangents(A, Cubic(), z)
+    first, second = starts(z, scan, limits, count, side)
+    assert len(first) == len(second) == count
+    flattest = z[z.abs().flatten().argsort(descending=side)]  # r grows with the slope 3z²
+    torch.testing.assert_close((first + second)[:of_tangents] / 2, flattest[:of_tangents])
+    apart = (first - second).norm(dim=1)
+    torch.testing.assert_close(
+        apart[:of_tangents], torch.full_like(apart, 2 * TANGENT_STEP)[:of_tangents]
+    )
+    for a, b, (_, i, j) in zip(
+        first[of_tangents:],
+        second[of_tangents:],
+        scan.highest if side else scan.lowest,
+        strict=False,
+    ):
+        assert torch.equal(a, z[i]) and torch.equal(b, z[j])
+    without = starts(z, None, limits, count, side)
+    assert ((without[0] - without[1]).norm(dim=1) - 2 * TANGENT_STEP).abs().max() < 1e-12
+    neither = starts(z, None, None, count, side)
+    assert torch.equal(torch.cat(neither), z[: 2 * min(count, 3)])

@@ -101,20 +101,32 @@ def test_what_is_printed_as_a_lower_bound_is_one():
     )
 
 
-def test_an_images_own_alpha_counts_for_the_set(monkeypatch):
-    """(x, x̄) is a secant of S: α ≤ α(x̄), whatever the other looks found."""
+def found_at_an_image(monkeypatch, ratio):
+    """A report for which the search from the second image found `ratio(rec)`."""
     from analysis.report import verification
 
     found = verification.estimate_rec
 
-    def lowered(*args, **kwargs):
+    def changed(*args, **kwargs):
         rec = found(*args, **kwargs)
         alpha = rec.pointwise.alpha.copy()
-        alpha[1] = rec.alpha / 7
+        alpha[1] = ratio(rec)
         return replace(rec, pointwise=replace(rec.pointwise, alpha=alpha))
 
-    monkeypatch.setattr(verification, "estimate_rec", lowered)
-    report = verify(gaussian(20), random_prior(SHAPE, K), **SMALL)
+    monkeypatch.setattr(verification, "estimate_rec", changed)
+    return verify(gaussian(20), random_prior(SHAPE, K), **SMALL)
+
+
+def test_an_images_own_secants_count_for_beta(monkeypatch):
+    """(x, x̄) is a secant of S: where all of them exceed the β found, β is what the least has."""
+    report = found_at_an_image(monkeypatch, lambda rec: 1.5 * rec.beta)
+    assert (report.uniform.beta == 1.5 * report.rec.beta).all()
+    assert report.uniform.step_size == 1 / (1.5 * report.rec.beta)
+
+
+def test_an_images_own_alpha_counts_for_the_set(monkeypatch):
+    """(x, x̄) is a secant of S: α ≤ α(x̄), whatever the other looks found."""
+    report = found_at_an_image(monkeypatch, lambda rec: rec.alpha / 7)
     assert float(report.uniform.alpha.max()) == report.rec.alpha / 7
     assert number(finding(report, "β/α <").text, "α ≤") >= report.rec.alpha / 7
     assert number(finding(report, "β/α <").text, "α ≤") < report.rec.alpha / 6
@@ -292,7 +304,7 @@ def test_noise_is_spoken_of_where_there_is_noise(affine):
 
 def test_delta_counts_the_late_points_of_the_run_too():
     """‖x_{n+1} − w_n‖² of a run is ‖w_n − P(w_n)‖²: the last w_n is among the family."""
-    S = random_finite_set(SHAPE, 12)
+    S = random_affine_set(SHAPE, K)
     A = gaussian(20)
     settings = SMALL | {"projection": ProjectionSettings(points=24, starts=1, steps=1)}
     report = verify(A, S, normal(3, *SHAPE, seed=8), **settings, step_size=0.01)
@@ -302,6 +314,13 @@ def test_delta_counts_the_late_points_of_the_run_too():
     family = report.projection.families[OWN].achieved.reshape(-1, 3)
     torch.testing.assert_close(family[0], expected[1])
     torch.testing.assert_close(family[-1], expected[-1])
+    assert (family[0] - family[-1]).abs().min() > 1e-3 * expected[1].max()
+
+
+def test_an_images_own_delta_is_the_largest_of_its_points(network):
+    deltas = network.projection.families[OWN].deltas.reshape(-1, 3)
+    assert (deltas.amax(0) > deltas[0].clamp_min(0)).any()
+    torch.testing.assert_close(network.pointwise.delta, deltas.clamp_min(0).amax(0))
 
 
 def test_delta_of_nothing_makes_no_sentence_about_a_floor(affine):
