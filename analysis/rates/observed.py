@@ -131,10 +131,11 @@ def observed_rate(
     log F_n is fitted by a line, or by two that meet where the squared residuals then fall by half
     or more. Where the second is level, the first is fitted again to log(F_n − floor), the floor
     being the median of the level part, over the n before F_n comes within 10 % of it or into its
-    noise; but to log F_n, up to the break, where that leaves half or less. Where the second falls too, and for longer, the rate is the second's. A swing of one
-    frequency is fitted with the line if it explains most of what is left. A rate is given for a
-    fall by half or more whose slope has five standard errors, and by six standard deviations of
-    what is left; elsewhere `reasons` says what there is instead.
+    noise; but to log F_n, up to the break, where that leaves half or less. Where the second falls
+    too, and for longer, the rate is the second's. A swing of one frequency is fitted with the line
+    if it explains most of what is left. A rate is given for a fall by half or more whose slope has
+    five standard errors, and by six standard deviations of what is left; elsewhere `reasons` says
+    what there is instead.
 
     Args:
         objective: F_n ≥ 0, shape (n_iter + 1, batch).
