@@ -103,7 +103,7 @@ def _shown(opened: Image, background: int) -> Image:
     tags = getattr(opened, "tag_v2", {})  # a TIFF's
     signed = 2 in _numbers(tags.get(TIFF_SAMPLE_FORMAT))
     if opened.mode not in EIGHT_BITS or signed:
-        kind = "signed bytes" if signed else f"pixels of mode {opened.mode}"
+        kind = "signed bytes" if opened.mode in EIGHT_BITS else f"pixels of mode {opened.mode}"
         raise ValueError(f"has {kind}, whose white is not agreed upon; save 8- or 16-bit grey, RGB")
     if opened.has_transparency_data or opened.mode in ("La", "RGBa", "PA"):
         colours = opened.convert("LA") if opened.mode == "La" else opened

@@ -20,8 +20,8 @@ from npgd.data.decoding import IMAGE_SUFFIXES, OTHER_SUFFIXES, printable, why
 from npgd.data.lmdb_file import LmdbFile
 
 LARGEST_FILE = 64 * 2**20
-# zipfile unpacks what it reads of bzip2 and LZMA without a limit; little is read at a time.
-PIECE = 4096
+# Of bzip2 and LZMA, zipfile unpacks all of what it reads: 64 bytes are at most 90 MB.
+PIECE = 64
 
 
 class Skipped(NamedTuple):
@@ -121,11 +121,17 @@ class Zip:
         return [found.st_size, found.st_mtime_ns]
 
     def open(self, name: str) -> IO[bytes]:
-        size = self.zip.getinfo(name).file_size
-        if size > LARGEST_FILE:
-            raise ValueError(f"unpacks to {size} bytes; a picture has at most {LARGEST_FILE}")
-        with self.zip.open(name) as file:
-            return io.BytesIO(b"".join(iter(lambda: file.read(PIECE), b"")))
+        entry = self.zip.getinfo(name)
+        if entry.file_size > LARGEST_FILE:
+            raise ValueError(
+                f"unpacks to {entry.file_size} bytes; a picture has at most {LARGEST_FILE}"
+            )
+        piece = entry.file_size + 1
+        with self.zip.open(entry) as file:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                assert isinstance(file, zipfile.ZipExtFile)
+                piece = file.MIN_READ_SIZE = PIECE
+            return io.BytesIO(b"".join(iter(lambda: file.read(piece), b"")))
 
     def close(self) -> None:
         self.zip.close()
