@@ -49,20 +49,10 @@ def celeba_uint8(
     split = one_of(split, tuple(CELEBA_PARTITION), "split")
     places = ("celeba64.zip", "img_align_celeba.zip", "img_align_celeba")
     path = _place("CelebA", places, data_dir)
-    belongs = None if path.name == "celeba64.zip" else _BY_NUMBER[split]
-    inside = None if belongs else split
-    return _bytes(path, 108, inside, count, strict, belongs)
-
-
-def _train_by_number(name: str) -> bool:
-    return _celeba_number(name) in CELEBA_PARTITION["train"]
-
-
-def _test_by_number(name: str) -> bool:
-    return _celeba_number(name) in CELEBA_PARTITION["test"]
-
-
-_BY_NUMBER = {"train": _train_by_number, "test": _test_by_number}
+    if path.name == "celeba64.zip":
+        return _bytes(path, 108, split, count, strict)
+    numbers = CELEBA_PARTITION[split]
+    return _bytes(path, 108, None, count, strict, lambda name: _celeba_number(name) in numbers)
 
 
 def _celeba_number(name: str) -> int:

@@ -5,6 +5,9 @@ Pillow clips what has more than 8 bits and drops what is transparent; neither ha
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -133,12 +136,26 @@ def _numbers(tag: object) -> tuple[object, ...]:
     return tag if isinstance(tag, tuple) else (tag,)
 
 
+# What decoders raise with a text that says enough.
+_SPEAKING = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
 def why(error: Exception) -> str:
     """Why a picture is skipped, in one printable line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if not isinstance(error, OSError | ValueError | SyntaxError | RuntimeError | EOFError):
+    if not isinstance(error, _SPEAKING):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return printable(" ".join(text.split()) or type(error).__name__)[:200]
+    line = printable(" ".join(text.split()) or type(error).__name__)
+    return line if len(line) <= 200 else f"{line[:199]}…"
 
 
 def printable(text: str) -> str:

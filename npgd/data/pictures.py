@@ -49,10 +49,6 @@ class Pictures:
     skipped: list[Skipped]
     """The names of those that are not used, and why in one printable line each."""
 
-    def first(self, count: int | None) -> Pictures:
-        """The first `count`, at most; all for None."""
-        return Pictures(self.images[:count], self.names[:count], self.skipped)
-
 
 def read_pictures(
     path: str | os.PathLike[str],
@@ -89,7 +85,7 @@ def read_pictures(
         cache: whether to keep the bytes in `cache_directory`, where they are read from as long as
             the source's size and time do not change. Of a `count` nothing is kept.
         belongs: which names belong to the split, where folders do not say so; a ValueError of it
-            is why a picture is skipped. A function with a name of its own.
+            is why a picture is skipped.
 
     Raises:
         ValueError: a path that holds no usable pictures, a zip with unsafe paths (absolute, "..",
@@ -102,20 +98,21 @@ def read_pictures(
     image_shape = _door(image_shape, split, background, strict=strict, cache=cache)
     crop = None if crop is None else checks.integer(crop, "crop")
     count = None if count is None else checks.integer(count, "count")
+    if belongs is not None and not callable(belongs):
+        raise TypeError(f"belongs must be a function of a name, got {belongs!r}")
     with contextlib.closing(source(path)) as place:
-        label = getattr(belongs, "__name__", None)
-        settings = [str(path), list(image_shape), crop, split, background, label]
+        names, odd = _selected(place, split, belongs)
+        if not names and not odd:
+            raise ValueError(_nothing(path, place, split))
+        chosen = None if belongs is None else names
+        settings = [str(path), list(image_shape), crop, split, background, chosen]
         kept = _Kept(path, settings, place) if cache else None
         found = None if kept is None else kept.read()
         if found is None:
-            names, odd = _selected(place, split, belongs)
             found = _decode(place, names, image_shape, crop, background, count)
-            found = Pictures(found.images, found.names, sorted(odd + found.skipped))
             if kept is not None and count is None and found.names:
                 kept.write(found)
-        if not found.names and not found.skipped:
-            raise ValueError(_nothing(path, place, split))
-    found = found.first(count)
+    found = Pictures(found.images[:count], found.names[:count], sorted(odd + found.skipped))
     if found.skipped and (strict or not found.names):
         told = _told(found, path, "that are not")
         raise ValueError(f"images must {'all ' if strict else ''}be usable, got {told}")

@@ -640,6 +640,7 @@ def valid(function, argument, odd):
         "background": type(odd) is int and odd == 0,
         "data_dir": odd is None or (type(odd) is str and odd == "x"),
         "images": isinstance(odd, torch.Tensor),
+        "belongs": odd is None or odd is len,
     }.get(argument, False)
 
 
@@ -653,6 +654,7 @@ CALLS = {
         "background",
         "strict",
         "cache",
+        "belongs",
     ],
     "image_archive": [
         "path",
