@@ -8,7 +8,6 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +34,7 @@ TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT, ORIENTATION = 258, 262, 339, 0x
 
 
 def decode(
-    file: IO[bytes] | Path,
+    file: IO[bytes],
     image_shape: tuple[int, int, int],
     crop: int | None = None,
     background: int = 0,
@@ -51,18 +50,10 @@ def decode(
             have no agreed white (32-bit integers, floating point, signed bytes).
         Exception: whatever Pillow's decoders raise on a file that is no picture, or is damaged.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     channels, height, width = image_shape
-    try:
-        opened = Image.open(file, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ValueError(_too_large()) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"is no picture, or a damaged one ({', '.join(FORMATS)})") from error
-    with opened:
-        if opened.width * opened.height > LARGEST_PICTURE:
-            raise ValueError(_too_large())
+    with _opened(file) as opened:
         opened.load()
         picture = _shown(opened, background).convert("L" if channels == 1 else "RGB")
         turned = _TURNED.get(opened.getexif().get(ORIENTATION, 1))
@@ -92,8 +83,24 @@ _TURNED = {
 }
 
 
-def _too_large() -> str:
-    return f"has more than {LARGEST_PICTURE // 10**6} megapixels; scale it down first"
+def _opened(file: IO[bytes]) -> Image:
+    """The picture before its pixels are read; ValueError for one too large, or of no known kind."""
+    from PIL import Image, UnidentifiedImageError
+
+    too_large = f"has more than {LARGEST_PICTURE // 10**6} megapixels; scale it down first"
+    try:
+        opened = Image.open(file, formats=FORMATS)
+        if opened.width * opened.height > LARGEST_PICTURE:
+            raise ValueError(too_large)
+        if opened.format == "PNG":  # its checksums, which loading leaves out
+            opened.verify()
+            file.seek(0)
+            opened = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(too_large) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"is no picture, or a damaged one ({', '.join(FORMATS)})") from error
+    return opened
 
 
 def _shown(opened: Image, background: int) -> Image:

@@ -289,6 +289,23 @@ def test_a_picture_beyond_the_limit_is_skipped_with_its_limit(tmp_path, monkeypa
     assert np.array_equal(shown(tmp_path / "a.png"), RAMP)
 
 
+def test_a_flipped_bit_of_a_png_changes_no_pixel(tmp_path):
+    """PNG's checksums cover all that is shown."""
+    for seed, image in enumerate([RAMP, COLOURS, RAMP.astype(np.uint16) * 257]):
+        whole = encoded(Image.fromarray(image))
+        (tmp_path / "a.png").write_bytes(whole)
+        expected, refused = shown(tmp_path / "a.png"), 0
+        for bit in range(seed, 8 * len(whole), 7):
+            content = bytearray(whole)
+            content[bit // 8] ^= 1 << bit % 8
+            (tmp_path / "a.png").write_bytes(content)
+            try:
+                assert np.array_equal(shown(tmp_path / "a.png"), expected), bit
+            except ValueError:
+                refused += 1
+        assert refused > 0.9 * len(whole)
+
+
 # --- where pictures lie -----------------------------------------------------------------------
 
 
