@@ -28,6 +28,7 @@ OTHER_SUFFIXES = {
     *(".wmf", ".xbm", ".xcf", ".xpm"),
 }
 LARGEST_PICTURE = 64_000_000
+MOST_SCANS = 500  # a progressive JPEG has about ten
 # Pillow's modes of at most 8 bits a channel with an agreed black and white.
 EIGHT_BITS = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "La", "PA", "RGBA", "RGBa"}
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT, ORIENTATION = 258, 262, 339, 0x0112
@@ -71,6 +72,15 @@ def decode(
     return np.array(picture).reshape(height, width, channels).transpose(2, 0, 1)
 
 
+def _scans(file: IO[bytes]) -> int:
+    """How often a JPEG goes over its pixels: each scan begins with a marker."""
+    place = file.tell()
+    file.seek(0)
+    number = sum(piece.count(b"\xff\xda") for piece in iter(lambda: file.read(2**20), b""))
+    file.seek(place)
+    return number
+
+
 # EXIF's orientations, by Pillow's names of what puts them right.
 _TURNED = {
     2: "FLIP_LEFT_RIGHT",
@@ -96,6 +106,8 @@ def _opened(file: IO[bytes]) -> Image:
             opened.verify()
             file.seek(0)
             opened = Image.open(file, formats=FORMATS)
+        elif opened.format in ("JPEG", "MPO") and _scans(file) > MOST_SCANS:
+            raise ValueError(f"has more than {MOST_SCANS} scans, which take long and show nothing")
     except Image.DecompressionBombError as error:
         raise ValueError(too_large) from error
     except UnidentifiedImageError as error:

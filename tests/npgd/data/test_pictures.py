@@ -289,6 +289,17 @@ def test_a_picture_beyond_the_limit_is_skipped_with_its_limit(tmp_path, monkeypa
     assert np.array_equal(shown(tmp_path / "a.png"), RAMP)
 
 
+def test_a_jpeg_of_endless_scans_is_skipped_before_it_is_read(tmp_path):
+    whole = encoded(Image.fromarray(RAMP), "JPEG", progressive=True)
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    for times, refused in [(100, False), (1000, True)]:
+        (tmp_path / "a.jpg").write_bytes(whole[:-2] + scan * times + whole[-2:])
+        if refused:
+            assert "a.jpg: has more than 500 scans" in reason(tmp_path / "a.jpg")
+        else:
+            assert np.abs(shown(tmp_path / "a.jpg").astype(int) - RAMP).mean() < 9
+
+
 def test_a_flipped_bit_of_a_png_changes_no_pixel(tmp_path):
     """PNG's checksums cover all that is shown."""
     for seed, image in enumerate([RAMP, COLOURS, RAMP.astype(np.uint16) * 257]):
