@@ -49,6 +49,15 @@ class Pictures:
     skipped: list[Skipped]
     """The names of those that are not used, and why in one printable line each."""
 
+    def told(self, path: Path, are: str = "are skipped") -> str:
+        """How many pictures of a path are skipped, and the first ten by name, in a printable line."""
+        parts = [f"{printable(name)}: {reason}" for name, reason in self.skipped[:10]]
+        if len(self.skipped) > 10:
+            parts.append(f"and {len(self.skipped) - 10} more")
+        of = len(self.skipped) + len(self.names)
+        where = printable(str(path))
+        return f"{len(self.skipped)} of {of} pictures in {where} {are} ({'; '.join(parts)})"
+
 
 def read_pictures(
     path: str | os.PathLike[str],
@@ -114,7 +123,7 @@ def read_pictures(
                 kept.write(found)
     found = Pictures(found.images[:count], found.names[:count], sorted(odd + found.skipped))
     if found.skipped and (strict or not found.names):
-        told = _told(found, path, "that are not")
+        told = found.told(path, "that are not")
         raise ValueError(f"images must {'all ' if strict else ''}be usable, got {told}")
     return found
 
@@ -148,17 +157,7 @@ def image_archive(
 def warn_of_skipped(found: Pictures, path: Path) -> None:
     """One warning that counts and names what is skipped, on behalf of the caller's caller."""
     if found.skipped:
-        warnings.warn(_told(found, path.absolute(), "are skipped"), stacklevel=3)
-
-
-def _told(found: Pictures, path: Path, are: str) -> str:
-    """How many are skipped, and the first ten by name."""
-    parts = [f"{printable(name)}: {reason}" for name, reason in found.skipped[:10]]
-    if len(found.skipped) > 10:
-        parts.append(f"and {len(found.skipped) - 10} more")
-    of = len(found.skipped) + len(found.names)
-    where = printable(str(path))
-    return f"{len(found.skipped)} of {of} pictures in {where} {are} ({'; '.join(parts)})"
+        warnings.warn(found.told(path.absolute()), stacklevel=3)
 
 
 def _door(
