@@ -50,7 +50,7 @@ class Pictures:
     """The names of those that are not used, and why in one printable line each."""
 
     def told(self, path: Path, are: str = "are skipped") -> str:
-        """How many pictures of a path are skipped, and the first ten by name, in a printable line."""
+        """How many pictures are skipped, and the first ten by name, in one printable line."""
         parts = [f"{printable(name)}: {reason}" for name, reason in self.skipped[:10]]
         if len(self.skipped) > 10:
             parts.append(f"and {len(self.skipped) - 10} more")
