@@ -116,7 +116,7 @@ def test_every_image_is_split_by_itself(sequence):
     A, y, x_true, iterates = sequence(4, 6, 5, noise=0.1)
     iterates = x_true + torch.tensor([1.0, 0.3, 0.1])[:, None, None, None] * (iterates - x_true)
     parts = rates.decompose(A, y, x_true, iterates, 0.05)
-    alpha, beta, delta = own_constants(parts)
+    alpha, _, _ = own_constants(parts)
     constants = alpha, float(parts.beta.median()), float(parts.delta.clamp_min(0).median())
     together = rates.split_slack(parts, *constants, start=1)
     for i in range(3):

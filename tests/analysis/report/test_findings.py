@@ -13,7 +13,7 @@ from analysis.rec.settings import RecSettings
 from analysis.report import Report, figures, verify
 from analysis.report.evidence import OWN
 from analysis.report.findings import periods
-from analysis.testing import normal, random_affine_set, random_finite_set, random_prior
+from analysis.testing import normal, random_affine_set, random_prior
 from npgd.operators import MatrixOperator
 
 SHAPE = (1, 6, 6)
