@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 def to_pixels(images: UInt8[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
     """Grey values 0…255 as pixels in [-1, 1]: v ↦ v/127.5 − 1, in float32."""
-    return images.to(torch.float32).div_(127.5).sub_(1.0)
+    return images.to(torch.float32).div(127.5).sub_(1.0)
 
 
 def first(
