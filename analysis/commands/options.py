@@ -102,7 +102,9 @@ def _invoked(context: typer.Context) -> Iterator[None]:
     )
     token = _INVOCATION.set(Invocation(context.find_root().obj or (), given))
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: warn(str(message))
+            yield
     finally:
         _INVOCATION.reset(token)
 
@@ -222,8 +224,8 @@ class Given:
     """Where each comes from."""
     files: bool = False
     """Whether the names are of files."""
-    skipped: list[str] = dataclasses.field(default_factory=list)
-    """What was skipped, and why."""
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The files that were skipped, and why."""
 
     def record(self) -> dict[str, Any]:
         """For the numbers that are written."""
@@ -253,22 +255,19 @@ class Pictures(Archives):
         """
         from npgd import data
 
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            found, names = data.image_archive(
-                path, prior.image_shape, strict=self.strict, cache=False
-            )
-        skipped = [str(warning.message) for warning in told]
-        for line in skipped:
-            warn(line)
-        found, names = found[:count], names[:count]
-        if prior.image_shape[0] == 1 and _colourful(path, len(names)):
+        found = data.read_pictures(
+            path, prior.image_shape, count=count, strict=self.strict, cache=False
+        )
+        if found.skipped:
+            warn(found.told(path, "are skipped"))
+        if prior.image_shape[0] == 1 and _colourful(path):
             warn(
                 f"--images must be grey for the prior {prior.name}, got colour pictures in {path}, "
                 f"which are turned grey; {fitting(3)}"
             )
-        words = f"{len(names)} picture{'s' * (len(names) != 1)} in {path}"
-        return Given(data.to_pixels(found), words, names, files=True, skipped=skipped)
+        words = f"{len(found.names)} picture{'s' * (len(found.names) != 1)} in {path}"
+        pixels = data.to_pixels(found.images)
+        return Given(pixels, words, found.names, files=True, skipped=dict(found.skipped))
 
     def sample(self, name: str, split: str, prior: GenerativePrior, count: int | None) -> Given:
         """The first `count` images of a data set's split, all for None."""
@@ -280,7 +279,7 @@ class Pictures(Archives):
                 f"--dataset must have the prior's image shape {prior.image_shape}, got {name} "
                 f"of {shape}; {fitting(shape[0])}"
             )
-        found = data.dataset(name, split, self.data_dir, count, self.download)
+        found = data.dataset(name, split, self.data_dir, count, self.download, self.strict)
         words = {"mnist": "MNIST test digits", "celeba": "held-out CelebA faces"}
         told = f"first {len(found)} {words.get(name, 'held-out churches')}"
         return Given(found, told, [f"{name} {split} {i}" for i in range(len(found))])
@@ -294,14 +293,11 @@ def fitting(channels: int) -> str:
     return f"--prior {' or '.join(fits)} would fit"
 
 
-def _colourful(path: Path, count: int, threshold: int = 16) -> bool:
-    """Whether one of the first `count` pictures, up to four, has colours."""
+def _colourful(path: Path, threshold: int = 16) -> bool:
+    """Whether one of the first four pictures has colours."""
     from npgd import data
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        few, _ = data.image_archive(path, (3, 16, 16), cache=False)
-    few = few[: min(count, 4)].int()
+    few = data.read_pictures(path, (3, 16, 16), count=4, cache=False).images.int()
     return bool((few.amax(1) - few.amin(1) > threshold).any())
 
 

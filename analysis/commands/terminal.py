@@ -60,7 +60,9 @@ def _aside(word: str, style: str, text: str) -> None:
 
 # ------------------------------------------------------------------------- an error, a sentence
 
-_USAGE: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_USAGE: type[Exception] = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)
 # What the system says of a path that the command line names; the rest is the machine's.
 _OF_THE_PATH = {
     errno.EACCES,

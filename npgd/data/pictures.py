@@ -53,14 +53,14 @@ class Pictures:
         """The first `count`, at most; all for None."""
         return Pictures(self.images[:count], self.names[:count], self.skipped)
 
-    def told(self, path: Path) -> str:
-        """How many are skipped, and the first ten by name."""
+    def told(self, path: Path, what: str) -> str:
+        """How many are skipped, and the first ten by name; `what` says what they are or do."""
         parts = [f"{printable(name)}: {reason}" for name, reason in self.skipped[:10]]
         if len(self.skipped) > 10:
             parts.append(f"and {len(self.skipped) - 10} more")
         number = len(self.skipped)
         of = f"{number} of {number + len(self.names)} pictures in {printable(str(path))}"
-        return f"{of} {{}} ({'; '.join(parts)})"
+        return f"{of} {what} ({'; '.join(parts)})"
 
 
 def read_pictures(
@@ -126,7 +126,7 @@ def read_pictures(
             raise ValueError(_nothing(path, place, split))
     found = found.first(count)
     if found.skipped and (strict or not found.names):
-        told = found.told(path).format("that are not")
+        told = found.told(path, "that are not")
         raise ValueError(f"images must {'all ' if strict else ''}be usable, got {told}")
     return found
 
@@ -160,7 +160,7 @@ def image_archive(
 def warn_of_skipped(found: Pictures, path: Path) -> None:
     """One warning that counts and names what is skipped, on behalf of the caller's caller."""
     if found.skipped:
-        warnings.warn(found.told(path.absolute()).format("are skipped"), stacklevel=3)
+        warnings.warn(found.told(path.absolute(), "are skipped"), stacklevel=3)
 
 
 def _door(
