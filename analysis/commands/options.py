@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analysis.commands.terminal import plain_errors, warn
+from analysis.commands.terminal import plain_errors, sentence, warn
 
 if TYPE_CHECKING:
     import torch
@@ -255,9 +255,10 @@ class Pictures(Archives):
         """
         from npgd import data
 
-        found = data.read_pictures(
-            path, prior.image_shape, count=count, strict=self.strict, cache=False
-        )
+        with naming("--images"):
+            found = data.read_pictures(
+                path, prior.image_shape, count=count, strict=self.strict, cache=False
+            )
         if found.skipped:
             warn(found.told(path, "are skipped"))
         if prior.image_shape[0] == 1 and _colourful(path):
@@ -390,10 +391,11 @@ class Problem:
         import npgd
 
         if self.operator is not None:
-            A = npgd.load_operator(self.operator, torch.float32)
+            with naming("--operator"):
+                A = npgd.load_operator(self.operator, torch.float32)
+                fitting_prior = npgd.as_operator(A, image_shape)
             method = A.provenance.get("method", type(A).__name__)
-            words = f"{method} ({self.operator.name}), m = {A.m}"
-            return npgd.as_operator(A, image_shape), words
+            return fitting_prior, f"{method} ({self.operator.name}), m = {A.m}"
         if self.task is TaskName.CS:
             of = "pixels of the prior's images"
             m = within("--m", self.m, 1, math.prod(image_shape), of)
@@ -421,6 +423,9 @@ _OPTIONS_OF_TASKS = {
 }
 
 
+MOST_STEPS = 10**6
+
+
 @dataclass(frozen=True)
 class Run:
     """The measurements' noise, and NPGD's run."""
@@ -437,8 +442,7 @@ class Run:
             raise ValueError(
                 f"--noise must be a standard deviation, finite and at least 0, got {self.noise}"
             )
-        if self.max_iter < 1:
-            raise ValueError(f"--max-iter must be at least 1, got {self.max_iter}")
+        within("--max-iter", self.max_iter, 1, MOST_STEPS, "steps of a run")
         _ = self.eta
 
     @property
@@ -477,10 +481,17 @@ def load_prior(name: str, device: str = "cpu") -> GenerativePrior:
     import npgd
 
     place = torch_device(device)
-    try:
+    with naming("--prior"):
         return npgd.load_prior(name, device=place)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"--prior: {error}") from error
+
+
+@contextlib.contextmanager
+def naming(option: str) -> Iterator[None]:
+    """An error about what an option names begins with the option."""
+    try:
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{option}: {sentence(error)}") from error
 
 
 def record() -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.place / name)) from error
+            raise _named(error, f"--output {self.place / name}") from error
 
 
 @contextlib.contextmanager
@@ -65,8 +65,8 @@ def output_directory(path: Path, force: bool) -> Iterator[Folder]:
             wrote, before the block or after it; or another run is writing there.
         ValueError: the working directory, or a folder that holds it.
     """
-    place = _place(path)
-    with _beside(place, path) as part:
+    place = _place(path, "--output")
+    with _beside(place, path, "--output") as part:
         stood = _replaceable(place, path, force)
         yield Folder(part, place)
         listed = sorted([*_names(part), LIST])
@@ -77,33 +77,36 @@ def output_directory(path: Path, force: bool) -> Iterator[Folder]:
 
 
 @contextlib.contextmanager
-def output_file(path: Path, force: bool, ours: Callable[[Path], bool]) -> Iterator[Path]:
+def output_file(
+    path: Path, force: bool, ours: Callable[[Path], bool], option: str = "--output"
+) -> Iterator[Path]:
     """Where to write a file that then stands at `path`, if the block ends without an error.
 
     Args:
         path: of the file; a link is followed.
         force: whether a file that is there may be replaced.
         ours: whether a file is of the kind that is written; others are never replaced.
+        option: that named the path.
 
     Raises:
         FileExistsError, ValueError: as `output_directory` does.
     """
-    place = _place(path)
+    place = _place(path, option)
 
     def check() -> None:
         if not os.path.lexists(place):
             return
         if not place.is_file() or (force and not ours(place)):
             raise FileExistsError(
-                f"--output must name a new file or one of its kind, got {path}, which npgd did not "
-                "write; choose another"
+                f"{option} must name a new file, or one of the kind it writes, got {path}; choose "
+                "another, with or without --force"
             )
         if not force:
             raise FileExistsError(
-                f"--output must name nothing that exists, got {path}; give --force to replace it"
+                f"{option} must name nothing that exists, got {path}; give --force to replace it"
             )
 
-    with _beside(place, path) as part:
+    with _beside(place, path, option) as part:
         check()
         yield part / place.name
         with _alone(place.parent):
@@ -111,15 +114,22 @@ def output_file(path: Path, force: bool, ours: Callable[[Path], bool]) -> Iterat
             os.replace(part / place.name, place)
 
 
-def _place(path: Path) -> Path:
+def _named(error: OSError, name: str) -> OSError:
+    """The error of the system, of something that the user knows by `name`."""
+    return OSError(error.errno, error.strerror, name)
+
+
+def _place(path: Path, option: str) -> Path:
     """Where `path` leads; ValueError for the working directory and what holds it."""
     try:
         place, here = path.resolve(), Path.cwd()
     except RuntimeError as error:
-        raise ValueError(f"--output must be a path without a loop of links, got {path}") from error
+        raise ValueError(f"{option} must be a path without a loop of links, got {path}") from error
+    except OSError as error:
+        raise _named(error, f"{option} {path}") from error
     if place in (here, *here.parents):
         raise ValueError(
-            f"--output must be a name of its own, got {path}, which is or holds the working "
+            f"{option} must be a name of its own, got {path}, which is or holds the working "
             "directory"
         )
     return place
@@ -234,23 +244,29 @@ def _restore(part: Path, place: Path) -> None:
 
 
 @contextlib.contextmanager
-def _beside(place: Path, path: Path) -> Iterator[Path]:
+def _beside(place: Path, path: Path, option: str) -> Iterator[Path]:
     """An empty folder beside `place` for one run at a time; gone in the end."""
     digest = hashlib.sha256(os.fsencode(place.name)).hexdigest()[:12]
     part = place.with_name(f".npgd-{digest}.part")
-    made = _make(place.parent)
+    new = [folder for folder in place.parents if not os.path.lexists(folder)]
     lock = None
     try:
-        with _alone(place.parent):
-            if os.path.lexists(part) and not _left_behind(part):
-                raise FileExistsError(
-                    f"--output must be written by one run at a time, got {path}, which another is "
-                    f"writing (if none is, remove {part})"
-                )
-            _clear(part)
-            _restore(part, place)
-            part.mkdir()
-            lock = _locked(part)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                place.lstat()  # too long a name is refused now
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(place.parent):
+                if os.path.lexists(part) and not _left_behind(part):
+                    raise FileExistsError(
+                        f"{option} must be written by one run at a time, got {path}, which another "
+                        f"is writing (if none is, remove {part})"
+                    )
+                _clear(part)
+                _restore(part, place)
+                part.mkdir()
+                lock = _locked(part)
+        except OSError as error:
+            raise _named(error, f"{option} {path}") if error.strerror else error from error
         try:
             yield part
         finally:
@@ -259,19 +275,9 @@ def _beside(place: Path, path: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
-        for folder in made:
+        for folder in new:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # unless it is full
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make a folder and those that hold it; which of them are new, the innermost first."""
-    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
-    return new
 
 
 def _clear(part: Path) -> None:

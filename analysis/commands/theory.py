@@ -44,7 +44,9 @@ def worst_case_command(
     with contextlib.ExitStack() as opened:
         path = None
         if certificate is not None:
-            path = opened.enter_context(output_file(certificate, force, _holds_proof))
+            path = opened.enter_context(
+                output_file(certificate, force, _holds_proof, "--certificate")
+            )
         _print_worst_case(alpha, beta, n_iter, step_size, delta, noise, sweep=sweep, path=path)
     if certificate is not None:
         console.print(f"proof of the dual bound: {certificate}")

@@ -19,6 +19,7 @@ from analysis.commands.options import (
     command,
     invocation,
     load_prior,
+    naming,
     torch_device,
 )
 from analysis.commands.terminal import console
@@ -146,9 +147,10 @@ def train_projector_command(
 ) -> None:
     """Train G† for a frozen G, and write the prior that results as prior.safetensors."""
     told = training.start("prior.safetensors")
-    g, run, digest = load_generator(generator)
+    with naming("--generator"):
+        g, run, digest = load_generator(generator)
+        encoder = load_coverage_encoder(generator) if from_coverage else None
     size = run.get("image_size", 28)
-    encoder = load_coverage_encoder(generator) if from_coverage else None
     spec = network_spec("encoder", run)
     if encoder is None:
         settings = {"latent_dim": run["latent_dim"], "width": config.width, "hidden": config.hidden}
