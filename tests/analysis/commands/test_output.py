@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from analysis.commands import output
-from analysis.commands.output import LIST, Folder, output_directory, output_file
+from analysis.commands.output import LIST, output_directory, output_file
 
 FILES = ["numbers.json", "pictures.npz", *(f"images/{i}.png" for i in range(6))]
 
@@ -100,7 +100,7 @@ def test_a_folder_filled_meanwhile_stays(force, tmp_path):
     assert names(out) == ["thesis.tex"] and names(tmp_path) == ["out"]
 
 
-def test_an_output_of_another_run_meanwhile_stays(tmp_path, monkeypatch):
+def test_an_output_of_another_run_meanwhile_stays(tmp_path):
     """Without locks, too, the later of two runs sees that it is not alone."""
     out, other = tmp_path / "out", tmp_path / "other"
     write(other, "b")
