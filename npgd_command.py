@@ -34,6 +34,19 @@ def ours(name: str) -> None:
         )
 
 
+_interrupts: list[int] = []
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C came, whatever error a library has made of it."""
+    return bool(_interrupts)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The command `npgd`.
 
@@ -41,7 +54,10 @@ def main() -> None:
     printed cannot be written, 130 after Ctrl-C; `analysis.commands.terminal` has the rest.
     """
     status = 0
+    _interrupts.clear()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
         _open_streams()
         ours("analysis")
         from analysis.commands import main as command
@@ -51,11 +67,14 @@ def main() -> None:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except Shadowed as error:
         status = _fail(str(error), 2)
-    except KeyboardInterrupt:
-        status = _fail("Ctrl-C", 130, "stopped")
-    except ImportError as error:
-        package = error.name or "npgd"
-        status = _fail(f"the package {package} must be installed and whole, got: {error}", 1)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or interrupted():
+            status = _fail("Ctrl-C", 130, "stopped")
+        elif isinstance(error, ImportError | OSError):
+            package = getattr(error, "name", None) or "npgd"
+            status = _fail(f"the package {package} must be installed and whole, got: {error}", 1)
+        else:
+            raise
     if status == 130:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
     sys.exit(_flushed(status))

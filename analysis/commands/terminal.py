@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from npgd_command import Shadowed
+from npgd_command import Shadowed, interrupted
 
 DONE, FAILED, REFUSED, STOPPED = 0, 1, 2, 130
 """Exit statuses: done; the machine could not; the command line cannot be done; Ctrl-C."""
@@ -103,7 +103,7 @@ def tell(
     error: BaseException, options: Mapping[str, str] = MappingProxyType({}), about: str = "error"
 ) -> int:
     """Say on standard error what happened; the exit status."""
-    if _interrupted(error):
+    if interrupted() or _interrupted(error):
         _aside("stopped:", "bold", "Ctrl-C")
         return STOPPED
     text = sentence(error)
