@@ -191,7 +191,7 @@ def _run(
     if not reason and stored.get("drawing") == drawing and all(p.exists() for p in pictures):
         print(f"{name}: up to date, {pictures[0]}")
         return UP_TO_DATE
-    _write(draw(stored["results"]), pictures)
+    _draw(draw, stored["results"], pictures)
     _write_json(path, sealed(stored | {"drawing": drawing}))
     done = MEASURED if reason else DRAWN
     seconds = time.perf_counter() - began
@@ -383,18 +383,22 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def _write(drawn: Figure | str, paths: list[Path]) -> None:
+def _draw(
+    draw: Callable[[dict[str, Any]], Figure | str], results: dict[str, Any], paths: list[Path]
+) -> None:
     from npgd.files import write_atomically
 
-    if isinstance(drawn, str):
+    if paths[0].suffix == ".txt":
         for path in paths:
-            write_atomically(path, drawn.encode())
+            write_atomically(path, str(draw(results)).encode())
         return
-    from matplotlib import pyplot as plt
+    import matplotlib
 
-    for path in paths:
-        buffer = io.BytesIO()
-        undated = {"CreationDate": None} if path.suffix == ".pdf" else None
-        drawn.savefig(buffer, format=path.suffix[1:], metadata=undated)
-        write_atomically(path, buffer.getvalue())
-    plt.close(drawn)
+    with matplotlib.rc_context():  # the user's look comes back
+        drawn = draw(results)
+        assert not isinstance(drawn, str)
+        for path in paths:
+            buffer = io.BytesIO()
+            undated = {"CreationDate": None} if path.suffix == ".pdf" else None
+            drawn.savefig(buffer, format=path.suffix[1:], metadata=undated)
+            write_atomically(path, buffer.getvalue())

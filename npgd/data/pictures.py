@@ -49,6 +49,10 @@ class Pictures:
     skipped: list[Skipped]
     """The names of those that are not used, and why in one printable line each."""
 
+    def first(self, count: int | None) -> Pictures:
+        """The first `count`, at most; all for None."""
+        return Pictures(self.images[:count], self.names[:count], self.skipped)
+
     def told(self, path: Path, are: str = "are skipped") -> str:
         """How many pictures are skipped, and the first ten by name, in one printable line."""
         parts = [f"{printable(name)}: {reason}" for name, reason in self.skipped[:10]]
