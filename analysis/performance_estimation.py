@@ -50,6 +50,8 @@ from analysis.gram_program import (
 )
 
 MEASURES = ("objective", "distance")
+MOST_STEPS = 10**6
+"""More steps than any program, or loop over them, comes to an end with."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -83,8 +85,9 @@ def step_bound(
         ValueError: an argument is out of range; TypeError: it is no number.
     """
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
-    if not objective >= 0:
-        raise ValueError(f"objective must be at least 0, got {objective}")
+    from npgd import checks
+
+    objective = checks.number(objective, "objective", zero=True)
     s, nu, kappa = step_size * beta - 1, math.sqrt(noise), beta / alpha
     if abs(s) < 1e-14:  # η = 1/β up to rounding
         s = 0.0
@@ -255,7 +258,13 @@ def _inverse(beta: float) -> float:
 def _steps(n_iter: int) -> int:
     from npgd import checks
 
-    return checks.integer(n_iter, "n_iter")
+    return checks.integer(n_iter, "n_iter", maximum=MOST_STEPS)
+
+
+def _measured(measure: str) -> str:
+    from npgd import checks
+
+    return checks.choice(measure, "measure", *MEASURES)
 
 
 def at_most(value: float, digits: int = 10) -> str:
@@ -458,8 +467,7 @@ def worst_case(
     began = time.perf_counter()
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
     n_iter = _steps(n_iter)
-    if measure not in MEASURES:
-        raise ValueError(f"measure must be one of {MEASURES}, got {measure!r}")
+    _measured(measure)
     constants = (alpha, beta, step_size, n_iter, delta, noise)
     attaining = _attaining(*constants)
     if alpha == beta and attaining is None:

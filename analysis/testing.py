@@ -169,12 +169,19 @@ KINDS: dict[str, Maker] = {
 
 def normal(*size: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> torch.Tensor:
     """Independent numbers of N(0, 1): the same for the same size and seed."""
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    sides = [checks.integer(side, "size", minimum=0) for side in size]
+    checks.room(math.prod(sides), "size", math.prod(sides))
+    checks.floating_type(dtype)
+    return torch.randn(*sides, generator=checks.seeded(seed), dtype=dtype)
 
 
 def random_images(image_shape: ImageShape, batch: int, seed: int = 0, scale: float = 1.0) -> Images:
     """Images with independent pixels N(0, scale²)."""
-    return scale * _normal("images", seed, batch, *checks.image_shape(image_shape))
+    scale = checks.number(scale, "scale")
+    batch = checks.integer(batch, "batch", minimum=0)
+    shape = checks.image_shape(image_shape)
+    checks.room(batch, "batch", batch * math.prod(shape))
+    return scale * _normal("images", seed, batch, *shape)
 
 
 def random_operator(
@@ -185,11 +192,22 @@ def random_operator(
     kinds: Mapping[str, Maker] | None = None,
 ) -> LinearOperator:
     """An operator of one of KINDS (or of `kinds`), with m measurements where the kind allows."""
-    makers = KINDS if kinds is None else kinds
-    if kind not in makers:
-        raise ValueError(f"kind must be one of {', '.join(makers)}, got {kind!r}")
-    A = makers[kind](checks.image_shape(image_shape), checks.integer(m, "m"), seed)
+    makers = KINDS if kinds is None else _makers(kinds)
+    checks.choice(kind, "kind", *makers)
+    m, seed = checks.integer(m, "m"), checks.seed(seed)
+    checks.room(m, "m", m * math.prod(checks.image_shape(image_shape)))
+    A = makers[kind](checks.image_shape(image_shape), m, seed)
     return _described(A, f"random_operator({kind!r}, {tuple(image_shape)}, m={m}, seed={seed})")
+
+
+def _makers(kinds: object) -> Mapping[str, Maker]:
+    """Kinds of operators of the caller's own."""
+    if not isinstance(kinds, Mapping) or not all(map(callable, kinds.values())):
+        raise TypeError(
+            "kinds must map names to functions of (image_shape, m, seed), got"
+            f" {checks.shown(kinds)}"
+        )
+    return kinds
 
 
 def random_affine_set(image_shape: ImageShape, latent_dim: int, seed: int = 0) -> AffineSet:
@@ -208,6 +226,8 @@ def random_finite_set(
     Points of a grid tie in distance, and may coincide, but the first two never do.
     """
     size = (checks.integer(count, "count"), *checks.image_shape(image_shape))
+    checks.room(size[0], "count", math.prod(size))
+    grid = checks.flag(grid, "grid")
     points = _normal("points", seed, *size)
     if grid:
         points = torch.randint(0, 3, size, generator=_draws("grid", seed)).to(DOUBLE)
@@ -226,6 +246,7 @@ def random_prior(image_shape: ImageShape, latent_dim: int, seed: int = 0) -> Gen
     of it; in float64, without gradients."""
     shape = checks.image_shape(image_shape)
     n = math.prod(shape)
+    (latent_dim,) = checks.sizes(latent_dim=latent_dim)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(_draws("prior", seed).initial_seed())
         generator = nn.Sequential(
@@ -296,7 +317,10 @@ def random_problem(
 
     √β is the most that A makes of a unit step in S: so no scale of A changes the problem.
     """
+    noise, step = checks.number(noise, "noise", zero=True), checks.number(step, "step")
+    batch = checks.integer(batch, "batch")
     alpha, beta = exact_constants(A, S)
+    checks.room(batch, "batch", batch * A.n)
     x_true = S.sample(batch, generator=_draws("x_true", seed))
     y = A(x_true) + noise * math.sqrt(beta) * _normal("noise", seed, batch, A.m)
     return Problem(A, S, x_true, y, step / beta if beta > 0 else step, alpha, beta)
@@ -311,6 +335,8 @@ def exact_constants(A: LinearOperator, S: AffineSet | FiniteSet) -> tuple[float,
     """
     if not isinstance(S, AffineSet | FiniteSet):
         raise TypeError(f"S must be an AffineSet or a FiniteSet, got {type(S).__name__}")
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}")
     estimate = estimate_rec(A, S, points=2, looks=())
     return estimate.alpha, estimate.beta
 
@@ -473,6 +499,8 @@ def check_adjoint(
         AssertionError: naming the pair that is furthest off.
     """
     dtype, device, tol = _arithmetic(A, tol)
+    batch, seed = checks.integer(batch, "batch"), checks.seed(seed)
+    checks.room(batch, "batch", batch * A.n)
     x = random_images(A.image_shape, batch, seed).to(device, dtype)
     y = _normal("y", seed, batch, A.m).to(device, dtype)
     again = f"check_adjoint(A, batch={batch}, seed={seed}) with A = {A}"
@@ -511,6 +539,8 @@ def check_linear(
         AssertionError: naming the product and the image that is furthest off.
     """
     dtype, device, tol = _arithmetic(A, tol)
+    batch, seed = checks.integer(batch, "batch"), checks.seed(seed)
+    checks.room(batch, "batch", batch * A.n)
     again = f"check_linear(A, batch={batch}, seed={seed}) with A = {A}"
     products: tuple[tuple[str, Product, tuple[int, ...]], ...] = (
         ("A", A, A.image_shape),
@@ -615,6 +645,8 @@ def check_projector(
         )
     delta = checks.number(delta, "delta", zero=True)
     probes = checks.integer(probes, "probes", minimum=0)
+    seed = checks.seed(seed)
+    checks.room(probes, "probes", probes * w.numel())
     tol = _rounding(w.dtype) if tol is None else checks.number(tol, "tol", zero=True)
     again = (
         f"check_projector(project, points, delta={delta}, members=members, probes={probes},"
@@ -781,6 +813,7 @@ def check_bound(
     begin = "range" if start == 0 else "adjoint"
     iterates = _iterates(A, project, y, step_size, iterates, begin, max_iter, again)
     # Constants are known to rounding only: so much less of α keeps κ − 1 from falling below 0.
+    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
     alpha *= 1 - 1e-12
     check = check_convergence(A, y, x_true, iterates, step_size, alpha, beta, delta, start=start)
     if not check.holds:
@@ -806,8 +839,24 @@ def _iterates(
     iterates: torch.Tensor | None, start: str, max_iter: int, again: str,
 ) -> torch.Tensor:  # fmt: skip
     """Those of NPGD; or those given, which must follow from one another by its formula."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}; see as_operator")
+    if project is not None:
+        projector(project, "project")
+    max_iter = checks.integer(max_iter, "max_iter")
+    checks.number(step_size, "step_size")
+    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    if iterates is not None:
+        checks.floating(iterates, "iterates")
+        if iterates.ndim != 5 or tuple(iterates.shape[1:]) != (len(y), *A.image_shape):
+            raise ValueError(
+                f"iterates must be of shape (n_iter + 1, {len(y)}, *{A.image_shape}), got"
+                f" {tuple(iterates.shape)}"
+            )
+        checks.same_tensor(iterates, y, "iterates", "y")
     if iterates is None:
-        assert project is not None
+        if project is None:
+            raise ValueError("project must be given where iterates are not, got neither")
         solver = NPGD(project, step_size, max_iter=max_iter, tol=0.0, start=start)
         iterates = recover(A, y, solver, record_iterates=True).iterates
         assert iterates is not None
@@ -871,7 +920,7 @@ def _apply(product: Product, argument: torch.Tensor, name: str, again: str) -> t
 
 def _arithmetic(A: LinearOperator, tol: float | None) -> tuple[torch.dtype, torch.device, float]:
     if not isinstance(A, LinearOperator):
-        raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}; see as_operator")
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}; see as_operator")
     dtype, device = checks.kind(A) or (DOUBLE, torch.device("cpu"))
     tol = _rounding(dtype) if tol is None else checks.number(tol, "tol", zero=True)
     return dtype, device, tol
@@ -898,7 +947,7 @@ def _squared_distances(w: Images, s: Images) -> Float[torch.Tensor, "batch N"]:
 
 def _draws(what: str, seed: int) -> torch.Generator:
     """A stream for each thing drawn, so that equal seeds do not make equal numbers."""
-    state = np.random.SeedSequence([seed, *what.encode()]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([checks.seed(seed), *what.encode()]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 
 

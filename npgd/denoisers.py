@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from npgd import cards
-from npgd.checks import ImageShape, image_shape, integer
+from npgd import cards, checks
+from npgd.checks import ImageShape
 from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork, build
-from npgd.transforms import Wavelet
+from npgd.transforms import Wavelet, filters
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -51,17 +51,33 @@ class WaveletShrinkage:
     """Grey value of o."""
 
     def __post_init__(self) -> None:
-        if self.rule not in ("bayes", "universal"):
-            raise ValueError(f'rule must be "bayes" or "universal", got {self.rule!r}')
-        integer(self.shifts, "shifts")
+        filters(self.wavelet)
+        checks.choice(self.rule, "rule", "bayes", "universal")
+        levels = self.levels
+        checks.settle(
+            self,
+            levels=levels if levels is None else checks.integer(levels, "levels", minimum=0),
+            shifts=checks.integer(self.shifts, "shifts"),
+            origin=checks.number(self.origin, "origin", negative=True),
+        )
 
     def __call__(self, w: Images, sigma: float | PerImage) -> Images:
-        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel."""
-        transform = _wavelet(
-            image_shape(w.shape[1:], "w"), self.wavelet, self.levels, w.dtype, w.device
-        )
-        level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device)
-        level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
+        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel.
+
+        σ ≥ 0 is one number, or one for each image; 0 leaves the image as it is.
+
+        Raises:
+            TypeError, ValueError: naming the argument that does not fit.
+        """
+        shape = checks.image_shape(checks.any_images(w, "w", least=0).shape[1:], "w")
+        checks.floating_type(w.dtype, "w")
+        try:
+            transform = _wavelet(shape, self.wavelet, self.levels, w.dtype, w.device)
+        except ValueError as error:
+            raise ValueError(f"w must have sides that the wavelet halves: {error}") from None
+        level = checks.levels(sigma, w).reshape(-1, 1, 1, 1)
+        if not len(w):
+            return w.clone()
         shifts = [(i, j) for i in range(self.shifts) for j in range(self.shifts)]
         centred = w - self.origin
         rolled = torch.cat([centred.roll(shift, (2, 3)) for shift in shifts])
@@ -79,7 +95,8 @@ class WaveletShrinkage:
             threshold = level * (2 * torch.tensor(float(n)).log()).sqrt().item()
         else:
             signal = (c.square().mean((2, 3), keepdim=True) - level.square()).clamp_min(0).sqrt()
-            threshold = level.square() / signal  # infinite where the block is all noise
+            # Infinite where the block is all noise; without noise there is nothing to remove.
+            threshold = torch.where(level > 0, level.square() / signal, 0.0)
         return c.sign() * (c.abs() - threshold).clamp_min(0)
 
 

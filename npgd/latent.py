@@ -93,7 +93,11 @@ def starts(count: int, k: int, seed: int, like: torch.Tensor) -> Latents:
 
     Drawn in float64 on the CPU and then cast to the dtype and device of `like`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
+    count, k = checks.integer(count, "count"), checks.integer(k, "k")
+    checks.room(count, "count", count * k)
+    checks.room(k, "k", count * k)
+    checks.floating(like, "like")
     # One by one: a single larger draw would fill its rows in another order.
     draws = [torch.randn(k, generator=generator, dtype=torch.float64) for _ in range(count)]
     return torch.stack(draws).to(like)

@@ -70,6 +70,8 @@ class GenerativePrior(nn.Module):
         self.architecture: dict[str, Any] | None = None  # of networks read from a file
         self.latent_dim = checks.integer(latent_dim, "latent_dim")
         self.image_shape = checks.image_shape(image_shape)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, got {checks.shown(name)}")
         self.name = name
         self.eval()
         self._try_out()
@@ -123,8 +125,7 @@ class GenerativePrior(nn.Module):
 
     def generate(self, z: Latents) -> Images:
         """G(z)."""
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must have shape (batch, {self.latent_dim}), got {tuple(z.shape)}")
+        checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the prior")
         x: Images = self.generator(z)
         return x
 
@@ -133,7 +134,8 @@ class GenerativePrior(nn.Module):
 
         With corrections the result carries no gradient to w.
         """
-        z: Latents = self.encoder(checks.images(w, self.image_shape, "w"))
+        checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the prior")
+        z: Latents = self.encoder(w)
         for _ in range(self.corrections):
             assert self.corrector is not None
             z = self.corrector(w, z, self.generator)

@@ -27,11 +27,11 @@ class Pixels(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Ψ x."""
-        return x
+        return checks.images(x, self.image_shape)
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
-        return c
+        return checks.images(c, self.image_shape, "c")
 
 
 class DCT(nn.Module):
@@ -49,10 +49,12 @@ class DCT(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Ψ x."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the transform")
         return self.rows @ x @ self.columns.T
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
+        checks.same_kind(checks.images(c, self.image_shape, "c"), self, "c", "the transform")
         return self.rows.T @ c @ self.columns
 
 
@@ -79,24 +81,30 @@ class Wavelet(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = checks.image_shape(image_shape)
-        low, high = _filters(wavelet)
+        low, high = filters(wavelet)
         _, height, width = self.image_shape
         possible = 0
         while _even(height, width, possible) and min(height, width) >> possible > 4:
             possible += 1
         if levels is None:
             levels = possible
+            if not levels:
+                raise ValueError(
+                    f"image_shape must have even sides above 4 for a wavelet, got"
+                    f" {height}×{width}; the DCT takes any sides, and levels=0 leaves pixels"
+                )
         self.wavelet, self.levels = wavelet, checks.integer(levels, "levels", minimum=0)
         for level in range(self.levels):
             if not _even(height, width, level):
                 raise ValueError(
-                    f"levels must be at most {level} for {height}×{width}, got {levels}"
+                    f"levels must be at most {level} for {height}×{width}, got {self.levels}"
                 )
             for name, side in (("rows", height >> level), ("columns", width >> level)):
                 self.register_buffer(f"{name}{level}", _analysis(low, high, side))
 
     def forward(self, x: Images) -> Images:
         """Ψ x, the coarsest block at the top left."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the transform")
         c = x.clone()
         for level in range(self.levels):
             block = self._block(c, level)
@@ -105,6 +113,7 @@ class Wavelet(nn.Module):
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
+        checks.same_kind(checks.images(c, self.image_shape, "c"), self, "c", "the transform")
         x = c.clone()
         for level in reversed(range(self.levels)):
             block = self._block(x, level)
@@ -147,9 +156,12 @@ def _even(height: int, width: int, level: int) -> bool:
     return height % side == 0 and width % side == 0
 
 
-def _filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
+def filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
+    """The low-pass and the high-pass filter of an orthogonal wavelet of PyWavelets, by name."""
     import pywt
 
+    if not isinstance(wavelet, str) or not wavelet:
+        raise TypeError(f"wavelet must be a name, got {checks.shown(wavelet)}")
     try:
         bank = pywt.Wavelet(wavelet)
     except ValueError:

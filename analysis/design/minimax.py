@@ -121,7 +121,7 @@ def design_minimax(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check(m, held_out, steps, rounds, seed, tangent_points, orthonormal)
+    _check(m, held_out, steps, rounds, seed, tangent_points, orthonormal, progress)
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
@@ -132,7 +132,7 @@ def design_minimax(
             f"m must be from {max(k, 1)} to {n}, got {m}: A has to see all directions of the"
             f" tangent spaces, of dimension {k}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     start = torch.randn(m, n, generator=generator, dtype=torch.float64).float() / math.sqrt(n)
     descent = _Descent(training, held, start, orthonormal, generator)
     descent.run(steps, LEARNING_RATE, progress)
@@ -176,15 +176,16 @@ def _check(
     seed: int,
     tangent_points: int | None,
     orthonormal: bool,
+    progress: bool,
 ) -> None:
     counts = {"m": m, "held_out": held_out, "steps": steps, "rounds": rounds}
     if tangent_points is not None:
         counts["tangent_points"] = tangent_points
     for name, value in counts.items():
         checks.integer(value, name)
-    checks.integer(seed, "seed", minimum=0)
-    if not isinstance(orthonormal, bool):
-        raise TypeError(f"orthonormal must be True or False, got {orthonormal!r}")
+    checks.seed(seed)
+    for name, value in (("orthonormal", orthonormal), ("progress", progress)):
+        checks.flag(value, name)
 
 
 class _Descent:
@@ -339,7 +340,7 @@ def _basis_task(prior: Any, z: torch.Tensor) -> tuple[Bases, torch.Tensor]:
 def _secants(images: torch.Tensor, count: int, seed: int) -> Bases:
     """Unit secants of pairs drawn uniformly, those of equal points left out."""
     flat = images.flatten(1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     i = torch.randint(len(flat), (count,), generator=generator)
     j = (i + torch.randint(1, len(flat), (count,), generator=generator)) % len(flat)
     s = flat[i].double() - flat[j].double()

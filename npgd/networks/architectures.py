@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from npgd import checks
 from npgd.networks.corrector import Corrector
 from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
@@ -37,13 +38,15 @@ def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: an unknown name, or settings it does not take.
     """
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"architecture must be one of {known}, got {architecture!r}")
+    checks.choice(architecture, "architecture", *sorted(ARCHITECTURES))
+    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
+        raise TypeError(f"settings must be a mapping from names, got {checks.shown(settings)}")
     try:
         return ARCHITECTURES[architecture](**settings)
-    except TypeError as error:
-        raise ValueError(f"settings must suit {architecture}, got {settings}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"settings must suit {architecture}, got {checks.shown(dict(settings))}: {error}"
+        ) from error
 
 
 def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,10 @@ class Corrector(nn.Module):
 
     def __init__(self, latent_dim: int, hidden: int = 384, reach: float = math.inf) -> None:
         super().__init__()
+        latent_dim, hidden = checks.sizes(latent_dim=latent_dim, hidden=hidden)
         self.latent_dim, self.hidden = latent_dim, hidden
-        self.reach = reach if reach == math.inf else checks.number(reach, "reach")
+        endless = isinstance(reach, float) and reach == math.inf
+        self.reach = math.inf if endless else checks.number(reach, "reach")
         self.trunk = nn.Sequential(
             nn.Linear(2 * latent_dim + 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )

@@ -48,8 +48,11 @@ class Solver(abc.ABC, Generic[S]):
     when every image is. A solver may say otherwise, see `at_rest`."""
 
     def __post_init__(self) -> None:
-        checks.integer(self.max_iter, "max_iter")
-        checks.number(self.tol, "tol", zero=True)
+        checks.settle(
+            self,
+            max_iter=checks.integer(self.max_iter, "max_iter"),
+            tol=checks.number(self.tol, "tol", zero=True),
+        )
 
     @abc.abstractmethod
     def init(self, A: LinearOperator, y: Measurements) -> S:
@@ -198,12 +201,13 @@ def recover(
             " npgd.as_operator(A, image_shape)"
         )
     if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {solver!r}")
-    checks.finite(checks.measurements(y, A.m), "y")
-    if y.shape[0] == 0:
-        raise ValueError(f"y must hold at least one image, got shape {tuple(y.shape)}")
+        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
+    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    record_iterates = checks.flag(record_iterates, "record_iterates")
+    progress = checks.flag(progress, "progress")
     if x_true is not None:
         checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
+        checks.same_tensor(x_true, y, "x_true", "y")
         if x_true.shape[0] != y.shape[0]:
             raise ValueError(
                 f"x_true must hold {y.shape[0]} images as y does, got {x_true.shape[0]}"
