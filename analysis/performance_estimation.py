@@ -793,12 +793,14 @@ def sweep_step_sizes(
 
     Raises as `worst_case` does.
     """
+    from npgd import checks
     from npgd.progress import track
 
-    theorem = _inverse(beta)
-    chosen = (
-        [(10 + i) / 20 * theorem for i in range(21)] if step_sizes is None else sorted(step_sizes)
-    )
+    theorem, progress = _inverse(beta), checks.flag(progress, "progress")
+    if step_sizes is None:
+        chosen = [(10 + i) / 20 * theorem for i in range(21)]
+    else:
+        chosen = sorted(checks.numbers_of(step_sizes, "step_sizes"))
     steps = track(chosen, len(chosen), "step sizes", show=progress)
     cases = [worst_case(alpha, beta, step, n_iter, delta, noise) for step in steps]
     return StepSizeSweep(tuple(chosen), tuple(cases))

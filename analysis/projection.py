@@ -13,20 +13,20 @@ the distance found may be too large. For affine and finite sets the minimum is e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
 
-from analysis.rates.identity import check_run
+from analysis.rates.identity import check_run, needs_map
 from analysis.words import about, at_least, median
 from npgd import checks, sets
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.operators import LinearOperator
-from npgd.precision import like
+from npgd.precision import like, plainly
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
 from npgd.sets import Generated, ImageSet
 
@@ -95,6 +95,7 @@ class Nearest:
     """Whether the distance is certainly the minimum, for each image."""
 
 
+@plainly
 @torch.no_grad()
 def nearest_in_range(
     prior: ImageSet,
@@ -326,6 +327,7 @@ class ProjectionError:
         }
 
 
+@plainly
 @torch.no_grad()
 def projection_error(
     prior: ImageSet,
@@ -405,9 +407,7 @@ def sample_families(
     σ = 1 is the noise that the paper trains the projector with.
     """
     count = checks.integer(count, "count")
-    if isinstance(sigmas, str | bytes | Mapping) or not isinstance(sigmas, Sequence):
-        raise TypeError(f"sigmas must be numbers in a row, got {checks.shown(sigmas)}")
-    levels = [checks.number(sigma, "sigmas") for sigma in sigmas]
+    levels = checks.numbers_of(sigmas, "sigmas")
     sets.needs(prior, "sample", what="families of samples")
     assert sets.samples(prior)
     generator = checks.seeded(seed)
@@ -433,6 +433,9 @@ def gradient_points(
             "iterates must be of shape (n_iter + 1, batch, channels, height, width), two at least,"
             f" got {tuple(iterates.shape)}"
         )
+    needs_map(A)
+    checks.images(iterates[0], A.image_shape, "iterates")
+    checks.finite(iterates, "iterates")
     check_run(A, y, iterates[0], iterates)
     checks.same_tensor(y, iterates, "y", "iterates")
     return torch.stack([x - step_size * A.adjoint(A(x) - y) for x in iterates[:-1]])

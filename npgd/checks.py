@@ -97,6 +97,20 @@ def number(value: Any, name: str, *, zero: bool = False, negative: bool = False)
     return result
 
 
+def numbers_of(values: Any, name: str) -> list[float]:
+    """`values`, numbers in a row and one at least, as finite positive floats."""
+    wrong = f"{name} must be positive numbers in a row, got {shown(values)}"
+    if isinstance(values, str | bytes | bytearray | Mapping):
+        raise TypeError(wrong)
+    try:
+        listed = list(values)
+    except Exception:  # what cannot be iterated says so in many ways
+        raise TypeError(wrong) from None
+    if not listed:
+        raise ValueError(wrong)
+    return [number(value, name) for value in listed]
+
+
 def number_or(value: Any, name: str, *words: str) -> float | str:
     """`value` as a finite positive float, or one of the `words`."""
     if isinstance(value, str) and value in words:
@@ -154,7 +168,8 @@ def seeded(value: Any, name: str = "seed") -> torch.Generator:
 
 def image_shape(shape: Any, name: str = "image_shape") -> ImageShape:
     """(channels, height, width) as ints, each at least 1."""
-    wrong = f"{name} must be (channels, height, width), each at least 1, got {shown(shape)}"
+    got = f"got {shown(tuple(shape) if isinstance(shape, Sequence) else shape)}"
+    wrong = f"{name} must be (channels, height, width), each at least 1, {got}"
     if isinstance(shape, str | bytes | bytearray | Mapping | Set):
         raise TypeError(wrong)
     try:

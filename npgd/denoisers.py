@@ -19,7 +19,7 @@ from npgd import cards, checks
 from npgd.checks import ImageShape
 from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork, build
-from npgd.transforms import Wavelet, filters
+from npgd.transforms import Wavelet, filters, halving_wavelet
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -108,7 +108,7 @@ def _wavelet(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Wavelet:
-    return Wavelet(shape, wavelet, levels).to(device, dtype)
+    return halving_wavelet(shape, wavelet, levels).to(device, dtype)
 
 
 def load_denoiser(

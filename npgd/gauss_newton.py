@@ -21,6 +21,7 @@ from jaxtyping import Float
 from npgd import checks
 from npgd.images import Images, Latents, Measurements
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.sets import GENERATED, Generated, needs
 
 DAMPINGS = (0.0, 1e-2, 1e-1, 1.0, 10.0)  # μ
@@ -30,6 +31,7 @@ ROWS = 4096  # Jacobian columns held at a time, to bound memory
 forward_mode = threading.Lock()
 
 
+@plainly
 def jacobian(
     prior: Generated, z: Float[torch.Tensor, "count k"]
 ) -> Float[torch.Tensor, "count k channels height width"]:

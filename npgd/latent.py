@@ -15,6 +15,7 @@ from jaxtyping import Float
 from npgd import checks
 from npgd.images import Images, Latents
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.sets import GENERATED, Generated, needs
 
 Residuals = Float[torch.Tensor, "rows size"]
@@ -50,6 +51,7 @@ class Adam:
         return Adam(self.z - rate * mean / scale, first, second, count)
 
 
+@plainly
 def evaluate(
     prior: Generated,
     z: Latents,

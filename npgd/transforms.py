@@ -88,11 +88,6 @@ class Wavelet(nn.Module):
             possible += 1
         if levels is None:
             levels = possible
-            if not levels:
-                raise ValueError(
-                    f"image_shape must have even sides above 4 for a wavelet, got"
-                    f" {height}×{width}; the DCT takes any sides, and levels=0 leaves pixels"
-                )
         self.wavelet, self.levels = wavelet, checks.integer(levels, "levels", minimum=0)
         for level in range(self.levels):
             if not _even(height, width, level):
@@ -141,11 +136,25 @@ class Wavelet(nn.Module):
         return f"image_shape={self.image_shape}, wavelet={self.wavelet!r}, levels={self.levels}"
 
 
+def halving_wavelet(
+    image_shape: Sequence[int], wavelet: str = "db4", levels: int | None = None
+) -> Wavelet:
+    """A `Wavelet` as told; ValueError where it would halve nothing unasked, and so equal Pixels."""
+    basis = Wavelet(image_shape, wavelet, levels)
+    if levels is None and basis.levels == 0:
+        _, height, width = basis.image_shape
+        raise ValueError(
+            "image_shape must have even sides of 6 or more for a wavelet basis, got"
+            f" {height}×{width}; pad or crop the images, or take the DCT"
+        )
+    return basis
+
+
 Transform = Pixels | DCT | Wavelet
 
 TRANSFORMS: dict[str, Callable[[Sequence[int]], Transform]] = {
     "dct": DCT,
-    "wavelet": Wavelet,
+    "wavelet": halving_wavelet,
     "pixels": Pixels,
 }
 

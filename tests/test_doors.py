@@ -11,6 +11,7 @@ import math
 import random
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -162,11 +163,14 @@ ROLES: dict[str, tuple[set[str], str]] = {
     "share": ({"0-d tensor"}, "numbers between 0 and 1"),
     "real": ({"0", "-1", "-1.5", "2.5", "0-d tensor"}, "any finite number"),
     "constant": (
-        {"0", "2.5", "0-d tensor"},
-        "one number for all images",
+        {"0", "2.5", "0-d tensor", "list", "tuple", "numpy floats"},
+        "one number for all images, or one for each",
     ),
-    "positive constant": ({"2.5", "0-d tensor"}, "one number for all images"),
-    "at most 1": ({"0-d tensor"}, "as a constant, that stands below another"),
+    "positive constant": (
+        {"2.5", "0-d tensor", "list", "tuple", "numpy floats"},
+        "one number for all images, or one for each",
+    ),
+    "at most 1": ({"0-d tensor", "numpy floats"}, "as a constant, that stands below another"),
     "flag": ({"True", "numpy bool"}, "yes or no"),
     "given": (set(), "nothing but its own kind"),
     "measured": (MAPPED, "a map of no image gives none; NaN goes through it"),
@@ -177,9 +181,15 @@ ROLES: dict[str, tuple[set[str], str]] = {
         "a map that has no precision of its own keeps that of its images",
     ),
     "floats": (MAPPED | {"as float32", "as half", "as bfloat16"}, "looked at, not used"),
-    "converted images": ({"as float32", "empty batch"}, "brought to the prior's precision"),
-    "converted points": ({"as float32"}, "brought to the prior's precision"),
-    "images of a set": ({"as float32"}, "measured in float64"),
+    "converted images": (
+        {"as float32", "as half", "as bfloat16", "empty batch"},
+        "brought to the prior's precision",
+    ),
+    "converted points": (
+        {"as float32", "as half", "as bfloat16"},
+        "brought to the prior's precision",
+    ),
+    "images of a set": ({"as float32", "as half", "as bfloat16"}, "measured in float64"),
     "points": ({"as float32", "one entry more"}, "any images are a set"),
     "offset": ({"as float32", "as half", "as bfloat16"}, "brought to the basis's precision"),
     "starts": (
@@ -201,27 +211,35 @@ ROLES: dict[str, tuple[set[str], str]] = {
         "a multiple of the identity; brought to the measurements' precision",
     ),
     "condition": ({"2.5", "0-d tensor"}, "a ratio of at least 1"),
-    "levels": ({"2.5", "0-d tensor"}, "positive numbers"),
+    "levels": ({"2.5", "0-d tensor", "tuple"}, "positive numbers; the first and the last"),
     "shape": (set(), "three sides"),
     "thing": (set(BAD), "what is no module is returned as it is"),
     "anything": (set(BAD), "asked, not used"),
-    "history": ({"as float32"}, "fitted in float64"),
+    "history": ({"as float32", "as half", "as bfloat16", "one entry more"}, "fitted in float64"),
     "secants": ({"as float32"}, "brought to float64"),
-    "ratios": ({"NaN in it", "as list"}, "NaN is a pair without a secant"),
+    "ratios": ({"list", "tuple", "numpy floats"}, "NaN is a pair without a secant"),
     "forward": (MAPPED | {"as float32"}, "a map of no image gives none; NaN goes through it"),
-    "sigmas": ({"list", "tuple"}, "numbers in a row"),
+    "sigmas or none": (
+        {"None", "list", "tuple", "numpy floats", "one-element tensor"},
+        "numbers in a row",
+    ),
+    "sigmas": ({"list", "tuple", "numpy floats"}, "numbers in a row"),
     "in float64": ({"as float32", "as half", "as bfloat16"}, "whatever comes is made float64"),
-    "from a run": ({"None"}, "NPGD's own iterates are the default"),
+    "own iterates": (
+        {"None", "NaN in it", "inf in it"},
+        "NPGD's are the default; a run that is not finite fails the check",
+    ),
     "numbers": ({"list"}, "numbers in a row"),
+    "share or more": ({"2.5", "0-d tensor"}, "it stays below β = 10"),
     "kinds": ({"None"}, "KINDS are the default"),
-    "settings": (set(), "settings are made by their class"),
+    "settings": ({"None"}, "those of the effort are the default"),
     "float dtype": (set(), "float32 or float64"),
     "reach": ({"inf", "2.5", "0-d tensor"}, "an infinite reach is the default"),
     "any tensor": (
         {kind for kind in (*BAD, *spoiled(torch.ones(2, 2))) if kind not in NO_LIKE},
         "its dtype and device, whatever it holds",
     ),
-    "at most 1 or 0": ({"0", "0-d tensor"}, "A may map two points of S to one"),
+    "at most 1 or 0": ({"0", "2.5", "0-d tensor"}, "A may map two points of S to one"),
     "drawn count": ({"None"}, "a number, or a strategy of them"),
 }
 
@@ -260,7 +278,7 @@ ADAM = {
     "rows": (64, "count"),
     **SEEDED,
 }
-LOOKING = {"points": (8, "count"), **SEEDED}
+LOOKING = {"points": (8, OF_NONE["count"]), **SEEDED}
 RUN = {
     "A": (T.A, "given"),
     "y": (T.A(T.inside), "in float64"),
@@ -620,11 +638,15 @@ DOORS: dict[str, Door] = {
         count=(2, "count"),
     ),
     "worst_case": door(analysis.worst_case, **PROGRAM, measure=("objective", "given")),
-    "certify": door(analysis.certify, **PROGRAM, measure=("objective", "given")),
+    "certify": door(
+        analysis.certify,
+        **PROGRAM | {"step_size": (1.0, OF_NONE["positive"])},
+        measure=("objective", "given"),
+    ),
     "sweep_step_sizes": door(
         analysis.sweep_step_sizes,
         **{name: what for name, what in PROGRAM.items() if name != "step_size"},
-        step_sizes=((1.0,), "given"),
+        step_sizes=((1.0,), "sigmas or none"),
         **SHOWN,
     ),
     "check_convergence": door(
@@ -639,7 +661,7 @@ DOORS: dict[str, Door] = {
     ),
     "observed_rate": door(
         analysis.observed_rate,
-        objective=(T.parts.objective, "in float64"),
+        objective=(T.parts.objective, "history"),
         start=(0, "count or 0"),
         floor=(0.0, OF_NONE["constant"]),
     ),
@@ -717,7 +739,7 @@ DOORS: dict[str, Door] = {
         **OPERATOR,
         prior=(T.prior, "given"),
         settings=(analysis.RecSettings(), OF_NONE["given"]),
-        z_true=(T.z, OF_NONE["given"]),
+        z_true=(T.z, OF_NONE["in float64"]),
         **SEEDED,
         executor=(None, OF_NONE["given"]),
         **SHOWN,
@@ -752,7 +774,7 @@ DOORS: dict[str, Door] = {
         lambda rec, projection, **given: analysis.verify(rec=rec, projection=projection, **given),
         **OPERATOR,
         prior=(T.prior, "given"),
-        images=(T.x, OF_NONE["given"]),
+        images=(T.x, OF_NONE["converted points"]),
         effort=("quick", "given"),
         rec=(analysis.RecSettings(4, 2, 1, 1), "settings"),
         projection=(analysis.ProjectionSettings(2, 1, 1), "settings"),
@@ -793,7 +815,7 @@ DOORS: dict[str, Door] = {
         y=(T.y, "given"),
         step_size=(0.1, "positive"),
         alpha=(0.5, "at most 1 or 0"),
-        beta=(1.0, "positive"),
+        beta=(1.0, "not negative"),
     ),
     "normal": door(
         lambda size, **given: testing.normal(2, size, **given),
@@ -856,23 +878,23 @@ DOORS: dict[str, Door] = {
         project=(T.affine, "given"),
         points=(T.x, "given"),
         delta=(0.0, "not negative"),
-        members=(T.inside, OF_NONE["given"]),
+        members=(T.inside, OF_NONE["in float64"]),
         probes=(1, "count or 0"),
         **SEEDED,
         tol=(1e-6, OF_NONE["not negative"]),
     ),
     "check_one_step_identity": door(
         checked(testing.check_one_step_identity),
-        **RUN,
+        **RUN | {"iterates": (T.run.iterates, "own iterates")},
         project=(T.affine, OF_NONE["given"]),
         max_iter=(2, "count"),
         tol=(1e-6, "not negative"),
     ),
     "check_bound": door(
         checked(testing.check_bound),
-        **RUN,
+        **RUN | {"iterates": (T.run.iterates, "own iterates")},
         project=(T.affine, OF_NONE["given"]),
-        alpha=(0.1, "at most 1"),
+        alpha=(0.1, "share or more"),
         beta=(10.0, "positive"),
         delta=(0.0, "not negative"),
         start=(0, "count or 0"),
@@ -890,7 +912,7 @@ DOORS: dict[str, Door] = {
             "finite_sets": {
                 "image_shape": (SHAPE, OF_NONE["given"]),
                 "count": (2, OF_NONE["count"]),
-                "tie_tol": (0.0, "not negative"),
+                "tie_tol": (0.0, OF_NONE["not negative"]),
             },
             "priors": {
                 "image_shape": (SHAPE, OF_NONE["given"]),
@@ -959,7 +981,7 @@ def bad_calls() -> list[tuple[str, str, str]]:
 
 
 OBSCURE = re.compile(
-    r"positional argument|unexpected keyword|object has no attribute|not subscriptable|must match"
+    r"positional argument|object has no attribute|not subscriptable|must match"
     r" the size|unsupported operand|mat1 and mat2|aten::|Expected all tensors|ambiguous|__\w+__"
     r"|not supported between|invalid literal|cannot be converted"
 )
@@ -1014,3 +1036,101 @@ def test_every_bad_call_is_refused_by_name():
     calls = bad_calls()
     assert len(calls) >= 5000
     assert complaints(calls) == []
+
+
+def kinds_of(value: Any, role: str) -> dict[str, Any]:
+    """A valid value in the other kinds that people have it in."""
+    if role.startswith(("count", "seed")) and isinstance(value, int):
+        kinds = {kind.__name__: kind(value) for kind in (np.int64, np.uint8, np.int32)}
+        kinds["0-d tensor"] = torch.tensor(value)
+        if role.startswith("seed"):
+            kinds |= {"2^63": 2**63, "numpy 2^63": np.uint64(2**63), "largest": 2**64 - 1}
+        return kinds
+    if isinstance(value, float):
+        return {
+            "numpy float64": np.float64(value),
+            "numpy float32": np.float32(value),
+            "fraction": Fraction(value),
+            "0-d tensor": torch.tensor(value, dtype=torch.float64),
+        }
+    if isinstance(value, bool):
+        return {"numpy bool": np.bool_(value)}
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        strided = torch.stack([value, value], dim=-1)[..., 0]
+        assert value.numel() == 1 or not strided.is_contiguous()
+        with torch.inference_mode():
+            inference = value.clone()
+        return {
+            "requires grad": value.clone().requires_grad_(),
+            "not contiguous": strided,
+            "from inference mode": inference,
+        }
+    if value is SHAPE:
+        return {
+            "list": list(SHAPE),
+            "torch size": torch.Size(SHAPE),
+            "numpy": np.array(SHAPE),
+            "numpy integers": tuple(np.int64(side) for side in SHAPE),
+        }
+    return {}
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_door_takes_a_value_in_each_of_its_kinds(name):
+    door = DOORS[name]
+    for argument, (value, role) in door.arguments.items():
+        for value_of_a_kind in kinds_of(value, role).values():
+            door(**{argument: value_of_a_kind})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CSGM",
+        "NPGD",
+        "PGDGAN",
+        "LatentSearch.project",
+        "estimate_rec",
+        "LatentRefinement.project",
+        "GenerativePrior.project",
+        "verify",
+        "nearest_in_range",
+        "projection_error",
+        "design_minimax",
+        "jacobian",
+        "decompose",
+        "PnPADMM",
+        "TotalVariation",
+        "Lasso",
+    ],
+)
+def test_what_measures_or_searches_works_in_inference_mode_and_ignores_autocast(name):
+    expected = flat(DOORS[name]())
+    with torch.inference_mode():
+        inside = flat(DOORS[name]())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = flat(DOORS[name]())
+    for found in (inside, mixed):
+        torch.testing.assert_close(found, expected)
+
+
+def flat(result: Any) -> torch.Tensor:
+    """The numbers of a result in one row."""
+    for name in ("x", "image", "matrix", "deltas", "residual", "alpha", "rec"):
+        if hasattr(result, name):
+            return flat(getattr(result, name))
+    return torch.as_tensor(result, dtype=torch.float64).detach().flatten()
+
+
+def test_a_seed_is_one_stream_and_small_ones_are_torchs_own():
+    for seed in (0, 7, 2**31, 2**63 - 1, 2**63, 2**64 - 1):
+        own = torch.rand(4, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(own, torch.rand(4, generator=checks.seeded(seed)))
+        assert torch.equal(own, torch.rand(4, generator=checks.seeded(np.uint64(seed))))
+
+
+def test_shrinkage_without_noise_leaves_the_image_as_it_is():
+    w = T.x.clone()
+    w[0] = -1.0
+    for rule in ("bayes", "universal"):
+        torch.testing.assert_close(npgd.WaveletShrinkage(rule=rule)(w, 0.0), w)

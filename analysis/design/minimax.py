@@ -32,7 +32,7 @@ from npgd import checks, sets
 from npgd.gauss_newton import jacobian
 from npgd.images import norm, squared_norm
 from npgd.operators import MatrixOperator
-from npgd.precision import precision
+from npgd.precision import plainly, precision
 from npgd.progress import track
 
 TEMPERATURE = 0.25  # T
@@ -80,6 +80,7 @@ def _eigenvalues(A: Float[torch.Tensor, "m n"], bases: Bases) -> Float[torch.Ten
     return values.flatten()
 
 
+@plainly
 def design_minimax(
     prior: Any,
     m: int,
@@ -121,7 +122,7 @@ def design_minimax(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check(m, held_out, steps, rounds, seed, tangent_points, orthonormal, progress)
+    _check(m, held_out, steps, rounds, seed, tangent_points, points, orthonormal, progress)
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
@@ -175,6 +176,7 @@ def _check(
     rounds: int,
     seed: int,
     tangent_points: int | None,
+    points: int | None,
     orthonormal: bool,
     progress: bool,
 ) -> None:
@@ -183,6 +185,8 @@ def _check(
         counts["tangent_points"] = tangent_points
     for name, value in counts.items():
         checks.integer(value, name)
+    if points is not None:
+        checks.integer(points, "points", minimum=2)
     checks.seed(seed)
     for name, value in (("orthonormal", orthonormal), ("progress", progress)):
         checks.flag(value, name)

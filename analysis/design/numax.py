@@ -34,6 +34,7 @@ from analysis.design.secant_pca import described, secant_points
 from npgd import checks
 from npgd.images import norm
 from npgd.operators import MatrixOperator
+from npgd.precision import plainly
 from npgd.progress import Bar, bar
 
 RELAXATION = 1.7  # of ADMM, between 1 and 2
@@ -134,6 +135,7 @@ def numax(
     return _numax(s, basis, coordinates, delta, tol, max_iter, progress, _fresh(coordinates))
 
 
+@plainly
 def design_numax(
     prior: Any,
     m: int | None = None,

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from analysis.tasks import draw_latents, generate
 from npgd import checks, sets
 from npgd.operators import MatrixOperator, SubsampledDCT
-from npgd.precision import precision
+from npgd.precision import plainly, precision
 from npgd.progress import bar
 
 DENSE = 2048  # up to so many pixels the n × n second moment is formed, in float64
@@ -37,19 +37,19 @@ EQUAL = 1e-12  # below this fraction two points count as equal and have no secan
 
 
 def secant_points(
-    prior: Any, count: int | None = None, seed: int = 0
+    prior: Any, points: int | None = None, seed: int = 0
 ) -> Float[torch.Tensor, "count channels height width"]:
     """The points between which secants are taken, on the CPU.
 
     Args:
         prior: has `generate` and `latent_dim` (G(z) with z ~ N(0, I)), or `sample`; or images
             (N, channels, height, width).
-        count: of points; by default 4000 of a prior and all of given images.
+        points: how many; by default 4000 of a prior and all of given images.
         seed: of the samples, or of the choice among given images.
 
     Raises:
         TypeError: for a `prior` that is none of these.
-        ValueError: for a `count` out of range, or fewer than two points.
+        ValueError: for `points` out of range, or fewer than two points.
     """
     seed = checks.seed(seed)
     if isinstance(prior, torch.Tensor):
@@ -60,13 +60,15 @@ def secant_points(
                 f" {tuple(images.shape)}"
             )
         checks.finite(images, "prior")
-        if count is None or count == len(images):
+        count = len(images) if points is None else checks.integer(points, "points", minimum=2)
+        if count == len(images):
             return images
-        if checks.integer(count, "count", minimum=2) > len(images):
-            raise ValueError(f"count must be at most {len(images)}, the images given, got {count}")
+        if count > len(images):
+            raise ValueError(f"points must be at most {len(images)}, the images given, got {count}")
         order = torch.randperm(len(images), generator=checks.seeded(seed))
         return images[order[:count].sort().values]
-    count = checks.integer(4000 if count is None else count, "count", minimum=2)
+    count = checks.integer(4000 if points is None else points, "points", minimum=2)
+    checks.room(count, "points", count)
     if sets.generates(prior):
         z = draw_latents(prior.latent_dim, count, seed, precision(prior))
         # The device is that of the prior's weights; images are collected one chunk at a time.
@@ -95,6 +97,7 @@ def _tensors(module: Any) -> Iterator[torch.Tensor]:
 # ------------------------------------------------------------------------------------ secant PCA
 
 
+@plainly
 def design_secant_pca(
     prior: Any,
     m: int,
@@ -395,6 +398,7 @@ def local_coherence(
     return largest.sqrt()
 
 
+@plainly
 def design_dct(
     prior: Any, m: int, *, points: int | None = None, pairs: int = 20_000, seed: int = 0
 ) -> SubsampledDCT:

@@ -26,7 +26,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, inner, quotient, squared_norm
 from npgd.operators import LinearOperator
-from npgd.precision import converted
+from npgd.precision import converted, plainly
 from npgd.sets import needs
 
 
@@ -148,6 +148,7 @@ class Decomposition:
         }
 
 
+@plainly
 @torch.no_grad()
 def decompose(
     A: LinearOperator,
@@ -231,11 +232,16 @@ def decompose(
     )
 
 
-def check_run(A: LinearOperator, y: Measurements, x_true: Images, iterates: torch.Tensor) -> None:
-    """Raise TypeError or ValueError, by name, unless a run is one of A on y, with finite images."""
-    needs(A, "adjoint", "norm", what="the one-step identity", name="A")
+def needs_map(A: object) -> None:
+    """TypeError unless A can be applied, and its transpose."""
     if not callable(A):
         raise TypeError(f"A must be a linear operator, got {checks.shown(A)}")
+    needs(A, "adjoint", "norm", what="the one-step identity", name="A")
+
+
+def check_run(A: LinearOperator, y: Measurements, x_true: Images, iterates: torch.Tensor) -> None:
+    """Raise TypeError or ValueError, by name, unless a run is one of A on y, with finite images."""
+    needs_map(A)
     shape = getattr(A, "image_shape", None)
     checks.finite(checks.any_images(x_true, "x_true"), "x_true")
     if shape is not None:

@@ -47,8 +47,10 @@ from analysis.rec.tangents import TangentScan
 from analysis.tasks import check_executor
 from npgd import checks
 from npgd.images import Images
+from npgd.precision import plainly
 
 
+@plainly
 def estimate_rec(
     A: Any,
     prior: Any,

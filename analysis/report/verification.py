@@ -30,12 +30,13 @@ from analysis.tasks import check_executor
 from npgd import checks, sets
 from npgd.images import Images, Latents, Measurements, PerImage, inner, norm, squared_norm
 from npgd.operators import LinearOperator, as_operator
-from npgd.precision import converted
+from npgd.precision import converted, plainly
 from npgd.projectors import FiniteSet
 from npgd.sets import ImageSet
 from npgd.solvers import NPGD, Solution, choose_step_size, recover
 
 
+@plainly
 def verify(
     A: Any,
     prior: ImageSet,
@@ -83,8 +84,11 @@ def verify(
     search = _search(projection, seed, progress)
     if not isinstance(images, torch.Tensor | None):
         raise TypeError(f"images must be a torch tensor or None, got {checks.shown(images)}")
-    if images is not None:
-        checks.finite(checks.floating(images, "images"), "images")
+    if images is not None and _finite(images).ndim not in (2, 4):
+        raise ValueError(
+            "images must be (batch, channels, height, width), or latents (batch, k), got shape"
+            f" {tuple(images.shape)}"
+        )
     operator = _operator(A, _shape(prior))
     errors = _linearity(converted(operator))
     _examine(prior)
@@ -145,6 +149,10 @@ class _Clock:
 def _shape(prior: ImageSet) -> checks.ImageShape:
     sets.needs(prior, "image_shape", "project", what="a run of NPGD")
     return checks.image_shape(prior.image_shape)  # type: ignore[union-attr]
+
+
+def _finite(images: torch.Tensor) -> torch.Tensor:
+    return checks.finite(checks.floating(images, "images"), "images")
 
 
 def _operator(A: object, shape: checks.ImageShape) -> LinearOperator:

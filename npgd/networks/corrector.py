@@ -25,6 +25,7 @@ from torch import nn
 
 from npgd import checks
 from npgd.images import Images, Latents
+from npgd.precision import plainly
 
 
 class Corrector(nn.Module):
@@ -50,6 +51,7 @@ class Corrector(nn.Module):
         self.spread = nn.Linear(latent_dim, hidden, bias=False)  # B
         self.gather = nn.Linear(hidden, latent_dim, bias=False)  # C
 
+    @plainly
     def forward(self, w: Images, z: Latents, generate: Callable[[Latents], Images]) -> Latents:
         """The latent after the step from z; gradients reach the weights, not z or w."""
         with torch.enable_grad():

@@ -23,7 +23,7 @@ LAYERS = {
 
 def layers_for(image_size: int) -> tuple[tuple[int, int, int], ...]:
     """The layers that lead from 1×1 to images of that side; ValueError where there are none."""
-    size = checks.integer(image_size, "image_size")
+    size = checks.integer(image_size, "image_size", minimum=0)
     if size not in LAYERS:
         raise ValueError(f"image_size must be one of {', '.join(map(str, LAYERS))}, got {size}")
     return LAYERS[size]
@@ -73,7 +73,7 @@ class DCGANGenerator(nn.Module):
 
     def forward(self, z: Latents) -> Images:
         """G(z). Raises TypeError or ValueError naming `z`."""
-        checks.latents(z, self.latent_dim)
+        checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the network")
         image: Images = self.layers(z[:, :, None, None])
         return image
 
@@ -105,6 +105,6 @@ class DCGANDiscriminator(nn.Module):
 
     def forward(self, x: Images) -> PerImage:
         """The logit of each image. Raises TypeError or ValueError naming `x`."""
-        checks.images(x, self.image_shape)
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the network")
         logit: PerImage = self.layers(x).flatten()
         return logit

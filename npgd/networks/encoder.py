@@ -60,7 +60,7 @@ class PrincipalEncoder(nn.Module):
 
     def forward(self, w: Images) -> Latents:
         """G†(w). Raises TypeError or ValueError naming `w`."""
-        checks.images(w, self.image_shape, "w")
+        checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the network")
         rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
         level = rms.log().expand(-1, 1, *w.shape[2:])
         z: Latents = self.layers(torch.cat([w / rms, level], dim=1))

@@ -48,7 +48,7 @@ class SelfAttention(nn.Module):
         k, v = (self.pool(part(x)).flatten(2).mT for part in (self.key, self.value))
         # Written out, because the fused kernels have no forward-mode derivative for tangents.
         attended = (q @ k.mT).softmax(dim=-1) @ v
-        back: Images = self.back(attended.mT.reshape(len(x), -1, *x.shape[2:]))
+        back: Images = self.back(attended.mT.reshape(len(x), v.shape[2], *x.shape[2:]))
         return x + self.gain * back
 
 
@@ -81,7 +81,7 @@ class SAGANGenerator(nn.Module):
 
     def forward(self, z: Latents) -> Float[torch.Tensor, "batch c 64 64"]:
         """G(z). Raises TypeError or ValueError naming `z`."""
-        checks.latents(z, self.latent_dim)
+        checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the network")
         image: Images = self.layers(z[:, :, None, None])
         return image
 
@@ -117,7 +117,7 @@ class SAGANDiscriminator(nn.Module):
 
     def forward(self, x: Float[torch.Tensor, "batch c 64 64"]) -> PerImage:
         """The number of each image. Raises TypeError or ValueError naming `x`."""
-        checks.images(x, self.image_shape)
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the network")
         number: PerImage = self.layers(x).flatten()
         return number
 

@@ -9,6 +9,7 @@ An operator maps a batch of images (batch, channels, height, width) to a batch o
 from __future__ import annotations
 
 import abc
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class LinearOperator(nn.Module, abc.ABC):
         self.image_shape = checks.image_shape(image_shape)
         self.m = checks.integer(m, "m")
         self.n = math.prod(self.image_shape)
-        self._known_norm: tuple[object, float] | None = None
+        self._known_norm: tuple[bytes, float] | None = None
 
     @abc.abstractmethod
     def _forward(self, x: Images) -> Measurements: ...
@@ -66,15 +67,17 @@ class LinearOperator(nn.Module, abc.ABC):
         return False
 
     def norm(self) -> float:
-        """The largest singular value ‖A‖, kept until a parameter or buffer changes.
+        """The largest singular value ‖A‖, kept until a tensor or a number of the operator changes.
+
+        What changes inside an object of another library is not seen.
 
         In closed form where there is one. Otherwise by Lanczos iterations on A Aᵀ or Aᵀ A,
         whichever is smaller, to the rounding of the operator's dtype, from a fixed first vector:
         the same operator gives the same number, up to the order in which BLAS sums.
         """
-        version = tuple(_version(tensor) for tensor in (*self.parameters(), *self.buffers()))
-        if self._known_norm is None or self._known_norm[0] != version:
-            self._known_norm = (version, self._norm())
+        contents = _contents(self)
+        if self._known_norm is None or self._known_norm[0] != contents:
+            self._known_norm = (contents, self._norm())
         return self._known_norm[1]
 
     def _norm(self) -> float:
@@ -129,14 +132,25 @@ class LinearOperator(nn.Module, abc.ABC):
         return f"image_shape={self.image_shape}, m={self.m}"
 
 
-def _version(tensor: torch.Tensor) -> tuple[object, ...]:
-    """What changes when the tensor does: torch's count of changes, and a sum, which sees others.
+def _contents(module: nn.Module) -> bytes:
+    """A digest of all tensors, arrays, numbers and words in a module and those inside it.
 
-    Through `.data`, or under `torch.inference_mode`, a tensor changes and is not counted.
+    By value: an edit through `.data` or of an array that shares memory leaves no other trace.
     """
-    counted = -1 if tensor.is_inference() else tensor._version
-    total = float(tensor.detach().double().sum())
-    return tensor.dtype, tensor.device, tensor.data_ptr(), counted, total
+    digest = hashlib.blake2b()
+    for part in module.modules():
+        own = [value for name, value in vars(part).items() if name != "_known_norm"]
+        for value in (*part.parameters(recurse=False), *part.buffers(recurse=False), *own):
+            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+                digest.update(f"{value.dtype} {value.device} {tuple(value.shape)}".encode())
+                flat = value.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+            elif isinstance(value, np.ndarray) and value.dtype != object:
+                digest.update(f"{value.dtype} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+            elif isinstance(value, bool | int | float | str | tuple):
+                digest.update(repr(value).encode())
+    return digest.digest()
 
 
 class MatrixOperator(LinearOperator):

@@ -19,6 +19,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.progress import track
 
 # An image has diverged when its objective is not finite, or exceeds this many times the largest of
@@ -168,6 +169,7 @@ class Solution:
         return "\n".join(lines)
 
 
+@plainly
 @torch.no_grad()
 def recover(
     A: LinearOperator,

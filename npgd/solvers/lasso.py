@@ -75,8 +75,8 @@ class Lasso(Solver[LassoState]):
     """
 
     transform: str | Transform = "wavelet"
-    """Ψ: "dct", "wavelet" (Daubechies' db4), "pixels", or an object of `npgd.transforms` made for
-    A's image shape, for instance Wavelet(shape, "haar")."""
+    """Ψ: "dct", "wavelet" (Daubechies' db4; sides must be even, 6 or more), "pixels", or an object
+    of `npgd.transforms` made for A's image shape, for instance Wavelet(shape, "haar")."""
     _: KW_ONLY
     penalty: float | str = "auto"
     """λ, a positive number; or "auto", that is 10⁻³ λ_max for each image, where

@@ -21,6 +21,7 @@ from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.sets import ENCODED, ImageSet, Projector, encodes, generates, needs, projector, samples
 from npgd.solvers.base import Solver, recover
 
@@ -164,6 +165,7 @@ class NPGD(Solver[NPGDState]):
         return x
 
 
+@plainly
 @torch.no_grad()
 def choose_step_size(
     A: LinearOperator,
