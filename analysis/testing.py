@@ -799,6 +799,7 @@ def check_one_step_identity(
         AssertionError: naming the iteration and the image that is furthest off.
     """
     _check_run(A, project, y, step_size, iterates, max_iter)
+    step_size, max_iter = checks.number(step_size, "step_size"), int(max_iter)
     tol = checks.number(tol, "tol", zero=True)
     again = (
         f"check_one_step_identity(A, project, x_true, y, step_size={step_size},"
@@ -852,6 +853,7 @@ def check_bound(
         ValueError: for constants that are none, as alpha = 0.
     """
     _check_run(A, project, y, step_size, iterates, max_iter)
+    step_size, max_iter = checks.number(step_size, "step_size"), int(max_iter)
     alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
     delta = checks.number(delta, "delta", zero=True)
     start = checks.integer(start, "start", minimum=0)

@@ -592,7 +592,9 @@ DOORS: dict[str, Door] = {
     "ProximalNetwork": door(networks.ProximalNetwork, **NETWORK),
     "DenoisingNetwork.forward": door(T.small, w=(T.x, "drawn images"), sigma=(0.3, "not negative")),
     **{
-        f"{name}.forward": door(network.eval(), **{argument: (value, "forward")})
+        f"{name}.forward": door(
+            network.eval().requires_grad_(False), **{argument: (value, "forward")}
+        )
         for name, network, argument, value in (
             ("DCGANGenerator", networks.DCGANGenerator(K, 2), "z", torch.zeros(3, K)),
             ("DCGANDiscriminator", networks.DCGANDiscriminator(2), "x", torch.zeros(3, 1, 28, 28)),

@@ -122,7 +122,16 @@ def design_minimax(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check(m, held_out, steps, rounds, seed, tangent_points, points, orthonormal, progress)
+    m, held_out, steps, rounds = (
+        checks.integer(value, name)
+        for name, value in (("m", m), ("held_out", held_out), ("steps", steps), ("rounds", rounds))
+    )
+    if tangent_points is not None:
+        tangent_points = checks.integer(tangent_points, "tangent_points")
+    if points is not None:
+        points = checks.integer(points, "points", minimum=2)
+    seed, progress = checks.seed(seed), checks.flag(progress, "progress")
+    orthonormal = checks.flag(orthonormal, "orthonormal")
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
@@ -167,29 +176,6 @@ def design_minimax(
         "status": STATUS,
     }
     return operator
-
-
-def _check(
-    m: int,
-    held_out: int,
-    steps: int,
-    rounds: int,
-    seed: int,
-    tangent_points: int | None,
-    points: int | None,
-    orthonormal: bool,
-    progress: bool,
-) -> None:
-    counts = {"m": m, "held_out": held_out, "steps": steps, "rounds": rounds}
-    if tangent_points is not None:
-        counts["tangent_points"] = tangent_points
-    for name, value in counts.items():
-        checks.integer(value, name)
-    if points is not None:
-        checks.integer(points, "points", minimum=2)
-    checks.seed(seed)
-    for name, value in (("orthonormal", orthonormal), ("progress", progress)):
-        checks.flag(value, name)
 
 
 class _Descent:
