@@ -266,12 +266,12 @@ def _holding(batch: torch.Tensor, name: str, least: int, what: str) -> torch.Ten
 def levels(sigma: Any, w: torch.Tensor, name: str = "sigma") -> torch.Tensor:
     """Noise levels σ ≥ 0 of the images w, (batch,), from one number or one for each image."""
     if isinstance(sigma, torch.Tensor) and sigma.ndim > 0:
-        if tuple(finite(floating(sigma, name), name).shape) != (len(w),):
+        if tuple(finite(floating(sigma, name), name).shape) not in ((len(w),), (1,)):
             came = tuple(sigma.shape)
             raise ValueError(f"{name} must be a number or have shape ({len(w)},), got shape {came}")
         if len(w) and float(sigma.min()) < 0:
             raise ValueError(f"{name} must not be negative, got {float(sigma.min()):.4g}")
-        return sigma.to(w)
+        return sigma.to(w).expand(len(w))
     if isinstance(sigma, torch.Tensor) and not sigma.is_meta and sigma.is_floating_point():
         number(sigma, name, zero=True)
         return sigma.to(w).expand(len(w))  # as it came, for the sake of its gradient

@@ -17,6 +17,7 @@ from torch import nn
 
 from npgd import cards, checks
 from npgd.checks import ImageShape
+from npgd.files import brief, entry
 from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork, build
 from npgd.transforms import Wavelet, filters, halving_wavelet
@@ -124,9 +125,11 @@ def load_denoiser(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no denoiser.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            denoiser.
     """
-    return cards.load(name, "denoiser", partial(_built, DenoisingNetwork), dtype, device)
+    return cards.load(name, "denoiser", _network, partial(_of, DenoisingNetwork), dtype, device)
 
 
 def load_onenet(
@@ -142,9 +145,11 @@ def load_onenet(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no OneNet.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            OneNet.
     """
-    return cards.load(name, "onenet", partial(_built, ProximalNetwork), dtype, device)
+    return cards.load(name, "onenet", _network, partial(_of, ProximalNetwork), dtype, device)
 
 
 def save_network(
@@ -162,15 +167,26 @@ def save_network(
         card: where it comes from and what it measures, for JSON; None writes none.
 
     Raises:
-        ValueError: a path that does not end in .safetensors.
+        TypeError: an argument of another kind, or what JSON cannot hold.
+        ValueError: a path that does not end in .safetensors, settings of another network, or
+            weights that are not finite.
     """
+    if not isinstance(network, DenoisingNetwork | ProximalNetwork):
+        raise TypeError(
+            f"network must be a DenoisingNetwork or a ProximalNetwork, got {brief(network)}"
+        )
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be names with values, got {brief(settings)}")
     description = {"name": type(network).__name__, "settings": dict(settings)}
     kind: cards.Kind = "denoiser" if isinstance(network, DenoisingNetwork) else "onenet"
-    cards.save(network, path, kind, description, card)
+    cards.save(network, path, kind, _network, description, card)
 
 
-def _built(network: type[Network], description: dict[str, Any]) -> Network:
-    built = build(description["name"], description["settings"])
-    if not isinstance(built, network):
-        raise TypeError(f"name must be {network.__name__}, got {description['name']}")
-    return built
+def _network(description: dict[str, Any]) -> nn.Module:
+    return build(entry(description, "name", str), entry(description, "settings", dict))
+
+
+def _of(kind: type[Network], description: dict[str, Any], network: nn.Module) -> Network:
+    if not isinstance(network, kind):
+        raise TypeError(f"name must be {kind.__name__}, got {description['name']}")
+    return network

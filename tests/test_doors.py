@@ -952,9 +952,15 @@ ELSEWHERE = {
         "Solution ConvergenceCheck Decomposition ObservedRate SlackSplit Direction DistributionFree"
         " Look PointwiseRec RecEstimate Finding Report FamilyError Nearest ProjectionError"
     ),
-    "protocols, which nobody calls": "Projectable Sampled Generated Encoded LatentSampled State",
+    "protocols, which nobody calls": "Projectable Sampled Generated Encoded LatentSampled",
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
-    "parts of a check, which `DOORS` has as a whole": "floating finite kind same_kind",
+    "parts of a door, which `DOORS` has as a whole": (
+        "floating finite kind same_kind any_images between choice floating_type latents levels"
+        " number_or numbers_of room same_tensor seeded settle shown sizes some"
+    ),
+    "questions, which anything may be asked": (
+        "projects generates encodes samples samples_latents lacking"
+    ),
 }
 
 PUBLIC = {

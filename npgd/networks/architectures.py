@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from torch import nn
 
 from npgd import checks
+from npgd.files import brief, sentence
 from npgd.networks.corrector import Corrector
 from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
@@ -36,17 +38,39 @@ def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
         settings: its arguments.
 
     Raises:
+        TypeError: settings that are no mapping.
         ValueError: an unknown name, or settings it does not take.
     """
-    checks.choice(architecture, "architecture", *sorted(ARCHITECTURES))
-    if not isinstance(settings, Mapping) or not all(isinstance(key, str) for key in settings):
-        raise TypeError(f"settings must be a mapping from names, got {checks.shown(settings)}")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ValueError(f"architecture must be one of {known}, got {brief(architecture)}")
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be names with values, got {brief(settings)}")
+    network = ARCHITECTURES[architecture]
     try:
-        return ARCHITECTURES[architecture](**settings)
-    except (TypeError, ValueError) as error:
+        return network(**_settings(network, settings))
+    # What torch makes of sides and channels beyond all bounds has many types.
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(
-            f"settings must suit {architecture}, got {checks.shown(dict(settings))}: {error}"
+            f"settings must suit {architecture}, got {brief(dict(settings))}: {sentence(error)}"
         ) from error
+
+
+def _settings(network: type[nn.Module], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the kinds that a network's arguments have: counts are integers of 1 or more."""
+    arguments = inspect.signature(network).parameters
+    kinds = get_type_hints(network.__init__)
+    checked = {}
+    for name, value in settings.items():
+        if name not in arguments:
+            raise ValueError(f"{brief(name)} must be one of {', '.join(arguments)}")
+        if kinds[name] is bool and not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {brief(value)}")
+        checked[name] = checks.integer(value, name) if kinds[name] is int else value
+    for name, argument in arguments.items():
+        if argument.default is inspect.Parameter.empty and name not in settings:
+            raise ValueError(f"{name} must be given")
+    return checked
 
 
 def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
