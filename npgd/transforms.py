@@ -170,7 +170,7 @@ def filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
     import pywt
 
     if not isinstance(wavelet, str) or not wavelet:
-        raise TypeError(f"wavelet must be a name, got {checks.shown(wavelet)}")
+        raise TypeError(f"wavelet must be the name of a wavelet, got {checks.shown(wavelet)}")
     try:
         bank = pywt.Wavelet(wavelet)
     except ValueError:

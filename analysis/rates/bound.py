@@ -433,7 +433,7 @@ def constant(name: str, value: Constant, *, positive: bool = False) -> torch.Ten
         )
     good = tensor > 0 if positive else tensor >= 0
     if not bool((good & torch.isfinite(tensor)).all()):
-        sign = "> 0" if positive else ">= 0"
+        sign = "positive" if positive else "not negative"
         raise ValueError(f"{name} must be finite and {sign}, got {checks.shown(value)}")
     return tensor
 
