@@ -50,6 +50,8 @@ from analysis.gram_program import (
 from analysis.words import at_least, at_most
 
 MEASURES = ("objective", "distance")
+MOST_STEPS = 10**6
+"""More steps than any program, or loop over them, comes to an end with."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -83,8 +85,9 @@ def step_bound(
         ValueError: an argument is out of range; TypeError: it is no number.
     """
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
-    if not objective >= 0:
-        raise ValueError(f"objective must be at least 0, got {objective}")
+    from npgd import checks
+
+    objective = checks.number(objective, "objective", zero=True)
     s, nu, kappa = step_size * beta - 1, math.sqrt(noise), beta / alpha
     excess = (beta - alpha) / alpha  # κ − 1, without cancellation
     if abs(s) < 1e-14:  # η = 1/β up to rounding
@@ -256,7 +259,13 @@ def _inverse(beta: float) -> float:
 def _steps(n_iter: int) -> int:
     from npgd import checks
 
-    return checks.integer(n_iter, "n_iter")
+    return checks.integer(n_iter, "n_iter", maximum=MOST_STEPS)
+
+
+def _measured(measure: str) -> str:
+    from npgd import checks
+
+    return checks.choice(measure, "measure", *MEASURES)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -449,8 +458,7 @@ def worst_case(
     began = time.perf_counter()
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
     n_iter = _steps(n_iter)
-    if measure not in MEASURES:
-        raise ValueError(f"measure must be one of {MEASURES}, got {measure!r}")
+    _measured(measure)
     constants = (alpha, beta, step_size, n_iter, delta, noise)
     attaining = _attaining(*constants)
     if alpha == beta and attaining is None:
@@ -772,12 +780,14 @@ def sweep_step_sizes(
 
     Raises as `worst_case` does.
     """
+    from npgd import checks
     from npgd.progress import track
 
-    theorem = _inverse(beta)
-    chosen = (
-        [(10 + i) / 20 * theorem for i in range(21)] if step_sizes is None else sorted(step_sizes)
-    )
+    theorem, progress = _inverse(beta), checks.flag(progress, "progress")
+    if step_sizes is None:
+        chosen = [(10 + i) / 20 * theorem for i in range(21)]
+    else:
+        chosen = sorted(checks.numbers_of(step_sizes, "step_sizes"))
     steps = track(chosen, len(chosen), "step sizes", show=progress)
     cases = [worst_case(alpha, beta, step, n_iter, delta, noise) for step in steps]
     return StepSizeSweep(tuple(chosen), tuple(cases))

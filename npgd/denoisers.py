@@ -6,7 +6,6 @@ takes no σ, is stored the same way.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from npgd import cards
-from npgd.checks import ImageShape, floating, image_shape, integer, number
+from npgd import cards, checks
+from npgd.checks import ImageShape
 from npgd.files import brief, entry
 from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork
@@ -54,30 +53,33 @@ class WaveletShrinkage:
     """Grey value of o."""
 
     def __post_init__(self) -> None:
-        if self.rule not in ("bayes", "universal"):
-            raise ValueError(f'rule must be "bayes" or "universal", got {brief(self.rule)}')
-        integer(self.shifts, "shifts")
-        if isinstance(self.origin, bool) or not isinstance(self.origin, float | int):
-            raise TypeError(f"origin must be a number, got {brief(self.origin)}")
-        if not math.isfinite(self.origin):
-            raise ValueError(f"origin must be finite, got {self.origin}")
-        if not isinstance(self.wavelet, str):
-            raise TypeError(f"wavelet must be the name of a wavelet, got {brief(self.wavelet)}")
-        if self.levels is not None:
-            integer(self.levels, "levels", minimum=0)
         filters(self.wavelet)
+        checks.choice(self.rule, "rule", "bayes", "universal")
+        levels = self.levels
+        checks.settle(
+            self,
+            levels=levels if levels is None else checks.integer(levels, "levels", minimum=0),
+            shifts=checks.integer(self.shifts, "shifts"),
+            origin=checks.number(self.origin, "origin", negative=True),
+        )
 
     def __call__(self, w: Images, sigma: float | PerImage) -> Images:
-        """An estimate of x from w = x + noise of standard deviation `sigma` ≥ 0 per pixel.
+        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel.
+
+        σ ≥ 0 is one number, or one for each image; 0 leaves the image as it is.
 
         Raises:
             TypeError, ValueError: naming the argument that does not fit.
         """
-        floating(w, "w")
-        transform = _wavelet(
-            image_shape(w.shape[1:], "w"), self.wavelet, self.levels, w.dtype, w.device
-        )
-        level = _levels(sigma, w).reshape(-1, 1, 1, 1)
+        shape = checks.image_shape(checks.any_images(w, "w", least=0).shape[1:], "w")
+        checks.floating_type(w.dtype, "w")
+        try:
+            transform = _wavelet(shape, self.wavelet, self.levels, w.dtype, w.device)
+        except ValueError as error:
+            raise ValueError(f"w must have sides that the wavelet halves: {error}") from None
+        level = checks.levels(sigma, w).reshape(-1, 1, 1, 1)
+        if not len(w):
+            return w.clone()
         shifts = [(i, j) for i in range(self.shifts) for j in range(self.shifts)]
         centred = w - self.origin
         rolled = torch.cat([centred.roll(shift, (2, 3)) for shift in shifts])
@@ -95,24 +97,9 @@ class WaveletShrinkage:
             threshold = level * (2 * torch.tensor(float(n)).log()).sqrt().item()
         else:
             signal = (c.square().mean((2, 3), keepdim=True) - level.square()).clamp_min(0).sqrt()
-            # Infinite where the block is all noise, and where it is zero without noise.
-            threshold = torch.where(signal > 0, level.square() / signal, math.inf)
+            # Infinite where the block is all noise; without noise there is nothing to remove.
+            threshold = torch.where(level > 0, level.square() / signal, 0.0)
         return c.sign() * (c.abs() - threshold).clamp_min(0)
-
-
-def _levels(sigma: float | PerImage, w: Images) -> PerImage:
-    """σ for each image; raises unless it is one finite number, not negative, or one an image."""
-    if isinstance(sigma, torch.Tensor):
-        level = floating(sigma, "sigma").to(w)
-        if level.ndim > 1 or (level.ndim == 1 and level.shape[0] not in (1, w.shape[0])):
-            raise ValueError(
-                f"sigma must have shape () or ({w.shape[0]},), got {tuple(sigma.shape)}"
-            )
-        if not bool((torch.isfinite(level) & (level >= 0)).all()):
-            raise ValueError(f"sigma must be finite and not negative, got {brief(sigma.tolist())}")
-    else:
-        level = torch.tensor(number(sigma, "sigma", zero=True), dtype=w.dtype, device=w.device)
-    return level.expand(w.shape[0])
 
 
 @lru_cache(maxsize=8)

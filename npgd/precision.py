@@ -2,14 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from typing import TypeVar
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from npgd import checks
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def plainly(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, run without autocast and out of `torch.inference_mode`, wherever it is called.
+
+    What is measured is then as exact as its dtype says, and what searches can differentiate.
+    Tensors, modules and solvers that were made in inference mode are copied.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with contextlib.ExitStack() as modes:
+            if torch.is_inference_mode_enabled():
+                modes.enter_context(torch.inference_mode(False))
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    modes.enter_context(torch.autocast(device, enabled=False))
+            plain: Any = [_ordinary(value) for value in args]
+            named: Any = {name: _ordinary(value) for name, value in kwargs.items()}
+            return function(*plain, **named)
+
+    return run
+
+
+def _ordinary(value: Any) -> Any:
+    """The same without inference tensors, which take no part in differentiation."""
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, torch.nn.Module):
+        if not any(t.is_inference() for t in (*value.parameters(), *value.buffers())):
+            return value
+        copied = copy.deepcopy(value)
+        for part in copied.modules():
+            for held in (part._parameters, part._buffers):
+                for name, tensor in held.items():
+                    if tensor is not None and tensor.is_inference():
+                        plain = tensor.detach().clone()
+                        learns = isinstance(tensor, torch.nn.Parameter)
+                        held[name] = (
+                            torch.nn.Parameter(plain, tensor.requires_grad) if learns else plain
+                        )
+        return copied
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        made = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        plain = {
+            name: _ordinary(part)
+            for name, part in made.items()
+            if isinstance(part, torch.Tensor | torch.nn.Module)
+        }
+        changed = {name: part for name, part in plain.items() if part is not made[name]}
+        return dataclasses.replace(value, **changed) if changed else value
+    return value
 
 
 def precision(thing: object) -> torch.dtype:

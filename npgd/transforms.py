@@ -27,11 +27,11 @@ class Pixels(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Ψ x."""
-        return x
+        return checks.images(x, self.image_shape)
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
-        return c
+        return checks.images(c, self.image_shape, "c")
 
 
 class DCT(nn.Module):
@@ -49,10 +49,12 @@ class DCT(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Ψ x."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the transform")
         return self.rows @ x @ self.columns.T
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
+        checks.same_kind(checks.images(c, self.image_shape, "c"), self, "c", "the transform")
         return self.rows.T @ c @ self.columns
 
 
@@ -90,13 +92,14 @@ class Wavelet(nn.Module):
         for level in range(self.levels):
             if not _even(height, width, level):
                 raise ValueError(
-                    f"levels must be at most {level} for {height}×{width}, got {levels}"
+                    f"levels must be at most {level} for {height}×{width}, got {self.levels}"
                 )
             for name, side in (("rows", height >> level), ("columns", width >> level)):
                 self.register_buffer(f"{name}{level}", _analysis(low, high, side))
 
     def forward(self, x: Images) -> Images:
         """Ψ x, the coarsest block at the top left."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the transform")
         c = x.clone()
         for level in range(self.levels):
             block = self._block(c, level)
@@ -105,6 +108,7 @@ class Wavelet(nn.Module):
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
+        checks.same_kind(checks.images(c, self.image_shape, "c"), self, "c", "the transform")
         x = c.clone()
         for level in reversed(range(self.levels)):
             block = self._block(x, level)
@@ -162,9 +166,11 @@ def _even(height: int, width: int, level: int) -> bool:
 
 
 def filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
-    """Low-pass and high-pass filter of an orthogonal wavelet; ValueError for any other."""
+    """The low-pass and the high-pass filter of an orthogonal wavelet of PyWavelets, by name."""
     import pywt
 
+    if not isinstance(wavelet, str) or not wavelet:
+        raise TypeError(f"wavelet must be the name of a wavelet, got {checks.shown(wavelet)}")
     try:
         bank = pywt.Wavelet(wavelet)
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, constant, error_floor, predicted_rate
+from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
 from analysis.rates.slack import ALLOWED, GREEK, SlackSplit, split_slack
@@ -200,9 +200,8 @@ def check_convergence(
     Raises:
         ValueError: as `decompose` and `predicted_objective`.
     """
-    if not 0 <= start < iterates.shape[0]:
-        raise ValueError(f"start must be from 0 to {iterates.shape[0] - 1}, got {start}")
     parts = decompose(A, y, x_true, iterates, step_size)
+    start = first_of(start, len(parts.objective) - 1)
     slack = split_slack(parts, alpha, beta, delta, start=start)
     batch = parts.noise.shape[0]
     a, b, d = (

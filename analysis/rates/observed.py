@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, constant
+from analysis.rates.bound import Constant, constant, first_of, for_batch
+from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
 
@@ -148,16 +149,17 @@ def observed_rate(
         ValueError: if the objective has not two dimensions, is negative or not finite, or `start`
             is not one of its rows.
     """
-    if objective.ndim != 2:
+    if checks.floating(objective, "objective").ndim != 2 or not objective.numel():
         raise ValueError(
             f"objective must be of shape (n_iter + 1, batch), got {tuple(objective.shape)}"
         )
     values = objective.detach().double().cpu()
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ValueError("objective must be finite and not negative, got other values")
-    if not 0 <= start < values.shape[0]:
-        raise ValueError(f"start must be from 0 to {values.shape[0] - 1}, got {start}")
+    start = first_of(start, values.shape[0] - 1)
     batch = values.shape[1]
+    if floor is not None:
+        for_batch(batch, floor=floor)
     given = None if floor is None else constant("floor", floor).expand(batch)
     fits = [
         _observe(values[start:, i].numpy(), start, None if given is None else float(given[i]))

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, Recursion, constant
+from analysis.rates.bound import Constant, Recursion, constant, first_of, for_batch
 from analysis.rates.identity import Decomposition
+from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
 
@@ -92,10 +93,15 @@ def split_slack(
     Raises:
         ValueError: as `predicted_objective`.
     """
+    if not isinstance(decomposition, Decomposition):
+        raise TypeError(
+            "decomposition must be what analysis.decompose returns, got"
+            f" {checks.shown(decomposition)}"
+        )
     observed, eta = decomposition.objective, decomposition.step_size
     n_iter = observed.shape[0] - 1
-    if not 0 <= start <= n_iter:
-        raise ValueError(f"start must be from 0 to n_iter = {n_iter}, got {start}")
+    start = first_of(start, n_iter)
+    for_batch(observed.shape[1], alpha=alpha, beta=beta, delta=delta)
     nominal = Recursion.of(alpha, beta, delta, eta, decomposition.noise)
     first = observed[start]
     bound = torch.stack(nominal.run(first, n_iter - start))

@@ -82,6 +82,13 @@ class Pair:
 
     def __init__(self, A: Any, prior: Any) -> None:
         self.kind = kind_of(prior)
+        if not callable(A) or not hasattr(A, "norm"):
+            raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}")
+        shape = tuple(prior.shape[1:]) if self.kind == "images" else tuple(prior.image_shape)
+        if tuple(getattr(A, "image_shape", shape)) != shape:
+            raise ValueError(
+                f"A must have the prior's image_shape {shape}, got {tuple(A.image_shape)}"
+            )
         self.images: torch.Tensor | None = None
         if self.kind in ("images", "finite"):
             points = prior.points if isinstance(prior, FiniteSet) else prior

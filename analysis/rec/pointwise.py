@@ -34,6 +34,7 @@ def given_points(
     if z_true is not None:
         if not pair.generates:
             raise ValueError("z_true must be None for a set without a generator; give x_true")
+        checks.floating(z_true, "z_true")
         if z_true.ndim != 2 or z_true.shape[1] != pair.latent_dim or not len(z_true):
             came = tuple(z_true.shape)
             raise ValueError(
@@ -42,6 +43,7 @@ def given_points(
         checks.finite(z_true, "z_true")
         return [pair.point(z) for z in z_true.detach().cpu().double()]
     assert x_true is not None
+    checks.floating(x_true, "x_true")
     if x_true.shape[1:] != shape or not len(x_true):
         wanted = ", ".join(["count", *map(str, shape)])
         came = tuple(x_true.shape)

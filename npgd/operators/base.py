@@ -55,11 +55,11 @@ class LinearOperator(nn.Module, abc.ABC):
 
     def forward(self, x: Images) -> Measurements:
         """A x for a batch of images. Raises TypeError or ValueError naming `x`."""
-        return self._forward(checks.images(x, self.image_shape))
+        return self._forward(self._own(checks.images(x, self.image_shape), "x"))
 
     def adjoint(self, y: Measurements) -> Images:
         """Aᵀ y for a batch of measurements. Raises TypeError or ValueError naming `y`."""
-        return self._adjoint(checks.measurements(y, self.m))
+        return self._adjoint(self._own(checks.measurements(y, self.m), "y"))
 
     @property
     def row_orthonormal(self) -> bool:
@@ -106,6 +106,24 @@ class LinearOperator(nn.Module, abc.ABC):
         )
         return math.sqrt(max(float(largest[0]), 0.0))
 
+    def _asks_for(self) -> tuple[torch.dtype, torch.device] | None:
+        """The dtype and device that x and y must have; None where any will do."""
+        return checks.kind(self)
+
+    def _own(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        asked, came = self._asks_for(), (tensor.dtype, tensor.device)
+        if asked is not None and asked[0] != came[0]:
+            raise TypeError(
+                f"{name} must be {asked[0]} as A is, got {came[0]}; convert one of them, for"
+                f" instance A.to({came[0]})"
+            )
+        if asked is not None and asked[1] != came[1]:
+            raise ValueError(
+                f"{name} must be on {asked[1]} as A is, got {came[1]}; move one of them, for"
+                f" instance A.to({str(came[1])!r})"
+            )
+        return tensor
+
     def _kind(self) -> tuple[torch.dtype, torch.device]:
         """The dtype and device the operator works in; float64 on the CPU where it has none."""
         return checks.kind(self) or (torch.float64, torch.device("cpu"))
@@ -142,6 +160,7 @@ class MatrixOperator(LinearOperator):
         matrix: (m, n), torch or numpy, float32 or float64, finite; n = prod(image_shape).
             Images and measurements must have its dtype; `.to(torch.float32)` casts it.
         image_shape: (channels, height, width).
+        name: what messages call the matrix.
 
     Raises:
         TypeError: no dense float32 or float64 matrix.
@@ -150,48 +169,38 @@ class MatrixOperator(LinearOperator):
 
     matrix: Float[torch.Tensor, "m n"]
 
-    def __init__(self, matrix: torch.Tensor | np.ndarray, image_shape: Sequence[int]) -> None:
+    def __init__(
+        self, matrix: torch.Tensor | np.ndarray, image_shape: Sequence[int], name: str = "matrix"
+    ) -> None:
         if isinstance(matrix, np.ndarray):
             if matrix.dtype not in (np.float32, np.float64):
-                raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
+                raise TypeError(f"{name} must be float32 or float64, got {matrix.dtype}")
             matrix = torch.from_numpy(np.ascontiguousarray(matrix))
         if not isinstance(matrix, torch.Tensor):
-            raise TypeError(f"matrix must be a torch or numpy matrix, got {type(matrix).__name__}")
+            raise TypeError(f"{name} must be a torch or numpy matrix, got {type(matrix).__name__}")
         if matrix.layout != torch.strided:
             raise TypeError(
-                f"matrix must be dense, got {matrix.layout}; give a sparse one as scipy's to"
+                f"{name} must be dense, got {matrix.layout}; give a sparse one as scipy's to"
                 " npgd.as_operator"
             )
-        if matrix.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
+        if matrix.dtype not in (torch.float32, torch.float64) or matrix.is_meta:
+            came = "one without data" if matrix.is_meta else matrix.dtype
+            raise TypeError(f"{name} must be float32 or float64, got {came}")
         n = math.prod(checks.image_shape(image_shape))
         if matrix.ndim != 2 or matrix.shape[1] != n or matrix.shape[0] < 1:
             raise ValueError(
-                f"matrix must have shape (m, {n}), m at least 1, for image_shape"
+                f"{name} must have shape (m, {n}), m at least 1, for image_shape"
                 f" {tuple(image_shape)}, got {tuple(matrix.shape)}"
             )
-        checks.finite(matrix, "matrix")
+        checks.finite(matrix, name)
         super().__init__(image_shape, matrix.shape[0])
         self.register_buffer("matrix", matrix.detach().clone())
 
     def _forward(self, x: Images) -> Measurements:
-        return self._like_matrix(x, "x").flatten(1) @ self.matrix.T
+        return x.flatten(1) @ self.matrix.T
 
     def _adjoint(self, y: Measurements) -> Images:
-        return (self._like_matrix(y, "y") @ self.matrix).reshape(-1, *self.image_shape)
-
-    def _like_matrix(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        if tensor.dtype != self.matrix.dtype:
-            raise TypeError(
-                f"{name} must be {self.matrix.dtype} as the matrix is, got {tensor.dtype};"
-                f" convert one of them, for instance A.to({tensor.dtype})"
-            )
-        if tensor.device != self.matrix.device:
-            raise ValueError(
-                f"{name} must be on {self.matrix.device} as the matrix is, got {tensor.device};"
-                f" move one of them, for instance A.to({str(tensor.device)!r})"
-            )
-        return tensor
+        return (y @ self.matrix).reshape(-1, *self.image_shape)
 
     @property
     def row_orthonormal(self) -> bool:
@@ -224,10 +233,12 @@ class Gaussian(MatrixOperator):
     ) -> None:
         n = math.prod(checks.image_shape(image_shape))
         m = checks.integer(m, "m")
-        generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+        checks.floating_type(dtype)
+        generator = checks.seeded(seed)
+        checks.room(m, "m", m * n)
         matrix = torch.randn(m, n, generator=generator, dtype=torch.float64)
         super().__init__((matrix / math.sqrt(m)).to(dtype), image_shape)
-        self.seed = seed
+        self.seed = checks.seed(seed)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, seed={self.seed}"

@@ -22,7 +22,6 @@ restarts F(x_n) − F* ≤ 2L ‖x_0 − x*‖²/(n + 1)².
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -102,20 +101,21 @@ class Lasso(Solver[LassoState]):
         ):
             raise ValueError(
                 f"transform must be one of {', '.join(TRANSFORMS)} or an object of"
-                f" npgd.transforms, got {self.transform!r}"
+                f" npgd.transforms, got {checks.shown(self.transform)}"
             )
-        if isinstance(self.penalty, str):
-            if self.penalty != "auto":
-                raise ValueError(f'penalty must be positive or "auto", got {self.penalty!r}')
-        else:
-            checks.number(self.penalty, "penalty")
-        if not math.isfinite(self.origin):
-            raise ValueError(f"origin must be finite, got {self.origin}")
-        checks.integer(self.continuation, "continuation", minimum=0)
+        checks.settle(
+            self,
+            penalty=checks.number_or(self.penalty, "penalty", "auto"),
+            origin=checks.number(self.origin, "origin", negative=True),
+            continuation=checks.integer(self.continuation, "continuation", minimum=0),
+        )
 
     def init(self, A: LinearOperator, y: Measurements) -> LassoState:
         made = self.transform
-        transform = TRANSFORMS[made](A.image_shape) if isinstance(made, str) else made
+        try:
+            transform = TRANSFORMS[made](A.image_shape) if isinstance(made, str) else made
+        except ValueError as error:
+            raise ValueError(f'transform must suit A, got "{made}": {error}') from None
         if transform.image_shape != A.image_shape:
             raise ValueError(
                 f"transform must have A's image_shape {A.image_shape}, got {transform.image_shape}"
