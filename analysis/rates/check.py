@@ -105,7 +105,7 @@ class ConvergenceCheck:
             alone = "makes" if part["alpha"] < 1 else "does not make"
             text += (
                 f" Its own pairs (x_n, x*) have α_n = {alpha_n:.3g} (median), where α is "
-                f"{alpha:.3g}; that alone {alone} it fall."
+                f"{upwards(alpha)}; that alone {alone} it fall."
             )
         least = NEGLIGIBLE * max(abs(value) for value in part.values())
         others = [name for name in STEP_PARTS if abs(part[name]) > least]
