@@ -13,7 +13,7 @@ from analysis.rates.bound import Constant, constant, error_floor, first_of, pred
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
 from analysis.rates.slack import ALLOWED, GREEK, SlackSplit, split_slack
-from analysis.words import apart, at_most, signed
+from analysis.words import about, apart, at_most, signed
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
@@ -103,7 +103,11 @@ class ConvergenceCheck:
         alpha, part = float(self.alpha.min()), self.step_factor
         if alpha_n > alpha * ALLOWED:
             alone = "makes" if part["alpha"] < 1 else "does not make"
-            measured, constant_ = apart(alpha_n, alpha)
+            # α as "at most", in as many digits as keep it below α_n.
+            digits = 3
+            while digits < 17 and float(about(alpha_n, digits)) <= float(at_most(alpha, digits)):
+                digits += 1
+            measured, constant_ = about(alpha_n, digits), at_most(alpha, digits)
             text += (
                 f" Its own pairs (x_n, x*) have α_n = {measured} (median), where α is "
                 f"{constant_}; that alone {alone} it fall."

@@ -311,8 +311,8 @@ def _verb(count: int, word: str) -> str:
 def _bounds(evidence: Evidence) -> Finding:
     uniform, own = evidence.uniform, evidence.pointwise
     verdict = "holds" if uniform.holds and own.holds else "exceeded"
-    text = f"With the uniform constants: {uniform.comparison()} With each image's own: "
-    text += own.comparison()
+    text = f"With the uniform constants, {_continued(uniform.comparison())} With each image's own, "
+    text += _continued(own.comparison())
     falling = own.rate < 1
     if falling.any():
         last, seen = median(own.bound[-1][falling]), median(own.objective[-1][falling])
@@ -321,6 +321,11 @@ def _bounds(evidence: Evidence) -> Finding:
             f"{about(last)} where the objective ends at {about(seen)} (medians)."
         )
     return Finding("bound against iterates", verdict, text)
+
+
+def _continued(text: str) -> str:
+    """A sentence to end another with."""
+    return text[0].lower() + text[1:]
 
 
 def _slack(evidence: Evidence) -> Finding:
