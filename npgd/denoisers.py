@@ -21,7 +21,7 @@ from npgd.files import brief, entry
 from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork
 from npgd.networks.architectures import outline
-from npgd.transforms import Wavelet, filters, halving_wavelet
+from npgd.transforms import Wavelet, filters, require_levels
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -110,7 +110,8 @@ def _wavelet(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Wavelet:
-    return halving_wavelet(shape, wavelet, levels).to(device, dtype)
+    basis = Wavelet(shape, wavelet, levels)
+    return (require_levels(basis) if levels is None else basis).to(device, dtype)
 
 
 def load_denoiser(

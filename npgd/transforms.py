@@ -136,16 +136,14 @@ class Wavelet(nn.Module):
         return f"image_shape={self.image_shape}, wavelet={self.wavelet!r}, levels={self.levels}"
 
 
-def halving_wavelet(
-    image_shape: Sequence[int], wavelet: str = "db4", levels: int | None = None
-) -> Wavelet:
-    """A `Wavelet` as told; ValueError where it would halve nothing unasked, and so equal Pixels."""
-    basis = Wavelet(image_shape, wavelet, levels)
-    if levels is None and basis.levels == 0:
+def require_levels(basis: Wavelet) -> Wavelet:
+    """`basis`; ValueError if it halves nothing, and so is the pixels."""
+    if basis.levels == 0:
         _, height, width = basis.image_shape
         raise ValueError(
             "image_shape must have even sides of 6 or more for a wavelet basis, got"
-            f" {height}×{width}; pad or crop the images, or take the DCT"
+            f" {height}×{width}, which Wavelet leaves as pixels; pad or crop the images, or take"
+            " the DCT"
         )
     return basis
 
@@ -154,7 +152,7 @@ Transform = Pixels | DCT | Wavelet
 
 TRANSFORMS: dict[str, Callable[[Sequence[int]], Transform]] = {
     "dct": DCT,
-    "wavelet": halving_wavelet,
+    "wavelet": Wavelet,
     "pixels": Pixels,
 }
 

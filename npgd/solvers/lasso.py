@@ -32,7 +32,7 @@ from npgd import checks
 from npgd.images import Images, Measurements, PerImage, squared_norm
 from npgd.operators import LinearOperator
 from npgd.solvers.base import Solver
-from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
+from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet, require_levels
 
 # λ of "auto", relative to the least λ whose solution is the constant image o. Chosen on 16 training
 # digits under Gaussian A without noise: at m ≤ 200 a tenth of it, or ten times, changes the error
@@ -120,6 +120,8 @@ class Lasso(Solver[LassoState]):
             raise ValueError(
                 f"transform must have A's image_shape {A.image_shape}, got {transform.image_shape}"
             )
+        if isinstance(transform, Wavelet):
+            require_levels(transform)
         if isinstance(made, str):
             transform = transform.to(y)
         checks.same_kind(y, transform, "y", "transform")

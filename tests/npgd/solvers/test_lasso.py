@@ -178,7 +178,9 @@ def test_the_transform_may_come_without_its_name():
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 7), (1, 8, 7), (1, 4, 4)])
-def test_a_wavelet_basis_that_would_be_the_pixels_is_refused(shape):
+@pytest.mark.parametrize("named", [True, False])
+def test_a_wavelet_basis_that_would_be_the_pixels_is_refused(named, shape):
+    transform = "wavelet" if named else Wavelet(shape, "haar").float()
     A = Gaussian(shape, 5)
     with pytest.raises(ValueError, match="must have even sides of 6 or more for a wavelet basis"):
-        recover(A, torch.ones(1, 5), Lasso("wavelet"))
+        recover(A, torch.ones(1, 5), Lasso(transform))
