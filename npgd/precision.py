@@ -45,29 +45,27 @@ def _ordinary(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.clone() if value.is_inference() else value
     if isinstance(value, torch.nn.Module):
-        if not any(t.is_inference() for t in (*value.parameters(), *value.buffers())):
-            return value
-        copied = copy.deepcopy(value)
-        for part in copied.modules():
-            for held in (part._parameters, part._buffers):
-                for name, tensor in held.items():
-                    if tensor is not None and tensor.is_inference():
-                        plain = tensor.detach().clone()
-                        learns = isinstance(tensor, torch.nn.Parameter)
-                        held[name] = (
-                            torch.nn.Parameter(plain, tensor.requires_grad) if learns else plain
-                        )
-        return copied
+        return _ordinary_module(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        made = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        plain = {
-            name: _ordinary(part)
-            for name, part in made.items()
-            if isinstance(part, torch.Tensor | torch.nn.Module)
-        }
-        changed = {name: part for name, part in plain.items() if part is not made[name]}
+        held = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        kinds = (torch.Tensor, torch.nn.Module)
+        made = {name: _ordinary(part) for name, part in held.items() if isinstance(part, kinds)}
+        changed = {name: part for name, part in made.items() if part is not held[name]}
         return dataclasses.replace(value, **changed) if changed else value
     return value
+
+
+def _ordinary_module(module: torch.nn.Module) -> torch.nn.Module:
+    if not any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
+        return module
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        for name, tensor in part.named_parameters(recurse=False):
+            plain = torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+            part.register_parameter(name, plain)
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.clone())
+    return copied
 
 
 def precision(thing: object) -> torch.dtype:

@@ -74,11 +74,11 @@ def secant_points(
         # The device is that of the prior's weights; images are collected one chunk at a time.
         device = next(iter(_tensors(prior)), z).device
         first = generate(prior, z[:1].to(device))
-        points = torch.empty(count, *first.shape[1:], dtype=first.dtype)
+        found = torch.empty(count, *first.shape[1:], dtype=first.dtype)
         for start in range(0, count, CHUNK):
             part = slice(start, start + CHUNK)
-            points[part] = generate(prior, z[part].to(device))
-        return points
+            found[part] = generate(prior, z[part].to(device))
+        return found
     if sets.samples(prior):
         generator = checks.seeded(seed)
         return prior.sample(count, generator=generator).detach().cpu()

@@ -272,7 +272,7 @@ X, Y = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
         (lambda: Gaussian((4, 4), 3), ValueError, "image_shape"),
         (lambda: Gaussian((1, 0, 4), 3), ValueError, "image_shape"),
         (lambda: Gaussian(16, 3), TypeError, "image_shape"),
-        (lambda: Gaussian(S, 3, dtype=torch.float16), TypeError, "matrix"),
+        (lambda: Gaussian(S, 3, dtype=torch.float16), TypeError, "dtype"),
         (lambda: Gaussian(S, 3, seed=-1), ValueError, "seed"),
         (lambda: MatrixOperator(NAN, S), ValueError, "matrix must be finite"),
         (lambda: MatrixOperator(1 / torch.zeros(3, 16), S), ValueError, "matrix must be finite"),
