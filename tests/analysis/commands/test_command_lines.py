@@ -7,7 +7,10 @@ import io
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -351,3 +354,22 @@ def test_the_traceback_is_there_for_who_asks(place, monkeypatch):
     monkeypatch.setenv("NPGD_TRACEBACK", "1")
     done = runner.invoke(app, ["recover", "--m", "0"])
     assert done.exit_code == 2 and "Traceback" in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_is_no_traceback(tmp_path):
+    """Interrupts of the command as a process of its own, most of them while it imports."""
+    draw, told = random.Random(0), []
+    lines = (["train", "denoiser", "--help"], ["recover", "--output", "out"], ["derive"])
+    for _ in range(20):
+        command = [sys.executable, "-m", "npgd_command", *draw.choice(lines)]
+        run = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(draw.uniform(0.3, 3.0))
+        run.send_signal(signal.SIGINT)
+        told.append(run.communicate()[1])
+        # Python ends by the signal itself where the interrupt came inside of an `exec`.
+        assert run.returncode in (0, 130, -signal.SIGINT)
+    assert not [text for text in told if "Traceback" in text]
+    assert told.count("stopped: Ctrl-C\n") > 5 and list(tmp_path.iterdir()) == []

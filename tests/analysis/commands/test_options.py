@@ -96,7 +96,7 @@ def test_what_a_group_refuses_is_one_line():
 
     done = invoke(go, "--steps", "-1")
     assert done.exit_code == 2
-    assert done.output.split("\n") == ["error: steps must be at least 0, got -1", ""]
+    assert done.output.split("\n") == ["error: --steps must be at least 0, got -1", ""]
 
 
 def options(*names):
