@@ -25,7 +25,7 @@ class Processes:
             return
         flat = self._mean(torch.cat([part.flatten() for part in parts]))
         sizes = [part.numel() for part in parts]
-        for part, mean in zip(parts, flat.split(sizes), strict=True):
+        for part, mean in zip(parts, torch.split(flat, sizes), strict=True):
             part.copy_(mean.view_as(part))
 
     def _mean(self, tensor: torch.Tensor) -> torch.Tensor:
