@@ -88,10 +88,17 @@ def save_checkpoint(directory: Path, step: int, task: Stateful) -> Path:
     path = _path(directory, step)
     metadata = {"step": str(step), "sha256": tensors_digest(tensors)}
     write_atomically(path, serialise(tensors, metadata))
-    # What is beyond this step is damaged (or it would have been resumed from): no substitute.
+    drop_old(directory, step)
+    return path
+
+
+def drop_old(directory: Path, step: int) -> None:
+    """Remove all but the two newest checkpoints up to a step.
+
+    What is beyond it is damaged (or it would have been resumed from): no substitute.
+    """
     for old in [p for p in checkpoints(directory) if step_of(p) <= step][:-2]:
         old.unlink(missing_ok=True)
-    return path
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:

@@ -52,7 +52,13 @@ from npgd.networks.sagan import folded_state
 from npgd.progress import bar
 from npgd.settings import Real, count, kinds, shown
 from npgd.training import inputs
-from npgd.training.checkpoints import checkpoints, newest_checkpoint, resume, save_checkpoint
+from npgd.training.checkpoints import (
+    checkpoints,
+    drop_old,
+    newest_checkpoint,
+    resume,
+    save_checkpoint,
+)
 from npgd.training.lock import locked
 from npgd.training.processes import Processes, processes
 
@@ -397,6 +403,7 @@ class _Run:
 
     def open_log(self, done: int) -> None:
         with self._writing():
+            drop_old(self.directory, done)  # a kill may have come before
             self.log = _Log(self.directory / "log.jsonl", done)
 
     def after(self, done: int, losses: dict[str, torch.Tensor]) -> str:
