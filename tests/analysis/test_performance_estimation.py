@@ -541,7 +541,8 @@ def test_a_refusal_says_what_is_known_and_what_to_do(
     assert "Proved without a solver is F_N ≤" in str(raised.value)
 
 
-def test_a_wide_bracket_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("alpha", [0.5, 0.7, 0.9])
+def test_a_wide_bracket_gives_no_number(monkeypatch: pytest.MonkeyPatch, alpha: float) -> None:
     feasible = GramProgram.feasible
 
     def worse(self: GramProgram, raw: gram_program.Raw) -> tuple[np.ndarray, ...] | None:
@@ -550,7 +551,7 @@ def test_a_wide_bracket_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(GramProgram, "feasible", worse)
     with pytest.raises(RuntimeError, match="too wide"):
-        worst_case(0.7, 1.0, 0.9, 2)
+        worst_case(alpha, 1.0, 0.9, 2)
 
 
 def test_a_solver_that_breaks_down_gives_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis import rates, testing
@@ -85,6 +85,8 @@ def test_without_noise_no_slack_is_noise_however_long_the_run(sequence):
     step_size=steps,
     start=st.integers(0, 2),
 )
+@example(seed=0, noise=0.003, spread=0.01, step_size=0.05, start=0)
+@example(seed=1, noise=0.003, spread=0.01, step_size=0.02, start=0)
 def test_every_level_follows_the_identity_below_the_one_above(
     sequence, seed, noise, spread, step_size, start
 ):
@@ -192,6 +194,28 @@ def test_a_broken_assumption_is_the_part_that_is_negative(quantity, step, consta
     assert all(float(getattr(slack, name)[1]) >= -1e-12 for name in PARTS if name != quantity)
     check = rates.check_convergence(*run, *constants, start=0)
     assert not check.holds and list(check.broken) == [quantity]
+
+
+def test_what_was_broken_once_stays_the_reason():
+    """δ = 0 fails from x_0 to x_1 alone; x_2 is above the bound because of it."""
+    A = MatrixOperator(torch.ones(1, 1, dtype=DOUBLE), (1, 1, 1))
+    x_true = torch.zeros(1, 1, 1, 1, dtype=DOUBLE)
+    points = torch.tensor([1.0, 2.0, 1.9], dtype=DOUBLE).reshape(3, 1, 1, 1, 1)
+    parts = rates.decompose(A, A(x_true), x_true, points, 0.1)
+    slack = rates.split_slack(parts, 1.0, 1.0, 0.0, start=0)
+    assert (slack.gap[1:] < 0).all() and (slack.delta[1:] < 0).all()
+    for name in ("alpha", "beta", "noise"):
+        assert (getattr(slack, name) >= -1e-12).all(), name
+
+
+@pytest.mark.parametrize(("excess", "broken"), [(5e-10, False), (1e-6, True)])
+def test_an_alpha_is_known_to_a_billionth(excess, broken):
+    p = affine_problem(3)
+    iterates = torch.stack([p.S.sample(1, seed=1), p.S.sample(1, seed=2)])
+    parts = rates.decompose(p.A, p.y[:1], p.x_true[:1], iterates, 1 / p.beta)
+    own = float(parts.alpha[0])
+    slack = rates.split_slack(parts, own * (1 + excess), 1.5 * own, 10.0, start=0)
+    assert (float(slack.alpha[1]) < 0) == broken
 
 
 def test_shares_are_of_the_whole_gap(sequence):

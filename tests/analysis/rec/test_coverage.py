@@ -7,6 +7,9 @@ import torch
 import npgd
 from analysis import testing
 from analysis.rec import distribution_free, estimate_rec
+from analysis.rec.coverage import independent
+from analysis.rec.pair import Pair, Plan
+from analysis.rec.settings import RecSettings
 from analysis.tasks import draw_latents, generate
 from npgd.images import ratio
 from npgd.precision import converted
@@ -86,6 +89,18 @@ def test_what_float32_samples_say_is_said_in_float64():
     r = ratio(A, x[::2] - x[1::2])
     assert statement.alpha == pytest.approx(float(r.min()), rel=1e-11)
     assert statement.beta == pytest.approx(float(r.max()), rel=1e-11)
+
+
+@pytest.mark.parametrize("points", [4, 5])
+def test_of_two_pairs_both_are_extreme(points):
+    """The last one too is computed anew in float64; a fifth sample has no partner."""
+    A = npgd.Gaussian((1, 4, 4), 5, dtype=torch.float64)
+    S = testing.random_prior((1, 4, 4), 3).to(torch.float32)
+    pair = Pair(A, S)
+    plan = Plan(RecSettings(points=points), 1, None, False, 3.0)
+    found = independent(pair, pair.sample(plan), None, 1)
+    x = generate(converted(S), draw_latents(3, points, 1, torch.float32).double())
+    np.testing.assert_allclose(found.ratio, ratio(A, x[:4:2] - x[1:4:2]), rtol=1e-11)
 
 
 def test_equal_samples_are_no_pairs():

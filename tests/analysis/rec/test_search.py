@@ -101,6 +101,46 @@ def test_pairs_as_short_as_rounding_are_no_ends():
     assert search_from(A, Still(), latents(2.0), x_true, None, radius=2.0, steps=3).ratio.isnan()
 
 
+def test_pairs_are_short_relative_to_their_images():
+    """A million away, float64 has steps of 1e-10: 1e-9 apart is nothing but rounding."""
+
+    class Far(Cubic):
+        def generate(self, z):
+            return 1e6 + 1e-9 * super().generate(z)
+
+    start = latents(1.0), latents(0.3)
+    found = search_pairs(A, Far(), *start, torch.tensor([False]), radius=2.0, steps=3)
+    assert found.ratio.isnan().all()
+
+
+def test_a_search_begins_with_the_pair_it_is_given():
+    """Within the radius, and no nearer than it may come; equal latents have a direction too."""
+    looked_at = []
+
+    class Space(nn.Module):
+        latent_dim, image_shape = 3, (1, 1, 3)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def generate(self, z):
+            looked_at.append(z.detach())
+            return (self.one * z).reshape(-1, 1, 1, 3)
+
+    operator = npgd.MatrixOperator(testing.normal(3, 3), (1, 1, 3))
+    first, second = testing.normal(6, 3), testing.normal(6, 3, seed=1)
+    first[0], second[1] = 100 * first[0], first[1]
+    search_pairs(
+        operator, Space(), first, second, torch.zeros(6, dtype=torch.bool), radius=5.0, steps=1
+    )
+    one, two = next(z for z in looked_at if len(z) == 12).split(6)
+    torch.testing.assert_close(one[2:], first[2:])
+    torch.testing.assert_close(two[2:], second[2:])
+    torch.testing.assert_close(one[0], 5 * first[0] / first[0].norm())
+    assert float((one[1] - two[1]).norm()) == pytest.approx(2 * search.CLOSEST[torch.float64])
+
+
 def test_searches_of_either_side_move_apart():
     z = testing.normal(8, 1)
     largest = torch.arange(8) >= 4
