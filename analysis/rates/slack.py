@@ -162,7 +162,9 @@ def _run_of_identity(
     f, s = parts.range_objective, parts.noise.sqrt()
     terms = parts.terms()
     # Where x_n = x*, or A does not see x_n − x*, nothing bounds a surplus but the level above.
-    carry = torch.where(parts.alpha > 0, 1 / (parts.step_size * parts.alpha) - 1, math.inf).clamp_min(0)
+    carry = torch.where(
+        parts.alpha > 0, 1 / (parts.step_size * parts.alpha) - 1, math.inf
+    ).clamp_min(0)
     levels = [parts.objective[start]]
     for n in range(start, len(parts.alpha)):
         surplus = ((levels[-1].sqrt() + s) ** 2 - f[n]).clamp_min(0)
