@@ -120,7 +120,7 @@ def design(
     prior: Prior = "mnist",
     secants: Secants,
     white: Annotated[
-        bool, typer.Option("--whiten", help="In row-orthonormal form, (A Aᵀ)^(-1/2) A.")
+        bool, typer.Option("--whiten", help="Write A in row-orthonormal form, (A Aᵀ)^(-1/2) A.")
     ] = False,
     check: Annotated[bool, typer.Option(help="Measure κ on secants and tangents held out.")] = True,
     seed: Seed = 0,

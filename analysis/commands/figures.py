@@ -23,8 +23,10 @@ def figures(
     ] = None,
     quick: Annotated[bool, typer.Option(help="At reduced size, into the folder quick.")] = False,
     output: Annotated[Path, typer.Option(help="Directory to write into.")] = Path("figures"),
-    fresh: Annotated[bool, typer.Option(help="Measure again what has not changed, too.")] = False,
-    tables: Annotated[bool, typer.Option("--tables", help="The tables, too; hours.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Measure everything again, changed or not.")] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Make the tables as well, which takes hours.")
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name them, and stop.")] = False,
 ) -> None:
     """Draw the figures of the paper and beyond it, each as PDF, PNG and JSON of its numbers.

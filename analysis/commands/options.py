@@ -187,7 +187,7 @@ Prior = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(help="Seed of the operator, the noise and the samples.", min=0, max=2**62),
+    typer.Option(help="Seed of every random draw: operator, noise, samples.", min=0, max=2**62),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
 Output = Annotated[Path, typer.Option(help="Directory to write.")]
@@ -351,7 +351,7 @@ class Problem:
     """The operator: a task's, or a file's."""
 
     task: TaskName = TaskName.CS
-    """The inverse problem."""
+    """The inverse problem: compressed sensing (cs), inpainting or super-resolution."""
     operator: Path | None = None
     """A file of npgd design, in place of --task."""
     m: int = 100

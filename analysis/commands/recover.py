@@ -40,7 +40,7 @@ class Recovery(Run):
 
     step_size: str = "auto"
     refine: int = 0
-    """How many of the iterations, the last, are Gauss–Newton steps on the latent."""
+    """How many iterations at the end are Gauss–Newton steps on the latent."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

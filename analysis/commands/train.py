@@ -122,7 +122,7 @@ def train_generator_command(
     config: GeneratorConfig,
     precision: Precision = "auto",
 ) -> None:
-    """Train G as a GAN; killed at any moment, the same command goes on to the same weights."""
+    """Train G as a GAN. After a kill, the same command goes on, and ends with the same weights."""
     config = replace(config, precision=training.precise(precision))
     told = training.start()
     train_generator(real.load(), training.output, config, **told)

@@ -43,7 +43,7 @@ def verify(
     """Are the theorem's assumptions met, what do they predict, and what happened?
 
     Measures the restricted eigenvalue constants of A on range(G), the projector's error and every
-    quantity of the one-step identity, in float64, and writes report.html and report.json.
+    quantity of the one-step identity, in float64. Writes report.html, report.json and summary.txt.
     """
     import analysis
 

@@ -29,7 +29,7 @@ class CorrectorConfig(PointsConfig):
     hidden: Size = 384
     """Units of the hidden layers."""
     corrections: Count = 2
-    """Steps in use."""
+    """Learned gradient steps that a prior in use takes."""
     learning_rate: Positive = 1e-3
     """Learning rate of Adam."""
 

@@ -92,7 +92,7 @@ class PointsConfig:
     operators: str = "gaussian"
     """Operators of the iteration trained on: a choice of gaussian,inpainting,super-resolution."""
     step_low: Weight = 0.5
-    """Least step size η of the iteration, in units of 1/‖A‖² (a Gaussian A: as it is)."""
+    """Least step size η of the iteration, in units of 1/‖A‖²; of a Gaussian A, η itself."""
     step_high: Weight = 1.4
     """Largest step size η."""
     balanced: bool = True
