@@ -150,7 +150,10 @@ def some(values: Any, name: str, *choices: str) -> tuple[str, ...]:
     """`values` as a tuple, each of them one of the `choices`."""
     if not isinstance(values, Sequence | Set) or isinstance(values, str | bytes | bytearray):
         raise TypeError(f"{name} must be some of {', '.join(choices)}, got {shown(values)}")
-    return tuple(choice(value, name, *choices) for value in values)
+    unknown = [value for value in values if not isinstance(value, str) or value not in choices]
+    if unknown:
+        raise ValueError(f"{name} must be some of {', '.join(choices)}, got {shown(unknown)}")
+    return tuple(values)
 
 
 def seed(value: Any, name: str = "seed") -> int:
