@@ -117,7 +117,7 @@ def _low_rank(shape: ImageShape, m: int, seed: int) -> torch.Tensor:
 
 
 def _sparse(shape: ImageShape, m: int, seed: int) -> scipy.sparse.csr_matrix:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checks.seed(seed))
     return scipy.sparse.random(m, math.prod(shape), density=0.3, random_state=rng, format="csr")
 
 

@@ -139,7 +139,7 @@ def flag(value: Any, name: str) -> bool:
 def choice(value: Any, name: str, *choices: str, otherwise: str = "") -> str:
     """`value`, which must be one of the `choices`; `otherwise` says what else would serve."""
     if not isinstance(value, str) or value not in choices:
-        listed = ", ".join(f'"{entry}"' for entry in choices)
+        listed = ", ".join(choices)
         kind = ValueError if isinstance(value, str) else TypeError
         rest = f" or {otherwise}" if otherwise else ""
         raise kind(f"{name} must be one of {listed}{rest}, got {shown(value)}")
@@ -149,8 +149,12 @@ def choice(value: Any, name: str, *choices: str, otherwise: str = "") -> str:
 def some(values: Any, name: str, *choices: str) -> tuple[str, ...]:
     """`values` as a tuple, each of them one of the `choices`."""
     if not isinstance(values, Sequence | Set) or isinstance(values, str | bytes | bytearray):
-        raise TypeError(f"{name} must be some of {', '.join(choices)}, got {shown(values)}")
-    return tuple(choice(value, name, *choices) for value in values)
+        kind = ValueError if isinstance(values, str) else TypeError
+        raise kind(f"{name} must be some of {', '.join(choices)}, got {shown(values)}")
+    unknown = [value for value in values if not isinstance(value, str) or value not in choices]
+    if unknown:
+        raise ValueError(f"{name} must be some of {', '.join(choices)}, got {shown(unknown)}")
+    return tuple(values)
 
 
 def seed(value: Any, name: str = "seed") -> int:

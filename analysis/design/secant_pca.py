@@ -69,6 +69,7 @@ def secant_points(
         return images[order[:count].sort().values]
     count = checks.integer(4000 if points is None else points, "points", minimum=2)
     checks.room(count, "points", count)
+    checks.floating_type(precision(prior), "prior")
     if sets.generates(prior):
         z = draw_latents(prior.latent_dim, count, seed, precision(prior))
         # The device is that of the prior's weights; images are collected one chunk at a time.

@@ -94,6 +94,7 @@ class Pair:
             points = prior.points if isinstance(prior, FiniteSet) else prior
             self.images = points.detach().cpu()
         self.dtype = precision(prior) if self.images is None else self.images.dtype
+        checks.floating_type(self.dtype, "prior")
         self.generates = self.images is None
         self.latent_dim = int(prior.latent_dim) if self.generates else 0
         self.prior = converted(prior, self.dtype, "cpu") if self.generates else None

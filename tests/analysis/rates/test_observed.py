@@ -243,5 +243,5 @@ def test_no_rate_comes_with_a_reason(objective, reason):
 def test_door(arguments, message):
     with pytest.raises(ValueError, match=message):
         rates.observed_rate(*arguments)
-    with pytest.raises(ValueError, match="start must be from 0 to 2, got 3"):
+    with pytest.raises(ValueError, match="start must be from 0 to n_iter = 2, got 3"):
         rates.observed_rate(torch.ones(3, 1), start=3)
