@@ -50,6 +50,8 @@ from analysis.gram_program import (
 from analysis.words import at_least, at_most
 
 MEASURES = ("objective", "distance")
+MOST_STEPS = 10**6
+"""More steps than any program, or loop over them, comes to an end with."""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -83,20 +85,22 @@ def step_bound(
         ValueError: an argument is out of range; TypeError: it is no number.
     """
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
-    if not objective >= 0:
-        raise ValueError(f"objective must be at least 0, got {objective}")
+    from npgd import checks
+
+    objective = checks.number(objective, "objective", zero=True)
     s, nu, kappa = step_size * beta - 1, math.sqrt(noise), beta / alpha
+    excess = (beta - alpha) / alpha  # κ − 1, without cancellation
     if abs(s) < 1e-14:  # η = 1/β up to rounding
         s = 0.0
     t, m = math.sqrt(objective), abs(s)
-    drive = 2 * abs(kappa - 1 - s) * nu * t + kappa * noise + beta * delta
+    drive = 2 * abs(excess - s) * nu * t + kappa * noise + beta * delta
     if s < 0:
-        h = 1 + (kappa - 1) * m
-        inside = (kappa * m * t) ** 2 + h * ((kappa - 1) * (1 - m) * objective + drive)
+        h = 1 + excess * m
+        inside = (kappa * m * t) ** 2 + h * (excess * (1 - m) * objective + drive)
         root = (kappa * m * t + math.sqrt(inside)) / h
         if root <= t:
             return root * root
-    star = m * t + math.sqrt((s * s + kappa - 1) * objective + drive)
+    star = m * t + math.sqrt((s * s + excess) * objective + drive)
     stay = m * t + math.sqrt((1 + s) ** 2 * objective + beta * delta)
     return min(star, stay) ** 2
 
@@ -114,7 +118,7 @@ def closed_form(alpha: float, beta: float, n_iter: int, delta: float = 0.0) -> f
         ValueError, TypeError: an argument is out of range.
     """
     alpha, beta, _, delta, _ = _constants(alpha, beta, 1.0, delta, 0.0)
-    r = min(beta / alpha - 1, 1.0)
+    r = min((beta - alpha) / alpha, 1.0)
     f = r + beta * delta
     for _ in range(_steps(n_iter) - 1):
         f = min(r * f + beta * delta, f + beta * delta * r / (1 + r))
@@ -255,7 +259,13 @@ def _inverse(beta: float) -> float:
 def _steps(n_iter: int) -> int:
     from npgd import checks
 
-    return checks.integer(n_iter, "n_iter")
+    return checks.integer(n_iter, "n_iter", maximum=MOST_STEPS)
+
+
+def _measured(measure: str) -> str:
+    from npgd import checks
+
+    return checks.choice(measure, "measure", *MEASURES)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -280,8 +290,8 @@ class WorstCase:
     dual_bound: float
     """Upper bound that `multipliers` alone prove, in rational arithmetic, rounded up."""
     induction_bound: float
-    """`step_bound` applied N times to F_0 = 1; for measure "distance" the bound on ‖x_N − x*‖²
-    that follows from it, (√F_N + ‖v‖)²/α."""
+    """`analysis.predicted_objective` from F_0 = 1; for measure "distance" the bound on
+    ‖x_N − x*‖² that follows from it, (√F_N + ‖v‖)²/α."""
     closed_form: float | None
     """What `closed_form` says (divided by α for "distance"); None with noise or a step other than
     1/β, where no closed form is known."""
@@ -448,8 +458,7 @@ def worst_case(
     began = time.perf_counter()
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
     n_iter = _steps(n_iter)
-    if measure not in MEASURES:
-        raise ValueError(f"measure must be one of {MEASURES}, got {measure!r}")
+    _measured(measure)
     constants = (alpha, beta, step_size, n_iter, delta, noise)
     attaining = _attaining(*constants)
     if alpha == beta and attaining is None:
@@ -501,9 +510,12 @@ def _induction_bound(
     noise: float,
     measure: str = "objective",
 ) -> float:
-    bound = 1.0
-    for _ in range(n_iter):
-        bound = step_bound(bound, alpha, beta, step_size, delta, noise)
+    from analysis.rates import predicted_objective
+
+    predicted = predicted_objective(
+        1.0, n_iter, alpha, beta, delta, step_size=step_size, noise=noise
+    )
+    bound = float(predicted[-1])
     if measure == "distance":
         bound = (math.sqrt(bound) + math.sqrt(noise)) ** 2 / alpha
     return bound
@@ -561,8 +573,9 @@ def _plain_reason(
     known = _induction_bound(alpha, beta, step_size, n_iter, delta, noise)
     return (
         f"the worst case was not found: {error}. Proved without a solver is F_N ≤"
-        f" {at_most(known, 10)} F_0 (step_bound). {advice} (got alpha {alpha:g}, beta {beta:g},"
-        f" step_size {step_size:g}, n_iter {n_iter}, delta {delta:g}, noise {noise:g})"
+        f" {at_most(known, 10)} F_0 (analysis.predicted_objective). {advice} (got alpha {alpha:g},"
+        f" beta {beta:g}, step_size {step_size:g}, n_iter {n_iter}, delta {delta:g},"
+        f" noise {noise:g})"
     )
 
 
@@ -703,19 +716,11 @@ def certify(
 
     Args and errors as for `worst_case`; `step_size` None means 1/β.
     """
-    from analysis.rates import predicted_objective
-
     if step_size is None:
         step_size = _inverse(beta)
     case = worst_case(alpha, beta, step_size, n_iter, delta, noise, measure)
-    predicted = predicted_objective(
-        1.0, n_iter, alpha, beta, delta, step_size=step_size, noise=noise
-    )
-    bound = float(predicted[-1])
-    if measure == "distance":
-        bound = (math.sqrt(bound) + math.sqrt(noise)) ** 2 / alpha
     instance = case.instance()
-    return Certificate(case, bound, *instance.constants(), instance.attained())
+    return Certificate(case, case.induction_bound, *instance.constants(), instance.attained())
 
 
 @dataclass(frozen=True, eq=False)
@@ -775,12 +780,14 @@ def sweep_step_sizes(
 
     Raises as `worst_case` does.
     """
+    from npgd import checks
     from npgd.progress import track
 
-    theorem = _inverse(beta)
-    chosen = (
-        [(10 + i) / 20 * theorem for i in range(21)] if step_sizes is None else sorted(step_sizes)
-    )
+    theorem, progress = _inverse(beta), checks.flag(progress, "progress")
+    if step_sizes is None:
+        chosen = [(10 + i) / 20 * theorem for i in range(21)]
+    else:
+        chosen = sorted(checks.numbers_of(step_sizes, "step_sizes"))
     steps = track(chosen, len(chosen), "step sizes", show=progress)
     cases = [worst_case(alpha, beta, step, n_iter, delta, noise) for step in steps]
     return StepSizeSweep(tuple(chosen), tuple(cases))

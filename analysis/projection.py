@@ -20,12 +20,13 @@ from typing import Any, TypeGuard
 import torch
 from jaxtyping import Float
 
+from analysis.rates.identity import check_run, needs_map
 from analysis.words import about, at_least, median
 from npgd import checks, sets
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.operators import LinearOperator
-from npgd.precision import like
+from npgd.precision import like, plainly
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
 from npgd.sets import Generated, ImageSet
 
@@ -61,15 +62,17 @@ class ProjectionSettings:
     """Adam steps of the search from each start, before Gauss–Newton; 0 takes the best start."""
 
     def __post_init__(self) -> None:
-        checks.integer(self.points, "points")
-        checks.integer(self.starts, "starts")
-        checks.integer(self.steps, "steps", minimum=0)
+        checks.settle(
+            self,
+            points=checks.integer(self.points, "points"),
+            starts=checks.integer(self.starts, "starts"),
+            steps=checks.integer(self.steps, "steps", minimum=0),
+        )
 
     @classmethod
     def of(cls, effort: str) -> ProjectionSettings:
         """The settings of an effort: "quick", "default" or "thorough"; ValueError for another."""
-        if effort not in EFFORTS:
-            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+        checks.choice(effort, "effort", *EFFORTS)
         points, starts, steps = EFFORTS[effort]
         return cls(points, starts, steps)
 
@@ -92,6 +95,7 @@ class Nearest:
     """Whether the distance is certainly the minimum, for each image."""
 
 
+@plainly
 @torch.no_grad()
 def nearest_in_range(
     prior: ImageSet,
@@ -128,6 +132,11 @@ def nearest_in_range(
     sets.needs(prior, "image_shape", what="the nearest point of S")
     shape = checks.image_shape(prior.image_shape)  # type: ignore[union-attr]
     x = like(checks.finite(checks.images(points, shape, "points"), "points"), prior)
+    if known is not None:
+        checks.finite(checks.floating(known, "known"), "known")
+    starts = checks.integer(starts, "starts")
+    steps = checks.integer(steps, "steps", minimum=0)
+    seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     if known is not None and known.shape != points.shape:
         raise ValueError(
             f"known must be of shape {tuple(points.shape)} as points are, got {tuple(known.shape)}"
@@ -318,6 +327,7 @@ class ProjectionError:
         }
 
 
+@plainly
 @torch.no_grad()
 def projection_error(
     prior: ImageSet,
@@ -348,10 +358,16 @@ def projection_error(
     began = time.perf_counter()
     families = points if isinstance(points, Mapping) else {"points": points}
     known = {} if known is None else known
-    if not families or any(len(x) == 0 for x in families.values()):
+    if not isinstance(known, Mapping):
+        raise TypeError(f"known must map families to images, got {checks.shown(known)}")
+    if not families:
         raise ValueError("points must hold at least one image in every family, got none")
+    for x in families.values():
+        checks.any_images(x, "points")
     if unknown := set(known) - set(families):
         raise ValueError(f"known must name families of {sorted(families)}, got {sorted(unknown)}")
+    if projector is not None and not callable(projector):
+        raise TypeError(f"projector must be callable, got {checks.shown(projector)}")
     if projector is None:
         sets.needs(prior, "project", what="δ of its projector (or give one)")
     project = sets.projector(prior) if projector is None else projector
@@ -390,14 +406,14 @@ def sample_families(
 
     σ = 1 is the noise that the paper trains the projector with.
     """
-    checks.integer(count, "count")
+    count = checks.integer(count, "count")
+    levels = checks.numbers_of(sigmas, "sigmas")
     sets.needs(prior, "sample", what="families of samples")
     assert sets.samples(prior)
-    generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+    generator = checks.seeded(seed)
     clean = prior.sample(count, generator=generator)
     families = {"samples of G": clean}
-    for sigma in sigmas:
-        checks.number(sigma, "sigmas")
+    for sigma in levels:
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         families[f"samples with noise σ = {sigma:g}"] = clean + sigma * noise.to(clean)
     return families, dict.fromkeys(families, clean)
@@ -412,6 +428,16 @@ def gradient_points(
 ) -> Float[torch.Tensor, "n_iter batch channels height width"]:
     """The points w_n = x_n − η Aᵀ(A x_n − y) that a run handed to its projector."""
     step_size = checks.number(step_size, "step_size")
+    if checks.floating(iterates, "iterates").ndim != 5 or len(iterates) < 2:
+        raise ValueError(
+            "iterates must be of shape (n_iter + 1, batch, channels, height, width), two at least,"
+            f" got {tuple(iterates.shape)}"
+        )
+    needs_map(A)
+    checks.images(iterates[0], A.image_shape, "iterates")
+    checks.finite(iterates, "iterates")
+    check_run(A, y, iterates[0], iterates)
+    checks.same_tensor(y, iterates, "y", "iterates")
     return torch.stack([x - step_size * A.adjoint(A(x) - y) for x in iterates[:-1]])
 
 

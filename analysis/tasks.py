@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from npgd import checks
 from npgd.images import Images
 from npgd.progress import track
 
@@ -77,6 +78,14 @@ def _submitted(
         yield waiting.popleft().result()
 
 
+def check_executor(executor: object) -> None:
+    """TypeError unless it is None or has `submit`."""
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(
+            f"executor must be a concurrent.futures.Executor or None, got {checks.shown(executor)}"
+        )
+
+
 def draw_latents(
     latent_dim: int, count: int, seed: int = 0, dtype: torch.dtype = torch.float32
 ) -> Float[torch.Tensor, "count k"]:
@@ -87,7 +96,7 @@ def draw_latents(
     """
     chunks = []
     for start in range(0, count, LATENT_CHUNK):
-        stream = np.random.SeedSequence([seed, start // LATENT_CHUNK])
+        stream = np.random.SeedSequence([checks.seed(seed), start // LATENT_CHUNK])
         generator = torch.Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
         chunks.append(
             torch.randn(LATENT_CHUNK, latent_dim, generator=generator, dtype=torch.float64)

@@ -117,7 +117,7 @@ def _low_rank(shape: ImageShape, m: int, seed: int) -> torch.Tensor:
 
 
 def _sparse(shape: ImageShape, m: int, seed: int) -> scipy.sparse.csr_matrix:
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checks.seed(seed))
     return scipy.sparse.random(m, math.prod(shape), density=0.3, random_state=rng, format="csr")
 
 
@@ -169,12 +169,19 @@ KINDS: dict[str, Maker] = {
 
 def normal(*size: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> torch.Tensor:
     """Independent numbers of N(0, 1): the same for the same size and seed."""
-    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    sides = [checks.integer(side, "size", minimum=0) for side in size]
+    checks.room(math.prod(sides), "size", math.prod(sides))
+    checks.floating_type(dtype)
+    return torch.randn(*sides, generator=checks.seeded(seed), dtype=dtype)
 
 
 def random_images(image_shape: ImageShape, batch: int, seed: int = 0, scale: float = 1.0) -> Images:
     """Images with independent pixels N(0, scale²)."""
-    return scale * _normal("images", seed, batch, *checks.image_shape(image_shape))
+    scale = checks.number(scale, "scale")
+    batch = checks.integer(batch, "batch", minimum=0)
+    shape = checks.image_shape(image_shape)
+    checks.room(batch, "batch", batch * math.prod(shape))
+    return scale * _normal("images", seed, batch, *shape)
 
 
 def random_operator(
@@ -185,11 +192,22 @@ def random_operator(
     kinds: Mapping[str, Maker] | None = None,
 ) -> LinearOperator:
     """An operator of one of KINDS (or of `kinds`), with m measurements where the kind allows."""
-    makers = KINDS if kinds is None else kinds
-    if kind not in makers:
-        raise ValueError(f"kind must be one of {', '.join(makers)}, got {kind!r}")
-    A = makers[kind](checks.image_shape(image_shape), checks.integer(m, "m"), seed)
+    makers = KINDS if kinds is None else _makers(kinds)
+    checks.choice(kind, "kind", *makers)
+    m, seed = checks.integer(m, "m"), checks.seed(seed)
+    checks.room(m, "m", m * math.prod(checks.image_shape(image_shape)))
+    A = makers[kind](checks.image_shape(image_shape), m, seed)
     return _described(A, f"random_operator({kind!r}, {tuple(image_shape)}, m={m}, seed={seed})")
+
+
+def _makers(kinds: object) -> Mapping[str, Maker]:
+    """Kinds of operators of the caller's own."""
+    if not isinstance(kinds, Mapping) or not all(map(callable, kinds.values())):
+        raise TypeError(
+            "kinds must map names to functions of (image_shape, m, seed), got"
+            f" {checks.shown(kinds)}"
+        )
+    return kinds
 
 
 def random_affine_set(image_shape: ImageShape, latent_dim: int, seed: int = 0) -> AffineSet:
@@ -208,6 +226,8 @@ def random_finite_set(
     Points of a grid tie in distance, and may coincide, but the first two never do.
     """
     size = (checks.integer(count, "count"), *checks.image_shape(image_shape))
+    checks.room(size[0], "count", math.prod(size))
+    grid = checks.flag(grid, "grid")
     points = _normal("points", seed, *size)
     if grid:
         points = torch.randint(0, 3, size, generator=_draws("grid", seed)).to(DOUBLE)
@@ -226,6 +246,7 @@ def random_prior(image_shape: ImageShape, latent_dim: int, seed: int = 0) -> Gen
     of it; in float64, without gradients."""
     shape = checks.image_shape(image_shape)
     n = math.prod(shape)
+    (latent_dim,) = checks.sizes(latent_dim=latent_dim)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(_draws("prior", seed).initial_seed())
         generator = nn.Sequential(
@@ -253,6 +274,20 @@ class Problem:
     """η of x − η Aᵀ(A x − y)."""
     alpha: float
     beta: float
+
+    def __post_init__(self) -> None:
+        _known(self.A, self.S)
+        checks.finite(checks.images(self.x_true, self.A.image_shape, "x_true"), "x_true")
+        checks.finite(checks.measurements(self.y, self.A.m), "y")
+        checks.same_tensor(self.y, self.x_true, "y", "x_true")
+        if len(self.y) != len(self.x_true):
+            raise ValueError(f"y must hold {len(self.x_true)} rows as x_true, got {len(self.y)}")
+        checks.settle(
+            self,
+            step_size=checks.number(self.step_size, "step_size"),
+            alpha=checks.number(self.alpha, "alpha", zero=True),
+            beta=checks.number(self.beta, "beta", zero=True),
+        )
 
     @property
     def kappa(self) -> float:
@@ -296,7 +331,10 @@ def random_problem(
 
     √β is the most that A makes of a unit step in S: so no scale of A changes the problem.
     """
+    noise, step = checks.number(noise, "noise", zero=True), checks.number(step, "step")
+    batch = checks.integer(batch, "batch")
     alpha, beta = exact_constants(A, S)
+    checks.room(batch, "batch", batch * A.n)
     x_true = S.sample(batch, generator=_draws("x_true", seed))
     y = A(x_true) + noise * math.sqrt(beta) * _normal("noise", seed, batch, A.m)
     return Problem(A, S, x_true, y, step / beta if beta > 0 else step, alpha, beta)
@@ -309,10 +347,17 @@ def exact_constants(A: LinearOperator, S: AffineSet | FiniteSet) -> tuple[float,
     On {B z + c}, B = Q R, the extreme eigenvalues of QᵀAᵀA Q; on a finite set, the extremes of
     ‖A s‖²/‖s‖² over all its secants. Raises TypeError for any other set.
     """
-    if not isinstance(S, AffineSet | FiniteSet):
-        raise TypeError(f"S must be an AffineSet or a FiniteSet, got {type(S).__name__}")
+    _known(A, S)
     estimate = estimate_rec(A, S, points=2, looks=())
     return estimate.alpha, estimate.beta
+
+
+def _known(A: object, S: object) -> None:
+    """TypeError unless A is an operator, and S a set whose constants are known."""
+    if not isinstance(S, AffineSet | FiniteSet):
+        raise TypeError(f"S must be an AffineSet or a FiniteSet, got {type(S).__name__}")
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}")
 
 
 # Strategies ---------------------------------------------------------------------------------------
@@ -332,10 +377,10 @@ def images(
     """Batches of 2 to 5 images, as `random_images` makes them, at scales from 0.01 to 100."""
     return st.builds(
         random_images,
-        _strategy(image_shape, image_shapes()),
-        batch=_strategy(batch, st.integers(2, 5)),
+        _strategy(image_shape, image_shapes(), checks.image_shape),
+        batch=_strategy(batch, st.integers(2, 5), _count("batch", 0)),
         seed=seeds,
-        scale=_strategy(scale, st.sampled_from((1.0, 0.01, 100.0))),
+        scale=_strategy(scale, st.sampled_from((1.0, 0.01, 100.0)), _number("scale")),
     )
 
 
@@ -352,18 +397,21 @@ def operators(
             (image_shape, m, seed). By default KINDS.
         m: the number of measurements to aim at.
     """
-    makers = kinds if isinstance(kinds, Mapping) else None
-    names = tuple(KINDS if kinds is None else kinds)
-    if unknown := set(names) - set(KINDS if makers is None else makers):
-        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, got {sorted(unknown)}")
+    makers = _makers(kinds) if isinstance(kinds, Mapping) else None
+    if kinds is None or isinstance(kinds, Mapping):
+        names = tuple(KINDS if kinds is None else kinds)
+    else:
+        names = checks.some(kinds, "kinds", *KINDS)
+    if not names:
+        raise ValueError("kinds must hold a kind at least, got none")
     make: Callable[..., LinearOperator] = random_operator
     if makers is not None:
         make = partial(random_operator, kinds=makers)
     return st.builds(
         make,
         st.sampled_from(names),
-        _strategy(image_shape, image_shapes()),
-        m=_strategy(m, st.integers(1, 40)),
+        _strategy(image_shape, image_shapes(), checks.image_shape),
+        m=_strategy(m, st.integers(1, 40), _count("m")),
         seed=seeds,
     )
 
@@ -374,8 +422,8 @@ def affine_sets(
     """Affine sets of 1 to 5 dimensions, as `random_affine_set` makes them."""
     return st.builds(
         random_affine_set,
-        _strategy(image_shape, image_shapes()),
-        latent_dim=_strategy(latent_dim, st.integers(1, 5)),
+        _strategy(image_shape, image_shapes(), checks.image_shape),
+        latent_dim=_strategy(latent_dim, st.integers(1, 5), _count("latent_dim")),
         seed=seeds,
     )
 
@@ -388,10 +436,10 @@ def finite_sets(
     """2 to 12 points, as `random_finite_set` makes them: anywhere, or on a grid."""
     return st.builds(
         random_finite_set,
-        _strategy(image_shape, image_shapes()),
-        count=_strategy(count, st.integers(2, 12)),
+        _strategy(image_shape, image_shapes(), checks.image_shape),
+        count=_strategy(count, st.integers(2, 12), _count("count")),
         seed=seeds,
-        tie_tol=_strategy(tie_tol, st.nothing()),
+        tie_tol=_strategy(tie_tol, st.just(0.0), _number("tie_tol", True)),
         grid=st.booleans(),
     )
 
@@ -402,8 +450,8 @@ def priors(
     """Tiny priors of 1 to 4 latent dimensions, as `random_prior` makes them."""
     return st.builds(
         random_prior,
-        _strategy(image_shape, image_shapes()),
-        latent_dim=_strategy(latent_dim, st.integers(1, 4)),
+        _strategy(image_shape, image_shapes(), checks.image_shape),
+        latent_dim=_strategy(latent_dim, st.integers(1, 4), _count("latent_dim")),
         seed=seeds,
     )
 
@@ -433,28 +481,46 @@ def problems(
         "affine": affine_sets,
         "finite": finite_sets,
     }
-    if not sets or not set(sets) <= set(choices):
-        raise ValueError(f"sets must be some of {', '.join(choices)}, got {sets!r}")
+    names = checks.some(sets, "sets", *choices)
+    if not names:
+        raise ValueError(f"sets must be some of {', '.join(choices)}, got none")
+    endless = isinstance(kappa, float) and kappa == math.inf
+    kappa = math.inf if endless else checks.number(kappa, "kappa")
+    noises = _strategy(noise, st.sampled_from((0.0, 0.05, 1.0)), _number("noise", True))
+    steps = _strategy(step, st.sampled_from((1.0, 0.8, 0.3, 1.02)), _number("step"))
+    counts = _strategy(m, st.integers(1, 40), _count("m"))
+    operators(None, kinds)
 
     def of(shape: ImageShape) -> st.SearchStrategy[Problem]:
         return st.builds(
             random_problem,
-            operators(shape, kinds, m),
-            st.one_of(*(choices[name](shape) for name in sets)),
+            operators(shape, kinds, counts),
+            st.one_of(*(choices[name](shape) for name in names)),
             batch=st.integers(1, 4),
-            noise=_strategy(noise, st.sampled_from((0.0, 0.05, 1.0))),
-            step=_strategy(step, st.sampled_from((1.0, 0.8, 0.3, 1.02))),
+            noise=noises,
+            step=steps,
             seed=seeds,
         )
 
-    drawn = _strategy(image_shape, image_shapes()).flatmap(of)
+    drawn = _strategy(image_shape, image_shapes(), checks.image_shape).flatmap(of)
     return drawn.filter(lambda p: p.kappa < kappa and p.alpha >= 1e-3 * p.A.norm() ** 2)
 
 
-def _strategy(value: Drawn[T] | None, default: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+def _strategy(
+    value: Drawn[T] | None, default: st.SearchStrategy[T], check: Callable[[Any], T]
+) -> st.SearchStrategy[T]:
+    """The default, or the strategy given, or a value, which is examined."""
     if value is None:
         return default
-    return value if isinstance(value, st.SearchStrategy) else st.just(value)
+    return value if isinstance(value, st.SearchStrategy) else st.just(check(value))
+
+
+def _count(name: str, minimum: int = 1) -> Callable[[Any], int]:
+    return lambda value: checks.integer(value, name, minimum=minimum)
+
+
+def _number(name: str, zero: bool = False) -> Callable[[Any], float]:
+    return lambda value: checks.number(value, name, zero=zero)
 
 
 # Checks of an operator ----------------------------------------------------------------------------
@@ -473,6 +539,8 @@ def check_adjoint(
         AssertionError: naming the pair that is furthest off.
     """
     dtype, device, tol = _arithmetic(A, tol)
+    batch, seed = checks.integer(batch, "batch"), checks.seed(seed)
+    checks.room(batch, "batch", batch * A.n)
     x = random_images(A.image_shape, batch, seed).to(device, dtype)
     y = _normal("y", seed, batch, A.m).to(device, dtype)
     again = f"check_adjoint(A, batch={batch}, seed={seed}) with A = {A}"
@@ -511,6 +579,8 @@ def check_linear(
         AssertionError: naming the product and the image that is furthest off.
     """
     dtype, device, tol = _arithmetic(A, tol)
+    batch, seed = checks.integer(batch, "batch"), checks.seed(seed)
+    checks.room(batch, "batch", batch * A.n)
     again = f"check_linear(A, batch={batch}, seed={seed}) with A = {A}"
     products: tuple[tuple[str, Product, tuple[int, ...]], ...] = (
         ("A", A, A.image_shape),
@@ -551,7 +621,7 @@ def check_norm(A: LinearOperator, *, tol: float | None = None) -> None:
     """
     dtype, device, tol = _arithmetic(A, tol)
     columns = []
-    for places in torch.tensor_split(torch.arange(A.n, device=device), range(256, A.n, 256)):
+    for places in torch.split(torch.arange(A.n, device=device), 256):
         unit = torch.zeros(len(places), A.n, dtype=dtype, device=device)
         unit[torch.arange(len(places)), places] = 1
         columns.append(A(unit.reshape(-1, *A.image_shape)).double())
@@ -608,6 +678,9 @@ def check_projector(
     """
     P = projector(project, "project")
     w = checks.finite(checks.floating(points, "points"), "points")
+    checks.same_kind(w, project, "points", "project")
+    if hasattr(project, "image_shape"):
+        checks.images(w, checks.image_shape(project.image_shape), "points")
     if w.ndim != 4 or len(w) < 2:
         raise ValueError(
             "points must be of shape (batch, channels, height, width) with batch at least 2, got"
@@ -615,6 +688,8 @@ def check_projector(
         )
     delta = checks.number(delta, "delta", zero=True)
     probes = checks.integer(probes, "probes", minimum=0)
+    seed = checks.seed(seed)
+    checks.room(probes, "probes", probes * w.numel())
     tol = _rounding(w.dtype) if tol is None else checks.number(tol, "tol", zero=True)
     again = (
         f"check_projector(project, points, delta={delta}, members=members, probes={probes},"
@@ -650,7 +725,8 @@ def check_projector(
         nearest(_length(w - S.project(w)).square(), "the nearest point of S")
         members = S.sample(8, seed=seed)
     elif members is not None:
-        checks.finite(checks.images(members, checks.image_shape(w.shape[1:]), "members"), "members")
+        shape = checks.image_shape(w.shape[1:])
+        checks.finite(checks.images(members, shape, "members", least=1), "members")
         nearest(_squared_distances(w, members).amin(1), "the nearest member")
     if members is not None:
         stays(members.to(w), "a member")
@@ -722,6 +798,9 @@ def check_one_step_identity(
     Raises:
         AssertionError: naming the iteration and the image that is furthest off.
     """
+    _check_run(A, project, y, step_size, iterates, max_iter)
+    step_size, max_iter = checks.number(step_size, "step_size"), int(max_iter)
+    tol = checks.number(tol, "tol", zero=True)
     again = (
         f"check_one_step_identity(A, project, x_true, y, step_size={step_size},"
         f" iterates={'None' if iterates is None else 'iterates'}, max_iter={max_iter}) with A = {A}"
@@ -731,7 +810,7 @@ def check_one_step_identity(
     _hold(
         "the one-step identity",
         parts.residual.flatten(),
-        checks.number(tol, "tol", zero=True),
+        tol,
         again,
         lambda i: _iteration(i, parts.residual.shape[1]),
     )
@@ -773,6 +852,11 @@ def check_bound(
             the assumptions that are broken.
         ValueError: for constants that are none, as alpha = 0.
     """
+    _check_run(A, project, y, step_size, iterates, max_iter)
+    step_size, max_iter = checks.number(step_size, "step_size"), int(max_iter)
+    alpha, beta = checks.number(alpha, "alpha"), checks.number(beta, "beta")
+    delta = checks.number(delta, "delta", zero=True)
+    start = checks.integer(start, "start", minimum=0)
     again = (
         f"check_bound(A, project, x_true, y, step_size={step_size}, alpha={alpha}, beta={beta},"
         f" delta={delta}, start={start}, iterates={'None' if iterates is None else 'iterates'},"
@@ -799,6 +883,30 @@ def check_bound(
             f" {check.comparison()}\n  To reproduce: {again}"
         )
     return check
+
+
+def _check_run(
+    A: LinearOperator, project: Projectable | Projector | None, y: Measurements, step_size: float,
+    iterates: torch.Tensor | None, max_iter: int,
+) -> None:  # fmt: skip
+    """Raise TypeError or ValueError, by name, for a run that cannot be one."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}; see as_operator")
+    if project is not None:
+        projector(project, "project")
+    checks.integer(max_iter, "max_iter")
+    checks.number(step_size, "step_size")
+    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    if iterates is not None:
+        checks.floating(iterates, "iterates")
+        if iterates.ndim != 5 or tuple(iterates.shape[1:]) != (len(y), *A.image_shape):
+            raise ValueError(
+                f"iterates must be of shape (n_iter + 1, {len(y)}, *{A.image_shape}), got"
+                f" {tuple(iterates.shape)}"
+            )
+        checks.same_tensor(iterates, y, "iterates", "y")
+    if iterates is None and project is None:
+        raise ValueError("project must be given where iterates are not, got neither")
 
 
 def _iterates(
@@ -871,7 +979,7 @@ def _apply(product: Product, argument: torch.Tensor, name: str, again: str) -> t
 
 def _arithmetic(A: LinearOperator, tol: float | None) -> tuple[torch.dtype, torch.device, float]:
     if not isinstance(A, LinearOperator):
-        raise TypeError(f"A must be a LinearOperator, got {type(A).__name__}; see as_operator")
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}; see as_operator")
     dtype, device = checks.kind(A) or (DOUBLE, torch.device("cpu"))
     tol = _rounding(dtype) if tol is None else checks.number(tol, "tol", zero=True)
     return dtype, device, tol
@@ -898,7 +1006,7 @@ def _squared_distances(w: Images, s: Images) -> Float[torch.Tensor, "batch N"]:
 
 def _draws(what: str, seed: int) -> torch.Generator:
     """A stream for each thing drawn, so that equal seeds do not make equal numbers."""
-    state = np.random.SeedSequence([seed, *what.encode()]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([checks.seed(seed), *what.encode()]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> 1))
 
 

@@ -114,7 +114,8 @@ class _LatexPrinter(_Reader, LatexPrinter):  # type: ignore[misc]
 def _plain(expression: sp.Expr) -> str:
     text: str = _PlainPrinter({"order": "none"}).doprint(expression)
     text = re.sub(r"\*\*2(?!\d)", "²", text).replace("**", "^").replace("sqrt(", "√(")
-    return text.replace(" - ", " − ").replace("*", "·")
+    # The star of x* is followed by a space, that of a product is not.
+    return re.sub(r"\*(?=\S)", "·", text.replace(" - ", " − "))
 
 
 def _latex(expression: sp.Expr) -> str:
@@ -963,14 +964,16 @@ def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
 
 
 def _is_root(quadratic: sp.Expr) -> Proof:
-    """That `right` is what √F_{n+1} is where `quadratic` is zero."""
+    """That `right` is the largest √F_{n+1} for which `quadratic` is not positive."""
 
     def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
         x = _positive("x")
         found = left.subs(BIG_FNEXT, x**2)  # x
         equal = quadratic.subs(BIG_FNEXT, x**2)
+        slope = sp.diff(equal, x).subs(x, right)  # negative at the smaller root
         return [
             _zero("the root solves the quadratic", equal.subs(x, right)),
+            _zero("the larger one", slope - sp.sqrt(sp.expand(slope**2))),
             _zero("for √F_{n+1}", found - x),
         ]
 

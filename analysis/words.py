@@ -34,6 +34,11 @@ def exactly(value: float, limit: float, digits: int = 4) -> str:
     return about(value, digits)
 
 
+def signed(value: float, digits: int = 3) -> str:
+    """The nearest number of so many digits, with its sign."""
+    return f"{value:+.{digits}g}".replace("-", "−", 1)
+
+
 def apart(a: float, b: float, digits: int = 3) -> tuple[str, str]:
     """The nearest numbers of so many digits, or of as many more as tell the two apart."""
     while digits < 17 and about(a, digits) == about(b, digits):
@@ -59,12 +64,12 @@ def median(values: Float[torch.Tensor, "*shape"]) -> float:
 
 
 def out_of(count: int, total: int, what: str = "image") -> str:
-    """`count` of `total`: "all 12 images", "3 of 12 images", "none of 12 images"."""
+    """`count` of `total`: "all 12 images", "both images", "3 of 12 images", "none of 12 images"."""
     plural = what if total == 1 else f"{what}s"
     if total == 1:
         return f"the one {what}" if count else f"no {what}"
     if count == total:
-        return f"all {total} {plural}"
+        return f"both {plural}" if total == 2 else f"all {total} {plural}"
     return f"{count or 'none'} of {total} {plural}"
 
 

@@ -16,10 +16,23 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors.torch import save as serialise
 from torch import nn
 
-from npgd.files import read_tensors, safetensors_path, write_together
+from npgd import checks
+from npgd.files import (
+    a_path,
+    as_json,
+    brief,
+    described,
+    destination,
+    holding,
+    is_file,
+    read_described,
+    require_fit,
+    safetensors_path,
+    sentence,
+    write_together,
+)
 from npgd.networks.architectures import channels_last
 
 Kind = Literal["prior", "denoiser", "onenet"]
@@ -37,6 +50,7 @@ def save(
     network: nn.Module,
     path: str | os.PathLike[str],
     kind: Kind,
+    build: Callable[[dict[str, Any]], nn.Module],
     description: Mapping[str, Any],
     card: Mapping[str, Any] | None = None,
     half: bool = True,
@@ -47,29 +61,54 @@ def save(
         network: its state is kept, in half precision unless `half` is false.
         path: a name that ends in .safetensors; the card's ends in .json.
         kind: what it is, and is read as.
+        build: description → network, as for `load`: what it could not read is not written.
         description: what `load` builds it from, as plain numbers and words for JSON.
         card: likewise; None writes none.
-        half: whether floating-point numbers are kept in half precision.
+        half: whether floating-point numbers are kept in half precision. A tensor that half
+            precision cannot hold (above 65504, or mostly below 10⁻⁷) keeps its own.
 
     Raises:
-        ValueError: a path that does not end in .safetensors.
+        TypeError: an argument of another kind, or what JSON cannot hold.
+        ValueError: a path that does not end in .safetensors, weights that are not finite, or a
+            description of another network.
     """
+    if not isinstance(half, bool):
+        raise TypeError(f"half must be True or False, got {brief(half)}")
+    if card is not None and not isinstance(card, Mapping):
+        raise TypeError(f"card must be names with values, got {brief(card)}")
     path = safetensors_path(path)
-    tensors = {}
-    for key, value in network.state_dict().items():
-        small = half and value.is_floating_point()
-        tensors[key] = value.detach().cpu().to(torch.float16 if small else value.dtype).contiguous()
-    contents = {path: serialise(tensors, {kind: json.dumps(dict(description))})}
+    state = network.state_dict()
+    tensors = {key: _halved(value) if half else value for key, value in state.items()}
+    contents = {path: described(tensors, kind, description)}
+    try:
+        expected = build(json.loads(as_json(dict(description), "description")))
+        require_fit(tensors, expected.state_dict())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the {kind} must be the one that its architecture or settings describe:"
+            f" {sentence(error)}"
+        ) from error
     if card is not None:
-        text = json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
+        text = as_json(dict(card), "card", indent=2) + "\n"
         contents[path.with_suffix(".json")] = text.encode()
     write_together(contents)
+
+
+def _halved(value: Any) -> Any:
+    """A tensor in half precision where that is near, by half precision's own rounding."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.is_meta:
+        return value
+    small = value.detach().to(torch.float16)
+    error = torch.linalg.vector_norm((small.double() - value.detach().double()).flatten())
+    size = torch.linalg.vector_norm(value.detach().double().flatten())
+    return small if bool(error <= 2.0**-10 * size) else value
 
 
 def load(
     name: str | os.PathLike[str],
     kind: Kind,
-    build: Callable[[dict[str, Any]], Network],
+    build: Callable[[dict[str, Any]], nn.Module],
+    finish: Callable[[dict[str, Any], nn.Module], Network],
     dtype: torch.dtype,
     device: str | torch.device,
 ) -> Network:
@@ -80,31 +119,54 @@ def load(
     Args:
         name: of `SHIPPED[kind]`, or a path.
         kind: what the file must hold.
-        build: description → network, whose weights are then filled in.
+        build: description → network, whose weights are then replaced by the file's; without memory
+            (see `npgd.networks.architectures.outline`), so that a file cannot ask for more than its
+            own tensors fill.
+        finish: takes the description and the network with its weights to what is returned.
         dtype: of its weights.
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that does not hold what its header says.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that does not
+            hold what its header says.
     """
-    with _located(name, kind) as path:
-        description, tensors = read_tensors(path, kind)
-    try:
+    if dtype is None:
+        raise TypeError("dtype must be a torch dtype such as torch.float32, got None")
+    destination(dtype, device)
+
+    def fitting(
+        description: dict[str, Any], found: dict[str, torch.Tensor]
+    ) -> tuple[dict[str, Any], nn.Module]:
         network = build(description)
-        network.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{path} must hold the {kind} that its header describes, got {type(error).__name__}:"
-            f" {error}"
-        ) from error
-    network.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    return channels_last(network)
+        require_fit(found, network.state_dict())
+        return description, network
+
+    with _located(name, kind) as path:
+        (description, network), tensors = read_described(path, kind, fitting)
+        with holding(path, kind):
+            working = torch.promote_types(dtype, torch.float32)
+            state = {key: _precise(value, working, key) for key, value in tensors.items()}
+            network.load_state_dict(state, assign=True)
+            network.to(working).eval().requires_grad_(False)
+            finished = finish(description, network)
+            for key, value in tensors.items():
+                _precise(value, dtype, key)
+    return channels_last(finished.to(device=device, dtype=dtype))
+
+
+def _precise(value: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
+    if not value.is_floating_point():
+        return value
+    return checks.finite(value.to(dtype), f"{key} in {dtype}")
 
 
 def card(name: str, kind: Kind) -> dict[str, Any]:
-    """The card of what is shipped; ValueError for an unknown name."""
+    """The card of what is shipped; TypeError for no name, ValueError for an unknown one."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be one of {', '.join(SHIPPED[kind])}, got {brief(name)}")
     if name not in SHIPPED[kind]:
-        raise ValueError(f"name must be one of {', '.join(SHIPPED[kind])}, got {name!r}")
+        raise ValueError(f"name must be one of {', '.join(SHIPPED[kind])}, got {brief(name)}")
     place = files("npgd.weights") / f"{_stem(name, kind)}.json"
     found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     return found
@@ -112,15 +174,16 @@ def card(name: str, kind: Kind) -> dict[str, Any]:
 
 @contextmanager
 def _located(name: str | os.PathLike[str], kind: Kind) -> Iterator[Path]:
-    if str(name) in SHIPPED[kind]:
-        with as_file(files("npgd.weights") / f"{_stem(str(name), kind)}.safetensors") as path:
+    wanted = a_path(name, "name")
+    if str(wanted) in SHIPPED[kind]:
+        with as_file(files("npgd.weights") / f"{_stem(str(wanted), kind)}.safetensors") as path:
             yield path
         return
-    path = Path(name)
-    if path.suffix != ".safetensors" or not path.is_file():
+    path = wanted
+    if path.suffix != ".safetensors" or not is_file(path):
         raise ValueError(
             f"name must be a shipped {kind} ({', '.join(SHIPPED[kind])}) or an existing"
-            f" .safetensors file, got {str(name)!r}"
+            f" .safetensors file, got {brief(str(name))}"
         )
     yield path
 

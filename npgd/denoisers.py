@@ -15,11 +15,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from npgd import cards
-from npgd.checks import ImageShape, image_shape, integer
+from npgd import cards, checks
+from npgd.checks import ImageShape
+from npgd.files import brief, entry
 from npgd.images import Images, PerImage
-from npgd.networks import DenoisingNetwork, ProximalNetwork, build
-from npgd.transforms import Wavelet
+from npgd.networks import DenoisingNetwork, ProximalNetwork
+from npgd.networks.architectures import outline
+from npgd.transforms import Wavelet, filters, require_levels
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -51,17 +53,33 @@ class WaveletShrinkage:
     """Grey value of o."""
 
     def __post_init__(self) -> None:
-        if self.rule not in ("bayes", "universal"):
-            raise ValueError(f'rule must be "bayes" or "universal", got {self.rule!r}')
-        integer(self.shifts, "shifts")
+        filters(self.wavelet)
+        checks.choice(self.rule, "rule", "bayes", "universal")
+        levels = self.levels
+        checks.settle(
+            self,
+            levels=levels if levels is None else checks.integer(levels, "levels", minimum=0),
+            shifts=checks.integer(self.shifts, "shifts"),
+            origin=checks.number(self.origin, "origin", negative=True),
+        )
 
     def __call__(self, w: Images, sigma: float | PerImage) -> Images:
-        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel."""
-        transform = _wavelet(
-            image_shape(w.shape[1:], "w"), self.wavelet, self.levels, w.dtype, w.device
-        )
-        level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device)
-        level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
+        """An estimate of x from w = x + noise of standard deviation `sigma` per pixel.
+
+        σ ≥ 0 is one number, or one for each image; 0 leaves the image as it is.
+
+        Raises:
+            TypeError, ValueError: naming the argument that does not fit.
+        """
+        shape = checks.image_shape(checks.any_images(w, "w", least=0).shape[1:], "w")
+        checks.floating_type(w.dtype, "w")
+        try:
+            transform = _wavelet(shape, self.wavelet, self.levels, w.dtype, w.device)
+        except ValueError as error:
+            raise ValueError(f"w must have sides that the wavelet halves: {error}") from None
+        level = checks.levels(sigma, w).reshape(-1, 1, 1, 1)
+        if not len(w):
+            return w.clone()
         shifts = [(i, j) for i in range(self.shifts) for j in range(self.shifts)]
         centred = w - self.origin
         rolled = torch.cat([centred.roll(shift, (2, 3)) for shift in shifts])
@@ -79,7 +97,8 @@ class WaveletShrinkage:
             threshold = level * (2 * torch.tensor(float(n)).log()).sqrt().item()
         else:
             signal = (c.square().mean((2, 3), keepdim=True) - level.square()).clamp_min(0).sqrt()
-            threshold = level.square() / signal  # infinite where the block is all noise
+            # Infinite where the block is all noise; without noise there is nothing to remove.
+            threshold = torch.where(level > 0, level.square() / signal, 0.0)
         return c.sign() * (c.abs() - threshold).clamp_min(0)
 
 
@@ -91,7 +110,8 @@ def _wavelet(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Wavelet:
-    return Wavelet(shape, wavelet, levels).to(device, dtype)
+    basis = Wavelet(shape, wavelet, levels)
+    return (require_levels(basis) if levels is None else basis).to(device, dtype)
 
 
 def load_denoiser(
@@ -107,9 +127,11 @@ def load_denoiser(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no denoiser.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            denoiser.
     """
-    return cards.load(name, "denoiser", partial(_built, DenoisingNetwork), dtype, device)
+    return cards.load(name, "denoiser", _network, partial(_of, DenoisingNetwork), dtype, device)
 
 
 def load_onenet(
@@ -125,9 +147,11 @@ def load_onenet(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no OneNet.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            OneNet.
     """
-    return cards.load(name, "onenet", partial(_built, ProximalNetwork), dtype, device)
+    return cards.load(name, "onenet", _network, partial(_of, ProximalNetwork), dtype, device)
 
 
 def save_network(
@@ -145,15 +169,26 @@ def save_network(
         card: where it comes from and what it measures, for JSON; None writes none.
 
     Raises:
-        ValueError: a path that does not end in .safetensors.
+        TypeError: an argument of another kind, or what JSON cannot hold.
+        ValueError: a path that does not end in .safetensors, settings of another network, or
+            weights that are not finite.
     """
+    if not isinstance(network, DenoisingNetwork | ProximalNetwork):
+        raise TypeError(
+            f"network must be a DenoisingNetwork or a ProximalNetwork, got {brief(network)}"
+        )
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be names with values, got {brief(settings)}")
     description = {"name": type(network).__name__, "settings": dict(settings)}
     kind: cards.Kind = "denoiser" if isinstance(network, DenoisingNetwork) else "onenet"
-    cards.save(network, path, kind, description, card)
+    cards.save(network, path, kind, _network, description, card)
 
 
-def _built(network: type[Network], description: dict[str, Any]) -> Network:
-    built = build(description["name"], description["settings"])
-    if not isinstance(built, network):
-        raise TypeError(f"name must be {network.__name__}, got {description['name']}")
-    return built
+def _network(description: dict[str, Any]) -> nn.Module:
+    return outline(entry(description, "name", str), entry(description, "settings", dict), None)
+
+
+def _of(kind: type[Network], description: dict[str, Any], network: nn.Module) -> Network:
+    if not isinstance(network, kind):
+        raise TypeError(f"name must be {kind.__name__}, got {description['name']}")
+    return network

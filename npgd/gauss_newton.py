@@ -12,14 +12,17 @@ about as much as 2k passes of G. This is what NPGD does without; it pays for its
 
 from __future__ import annotations
 
+import math
 import threading
 
 import torch
 from jaxtyping import Float
 
+from npgd import checks
 from npgd.images import Images, Latents, Measurements
 from npgd.operators import LinearOperator
-from npgd.sets import Generated
+from npgd.precision import plainly
+from npgd.sets import GENERATED, Generated, needs
 
 DAMPINGS = (0.0, 1e-2, 1e-1, 1.0, 10.0)  # μ
 ROWS = 4096  # Jacobian columns held at a time, to bound memory
@@ -28,6 +31,7 @@ ROWS = 4096  # Jacobian columns held at a time, to bound memory
 forward_mode = threading.Lock()
 
 
+@plainly
 def jacobian(
     prior: Generated, z: Float[torch.Tensor, "count k"]
 ) -> Float[torch.Tensor, "count k channels height width"]:
@@ -37,6 +41,9 @@ def jacobian(
     for every sample, gives column j of every Jacobian; the k directions are batched by vmap, or
     taken in turn for modules that vmap does not know.
     """
+    _check_latents(prior, z, least=0)
+    if len(z) == 0:
+        return z.new_empty(0, z.shape[1], *prior.image_shape)
     directions = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
     def along(direction: torch.Tensor) -> Images:
@@ -67,13 +74,31 @@ def gauss_newton_step(
         y: measurements; without A, images as rows of pixels.
         A: the operator; None is the identity, for the projection min_z ‖w − G(z)‖².
         penalty: λ ≥ 0.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
+    _check_latents(prior, z, least=1)
+    penalty = checks.number(penalty, "penalty", zero=True)
+    if A is not None and not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator or None, got {checks.shown(A)}")
+    m = math.prod(prior.image_shape) if A is None else A.m
+    checks.finite(checks.measurements(y, m), "y")
+    checks.same_kind(y, prior, "y", "prior")
+    if len(y) != len(z):
+        raise ValueError(f"y must hold {len(z)} rows as z does, got {len(y)}")
     size = max(1, ROWS // z.shape[1])
     parts = [
         _step(prior, latents, targets, A, penalty)
         for latents, targets in zip(torch.split(z, size), torch.split(y, size), strict=True)
     ]
     return torch.cat([z for z, _ in parts]), torch.cat([x for _, x in parts])
+
+
+def _check_latents(prior: Generated, z: Latents, least: int) -> None:
+    needs(prior, *GENERATED, what="a Jacobian")
+    checks.finite(checks.latents(z, prior.latent_dim, least=least), "z")
+    checks.same_kind(z, prior, "z", "prior")
 
 
 def _step(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from npgd import checks
 from npgd.images import Images, Latents
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.sets import GENERATED, Generated, needs
 
 Residuals = Float[torch.Tensor, "rows size"]
@@ -50,6 +51,7 @@ class Adam:
         return Adam(self.z - rate * mean / scale, first, second, count)
 
 
+@plainly
 def evaluate(
     prior: Generated,
     z: Latents,
@@ -93,7 +95,11 @@ def starts(count: int, k: int, seed: int, like: torch.Tensor) -> Latents:
 
     Drawn in float64 on the CPU and then cast to the dtype and device of `like`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
+    count, k = checks.integer(count, "count"), checks.integer(k, "k")
+    checks.room(count, "count", count * k)
+    checks.room(k, "k", count * k)
+    checks.floating(like, "like")
     # One by one: a single larger draw would fill its rows in another order.
     draws = [torch.randn(k, generator=generator, dtype=torch.float64) for _ in range(count)]
     return torch.stack(draws).to(like)

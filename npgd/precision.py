@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from typing import TypeVar
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from npgd import checks
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def plainly(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, run without autocast and out of `torch.inference_mode`, wherever it is called.
+
+    What is measured is then as exact as its dtype says, and what searches can differentiate.
+    Tensors, modules and solvers that were made in inference mode are copied.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with contextlib.ExitStack() as modes:
+            if torch.is_inference_mode_enabled():
+                modes.enter_context(torch.inference_mode(False))
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    modes.enter_context(torch.autocast(device, enabled=False))
+            plain: Any = [_ordinary(value) for value in args]
+            named: Any = {name: _ordinary(value) for name, value in kwargs.items()}
+            return function(*plain, **named)
+
+    return run
+
+
+def _ordinary(value: Any) -> Any:
+    """The same without inference tensors, which take no part in differentiation."""
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, torch.nn.Module):
+        return _ordinary_module(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        kinds = (torch.Tensor, torch.nn.Module)
+        made = {name: _ordinary(part) for name, part in held.items() if isinstance(part, kinds)}
+        changed = {name: part for name, part in made.items() if part is not held[name]}
+        return dataclasses.replace(value, **changed) if changed else value
+    return value
+
+
+def _ordinary_module(module: torch.nn.Module) -> torch.nn.Module:
+    if not any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
+        return module
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        for name, tensor in part.named_parameters(recurse=False):
+            plain = torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+            part.register_parameter(name, plain)
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, buffer.clone())
+    return copied
 
 
 def precision(thing: object) -> torch.dtype:

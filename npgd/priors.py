@@ -15,11 +15,15 @@ from jaxtyping import Float
 from torch import nn
 
 from npgd import cards, checks
+from npgd.files import brief, entry, sentence
 from npgd.images import Images, Latents
-from npgd.networks import build
+from npgd.networks.architectures import outline
 
 SHIPPED = cards.SHIPPED["prior"]
 """The names of the priors that are shipped."""
+
+MOST_CORRECTIONS = 1000
+"""More than a file may ask for: each is a pass forward and back through the generator."""
 
 
 class GenerativePrior(nn.Module):
@@ -70,6 +74,8 @@ class GenerativePrior(nn.Module):
         self.architecture: dict[str, Any] | None = None  # of networks read from a file
         self.latent_dim = checks.integer(latent_dim, "latent_dim")
         self.image_shape = checks.image_shape(image_shape)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a word, got {brief(name)}")
         self.name = name
         self.eval()
         self._try_out()
@@ -95,10 +101,14 @@ class GenerativePrior(nn.Module):
             ):
                 try:
                     out = network(like.new_zeros(2, *came))
-                except RuntimeError as error:
+                except Exception as error:  # a user's network fails in its own way
                     raise ValueError(
-                        f"{argument} must take a batch of shape (2, {_shape(came)}), got: {error}"
+                        f"{argument} must take a batch of shape (2, {_shape(came)}), got"
+                        f" {type(error).__name__}: {sentence(error)}"
                     ) from error
+                if not isinstance(out, torch.Tensor) or not out.is_floating_point():
+                    kind = getattr(out, "dtype", type(out).__name__)
+                    raise TypeError(f"{argument} must give real tensors, got {kind}")
                 if tuple(out.shape) != (2, *expected):
                     raise ValueError(
                         f"{argument} must map (2, {_shape(came)}) to (2, {_shape(expected)}),"
@@ -123,8 +133,10 @@ class GenerativePrior(nn.Module):
 
     def generate(self, z: Latents) -> Images:
         """G(z)."""
+        checks.floating(z, "z")
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (batch, {self.latent_dim}), got {tuple(z.shape)}")
+        checks.same_kind(z, self, "z", "the prior")
         x: Images = self.generator(z)
         return x
 
@@ -133,7 +145,8 @@ class GenerativePrior(nn.Module):
 
         With corrections the result carries no gradient to w.
         """
-        z: Latents = self.encoder(checks.images(w, self.image_shape, "w"))
+        checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the prior")
+        z: Latents = self.encoder(w)
         for _ in range(self.corrections):
             assert self.corrector is not None
             z = self.corrector(w, z, self.generator)
@@ -192,18 +205,28 @@ def save_prior(
             {"name": …, "settings": {…}} as `npgd.networks.build` takes them; a prior that was
             loaded knows its own.
         card: where it comes from and what it measures, for JSON; None writes none.
-        half: whether the weights are kept in half precision.
+        half: whether the weights are kept in half precision, but for tensors that it cannot hold.
 
     Raises:
-        ValueError: a path that does not end in .safetensors, or no architecture.
+        TypeError: an argument of another kind, or what JSON cannot hold.
+        ValueError: a path that does not end in .safetensors, no architecture or that of other
+            networks, or weights that are not finite.
     """
-    architecture = architecture or prior.architecture
+    if not isinstance(prior, GenerativePrior):
+        raise TypeError(f"prior must be a GenerativePrior, got {brief(prior)}")
+    architecture = prior.architecture if architecture is None else architecture
     parts = ["generator", "encoder"] + (["corrector"] if prior.corrector is not None else [])
-    if architecture is None or not set(parts) <= set(architecture):
+    if not isinstance(architecture, Mapping) or not set(parts) <= set(architecture):
         raise ValueError(
             f"architecture must describe {', '.join(parts)} of a prior that was not loaded from a"
-            f" file, got {None if architecture is None else sorted(architecture)}"
+            f" file, got {brief(architecture)}"
         )
+    for part in parts:
+        if not isinstance(architecture[part], Mapping):
+            raise TypeError(
+                f"architecture must give a name and settings for the {part}, got"
+                f" {brief(architecture[part])}"
+            )
     description: dict[str, Any] = {
         "name": prior.name,
         "latent_dim": prior.latent_dim,
@@ -212,7 +235,7 @@ def save_prior(
     }
     if prior.corrector is not None:
         description["corrections"] = prior.corrections
-    cards.save(prior, path, "prior", description, card, half)
+    cards.save(prior, path, "prior", _networks, description, card, half)
 
 
 def load_prior(
@@ -228,24 +251,48 @@ def load_prior(
         device: of its weights.
 
     Raises:
-        ValueError: an unknown name, or a file that is no prior.
+        TypeError: an argument of another kind.
+        ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
+            prior.
     """
-    return cards.load(name, "prior", _built, dtype, device)
+    return cards.load(name, "prior", _networks, _prior, dtype, device)
 
 
-def _built(description: dict[str, Any]) -> GenerativePrior:
-    architecture = description["architecture"]
-    networks = {part: build(spec["name"], spec["settings"]) for part, spec in architecture.items()}
+def _networks(description: dict[str, Any]) -> nn.ModuleDict:
+    """The parts of a prior, under the names that they have in it."""
+    architecture = entry(description, "architecture", dict)
+    for part in architecture:
+        if part not in ("generator", "encoder", "corrector"):
+            raise ValueError(f"architecture must be of generator, encoder, corrector, got {part!r}")
+    specs = {part: entry(architecture, part, dict) for part in architecture}
+    for part in ("generator", "encoder"):
+        entry(specs, part, dict)
+    latent_dim = entry(description, "latent_dim", int)
+    networks = nn.ModuleDict()
+    for part, spec in specs.items():
+        name, settings = entry(spec, "name", str), entry(spec, "settings", dict)
+        networks[part] = outline(name, settings, latent_dim)
+    return networks
+
+
+def _prior(description: dict[str, Any], networks: nn.Module) -> GenerativePrior:
+    parts = dict(networks.named_children())
+    corrections = entry(description, "corrections", int) if "corrections" in description else 0
+    if corrections > MOST_CORRECTIONS:
+        raise ValueError(f"corrections must be at most {MOST_CORRECTIONS}, got {corrections}")
     prior = GenerativePrior(
-        networks["generator"],
-        networks["encoder"],
-        description["latent_dim"],
-        description["image_shape"],
-        name=description["name"],
-        corrector=networks.get("corrector"),
-        corrections=description.get("corrections", 0),
+        parts["generator"],
+        parts["encoder"],
+        entry(description, "latent_dim", int),
+        entry(description, "image_shape", list),
+        name=entry(description, "name", str),
+        corrector=parts.get("corrector"),
+        corrections=corrections,
     )
-    prior.architecture = architecture
+    black = torch.full((1, *prior.image_shape), -1.0, dtype=prior.dtype)
+    # Weights can be finite and yet no weights, such as a negative variance.
+    checks.finite(prior.project(black), "the projection of a black image")
+    prior.architecture = description["architecture"]
     return prior
 
 
@@ -253,6 +300,7 @@ def prior_card(name: str) -> dict[str, Any]:
     """The card of a shipped prior: data, settings, seed, figures, licence of the data.
 
     Raises:
+        TypeError: no name.
         ValueError: an unknown name.
     """
     return cards.card(name, "prior")

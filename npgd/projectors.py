@@ -50,6 +50,7 @@ class AffineSet(nn.Module):
         n = math.prod(self.image_shape)
         checks.finite(checks.floating(basis, "basis"), "basis")
         checks.finite(checks.floating(offset, "offset"), "offset")
+        checks.floating_type(basis.dtype, "basis")
         if basis.ndim != 2 or basis.shape[0] != n or not 1 <= basis.shape[1] <= n:
             raise ValueError(
                 f"basis must have shape ({n}, k), 1 ≤ k ≤ {n}, got {tuple(basis.shape)}"
@@ -70,6 +71,7 @@ class AffineSet(nn.Module):
 
     def generate(self, z: Latents) -> Images:
         """B z + c."""
+        checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the set")
         return (self.offset + z @ self.basis.T).reshape(-1, *self.image_shape)
 
     def encode(self, w: Images) -> Latents:
@@ -96,7 +98,8 @@ class AffineSet(nn.Module):
         return self.generate(z.to(self.basis))
 
     def _flat(self, w: Images) -> torch.Tensor:
-        return checks.images(w, self.image_shape, "w").flatten(1)
+        checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the set")
+        return w.flatten(1)
 
 
 class FiniteSet(nn.Module):
@@ -116,11 +119,7 @@ class FiniteSet(nn.Module):
         self, points: Float[torch.Tensor, "N channels height width"], tie_tol: float = 0.0
     ) -> None:
         super().__init__()
-        checks.floating(points, "points")
-        if points.ndim != 4 or points.shape[0] < 1:
-            raise ValueError(
-                f"points must have shape (N, channels, height, width), got {tuple(points.shape)}"
-            )
+        checks.floating_type(checks.any_images(points, "points").dtype, "points")
         checks.finite(points, "points")
         self.image_shape = checks.image_shape(points.shape[1:])
         self.tie_tol = checks.number(tie_tol, "tie_tol", zero=True)
@@ -132,8 +131,8 @@ class FiniteSet(nn.Module):
         `prefer` lists the indices 0 … N−1 from least to most preferred; without it the order is
         that of the points, so that the largest index wins.
         """
-        flat = checks.images(w, self.image_shape, "w").flatten(1)
-        order = self._order(prefer)
+        checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the set")
+        flat, order = w.flatten(1), self._order(prefer)
         points = self.points[order].flatten(1)
         # Distances by differences: the expanded square would lose ties to cancellation.
         mode = "donot_use_mm_for_euclid_dist"
@@ -158,7 +157,12 @@ class FiniteSet(nn.Module):
         natural = torch.arange(len(self.points), device=self.points.device)
         if prefer is None:
             return natural
-        order = torch.as_tensor(prefer, device=self.points.device)
+        try:
+            order = torch.as_tensor(prefer, device=self.points.device)
+        except (TypeError, ValueError, RuntimeError):
+            order = torch.empty(0)
+        if order.dtype not in INTEGERS or order.layout != torch.strided or order.is_meta:
+            raise TypeError(f"prefer must be a tensor of indices, got {checks.shown(prefer)}")
         if order.shape != natural.shape or not torch.equal(order.sort().values, natural):
             different = len(set(order.flatten().tolist()))
             raise ValueError(
@@ -167,6 +171,8 @@ class FiniteSet(nn.Module):
             )
         return order
 
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 Prior = TypeVar("Prior", bound=Generated)
 
@@ -229,8 +235,11 @@ class LatentRefinement(_InRange[Encoded]):
 
     @torch.no_grad()
     def _refined(self, w: Images) -> tuple[Latents, Images]:
-        goal = checks.images(w, self.image_shape, "w").flatten(1)
-        z = self.prior.encode(w)
+        checks.finite(checks.images(w, self.image_shape, "w"), "w")
+        checks.same_kind(w, self.prior, "w", "prior")
+        goal, z = w.flatten(1), self.prior.encode(w)
+        if not len(w):
+            return z, self.prior.generate(z)
         for _ in range(self.steps):
             z, x = gauss_newton_step(self.prior, z, goal, penalty=self.penalty)
         return z, x
@@ -269,9 +278,9 @@ class LatentSearch(_InRange[Generated]):
         self.starts = checks.integer(starts, "starts")
         self.steps = checks.integer(steps, "steps", minimum=0)
         self.learning_rate = checks.number(learning_rate, "learning_rate")
-        self.seed = checks.integer(seed, "seed", minimum=0)
+        self.seed = checks.seed(seed)
         self.rows = checks.integer(rows, "rows")
-        self.progress = progress
+        self.progress = checks.flag(progress, "progress")
 
     def encode(self, w: Images) -> Latents:
         """The best latent found."""
@@ -291,8 +300,12 @@ class LatentSearch(_InRange[Generated]):
         `given` adds starts of the caller's, (extra, batch, k), to those of the search.
         """
         checks.finite(checks.images(w, self.image_shape, "w"), "w")
+        checks.same_kind(w, self.prior, "w", "prior")
+        if len(w) == 0:
+            return w.new_empty(0, self.latent_dim), w.new_empty(0)
         starts = self._starts(w)
         if given is not None:
+            checks.finite(checks.floating(given, "given"), "given")
             if given.ndim != 3 or tuple(given.shape[1:]) != (w.shape[0], self.latent_dim):
                 raise ValueError(
                     f"given must have shape (extra, {w.shape[0]}, {self.latent_dim}),"
@@ -310,7 +323,7 @@ class LatentSearch(_InRange[Generated]):
         return torch.cat([z for z, _ in parts]), torch.cat([d for _, d in parts])
 
     def _starts(self, w: Images) -> Float[torch.Tensor, "starts batch k"]:
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = checks.seeded(self.seed)
         size = (self.starts, 1, self.latent_dim)
         draws = torch.randn(size, generator=generator, dtype=torch.float64).to(w)
         starts = draws.repeat(1, len(w), 1)

@@ -27,11 +27,11 @@ class Pixels(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Ψ x."""
-        return x
+        return checks.images(x, self.image_shape)
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
-        return c
+        return checks.images(c, self.image_shape, "c")
 
 
 class DCT(nn.Module):
@@ -49,10 +49,12 @@ class DCT(nn.Module):
 
     def forward(self, x: Images) -> Images:
         """Ψ x."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the transform")
         return self.rows @ x @ self.columns.T
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
+        checks.same_kind(checks.images(c, self.image_shape, "c"), self, "c", "the transform")
         return self.rows.T @ c @ self.columns
 
 
@@ -79,7 +81,7 @@ class Wavelet(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = checks.image_shape(image_shape)
-        low, high = _filters(wavelet)
+        low, high = filters(wavelet)
         _, height, width = self.image_shape
         possible = 0
         while _even(height, width, possible) and min(height, width) >> possible > 4:
@@ -90,13 +92,14 @@ class Wavelet(nn.Module):
         for level in range(self.levels):
             if not _even(height, width, level):
                 raise ValueError(
-                    f"levels must be at most {level} for {height}×{width}, got {levels}"
+                    f"levels must be at most {level} for {height}×{width}, got {self.levels}"
                 )
             for name, side in (("rows", height >> level), ("columns", width >> level)):
                 self.register_buffer(f"{name}{level}", _analysis(low, high, side))
 
     def forward(self, x: Images) -> Images:
         """Ψ x, the coarsest block at the top left."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the transform")
         c = x.clone()
         for level in range(self.levels):
             block = self._block(c, level)
@@ -105,6 +108,7 @@ class Wavelet(nn.Module):
 
     def inverse(self, c: Images) -> Images:
         """Ψᵀ c."""
+        checks.same_kind(checks.images(c, self.image_shape, "c"), self, "c", "the transform")
         x = c.clone()
         for level in reversed(range(self.levels)):
             block = self._block(x, level)
@@ -132,6 +136,18 @@ class Wavelet(nn.Module):
         return f"image_shape={self.image_shape}, wavelet={self.wavelet!r}, levels={self.levels}"
 
 
+def require_levels(basis: Wavelet) -> Wavelet:
+    """`basis`; ValueError if it halves nothing, and so is the pixels."""
+    if basis.levels == 0:
+        _, height, width = basis.image_shape
+        raise ValueError(
+            "image_shape must have even sides of 6 or more for a wavelet basis, got"
+            f" {height}×{width}, which Wavelet leaves as pixels; pad or crop the images, or take"
+            " the DCT"
+        )
+    return basis
+
+
 Transform = Pixels | DCT | Wavelet
 
 TRANSFORMS: dict[str, Callable[[Sequence[int]], Transform]] = {
@@ -147,9 +163,12 @@ def _even(height: int, width: int, level: int) -> bool:
     return height % side == 0 and width % side == 0
 
 
-def _filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
+def filters(wavelet: str) -> tuple[np.ndarray, np.ndarray]:
+    """The low-pass and the high-pass filter of an orthogonal wavelet of PyWavelets, by name."""
     import pywt
 
+    if not isinstance(wavelet, str) or not wavelet:
+        raise TypeError(f"wavelet must be the name of a wavelet, got {checks.shown(wavelet)}")
     try:
         bank = pywt.Wavelet(wavelet)
     except ValueError:

@@ -25,6 +25,8 @@ again when any of it has changed:
   pictures. Measurements that take long keep their parts in cells, as the tables do, and only gather
   them here; `--keep` draws what there is, whatever has changed.
 
+A NAME.json that is damaged, or somebody else's, is renamed, and the numbers are measured again.
+
 The picture is drawn again when the numbers, the drawing code or matplotlib have changed; else
 nothing is done, and neither torch nor matplotlib is imported.
 """
@@ -36,12 +38,13 @@ import ast
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import CodeType
@@ -167,8 +170,10 @@ def _run(
 ) -> str:
     if asked.quick:
         asked.output = asked.output / "quick"
+    if asked.output.exists() and not asked.output.is_dir():
+        raise FileExistsError(f"--output must be a folder, got the file {asked.output}")
     path = asked.output / f"{name}.json"
-    stored = _read(path)
+    stored = _read(path, name)
     code = _digest_of_code(script)
     reason = _reason(stored, _key(asked, code, inputs(asked)), asked)
     began = time.perf_counter()
@@ -177,15 +182,17 @@ def _run(
         results = measure(asked)
         stored = {"figure": name, "key": _key(asked, code, inputs(asked)), "results": results}
         asked.output.mkdir(parents=True, exist_ok=True)
-        _write_json(path, stored)
-    stored = _read(path)  # what is drawn is what can be drawn again
+        if not _read(path, name):
+            set_aside(path)
+        _write_json(path, sealed(stored))
+    stored = _read(path, name)  # what is drawn is what can be drawn again
     pictures = [path.with_suffix(suffix) for suffix in suffixes]
     drawing = _digest_of_drawing(script, stored["results"])
     if not reason and stored.get("drawing") == drawing and all(p.exists() for p in pictures):
         print(f"{name}: up to date, {pictures[0]}")
         return UP_TO_DATE
-    _write(draw(stored["results"]), pictures)
-    _write_json(path, stored | {"drawing": drawing})
+    _draw(draw, stored["results"], pictures)
+    _write_json(path, sealed(stored | {"drawing": drawing}))
     done = MEASURED if reason else DRAWN
     seconds = time.perf_counter() - began
     others = ", ".join([*suffixes[1:], ".json"])
@@ -228,6 +235,8 @@ def _reason(stored: dict[str, Any], key: dict[str, Any], asked: argparse.Namespa
         return "--fresh"
     if asked.keep:
         return ""
+    if SEAL not in stored:
+        return "results of an earlier version"
     before = stored["key"]
     changed = [
         f"--{part.replace('_', '-')}" if kind == "options" else part
@@ -320,13 +329,51 @@ def _digest(content: bytes) -> str:
 # ------------------------------------------------------------------------------------------ files
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, name: str) -> dict[str, Any]:
     """What an earlier run has left, or nothing if it is no file of this framework."""
+    match stored := read_object(path):
+        case {
+            "figure": str(figure),
+            "key": {"options": dict(), "inputs": dict(), "code": str()},
+            "results": dict(),
+        } if figure == name and intact(stored):
+            return stored
+    return {}
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is no file, or something else in it."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return stored if {"key", "results"} <= stored.keys() else {}
-    except (FileNotFoundError, ValueError, AttributeError):
+    except (OSError, ValueError, RecursionError):
         return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers with their digest, by which `intact` tells whether anybody has changed them."""
+    plain = json.loads(json.dumps({k: value for k, value in content.items() if k != SEAL}))
+    return plain | {SEAL: _digest(json.dumps(plain, sort_keys=True).encode())}
+
+
+def intact(content: object) -> bool:
+    """Whether these are numbers as they were sealed; those of earlier versions have no seal."""
+    if not isinstance(content, dict):
+        return False
+    return SEAL not in content or content[SEAL] == sealed(content)[SEAL]
+
+
+SEAL = "digest"
+
+
+def set_aside(path: Path) -> None:
+    """Rename what stands at a path, which this framework has not written, and say so."""
+    if not os.path.lexists(path):
+        return
+    free = (path.with_name(f"{path.name}.{i}") for i in itertools.count(1))
+    kept = next(other for other in free if not os.path.lexists(other))
+    path.rename(kept)
+    print(f"{path} holds no results that can be read; it is kept as {kept.name}", flush=True)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -336,18 +383,22 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
-def _write(drawn: Figure | str, paths: list[Path]) -> None:
+def _draw(
+    draw: Callable[[dict[str, Any]], Figure | str], results: dict[str, Any], paths: list[Path]
+) -> None:
     from npgd.files import write_atomically
 
-    if isinstance(drawn, str):
+    if paths[0].suffix == ".txt":
         for path in paths:
-            write_atomically(path, drawn.encode())
+            write_atomically(path, str(draw(results)).encode())
         return
-    from matplotlib import pyplot as plt
+    import matplotlib
 
-    for path in paths:
-        buffer = io.BytesIO()
-        undated = {"CreationDate": None} if path.suffix == ".pdf" else None
-        drawn.savefig(buffer, format=path.suffix[1:], metadata=undated)
-        write_atomically(path, buffer.getvalue())
-    plt.close(drawn)
+    with matplotlib.rc_context():  # the user's look comes back
+        drawn = draw(results)
+        assert not isinstance(drawn, str)
+        for path in paths:
+            buffer = io.BytesIO()
+            undated = {"CreationDate": None} if path.suffix == ".pdf" else None
+            drawn.savefig(buffer, format=path.suffix[1:], metadata=undated)
+            write_atomically(path, buffer.getvalue())

@@ -114,15 +114,15 @@ def look(name: str, index: int = 0) -> Look:
 def new_figure(columns: int = 2, height: float = 2.6) -> Figure:
     """An empty figure as wide as one column or the page (two columns), `height` inches high.
 
-    The look is set for all of matplotlib, whose figures take theirs when they are made.
+    The look is set for all of matplotlib, whose figures take theirs when they are made; its backend
+    stays as it is.
     """
     import matplotlib
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
     matplotlib.rcdefaults()
     matplotlib.rcParams.update(RC)
-    return plt.figure(figsize=({1: COLUMN, 2: PAGE}[columns], height), layout="constrained")
+    return Figure(figsize=({1: COLUMN, 2: PAGE}[columns], height), layout="constrained")
 
 
 def written_out(axis: Axis, numbers: Iterable[float]) -> None:

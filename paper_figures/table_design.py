@@ -46,6 +46,7 @@ from analysis.rec.tangents import tangents
 from analysis.tasks import draw_latents, generate
 from npgd.data import mnist
 from npgd.files import write_atomically
+from paper_figures.figure import SEAL, intact, read_object, sealed, set_aside
 from paper_figures.table_methods import fingerprint
 
 MEASUREMENTS = (20, 50, 100, 200, 500)
@@ -84,20 +85,31 @@ class Cells:
 
     def __init__(self, path: Path | None, quick: bool) -> None:
         self.path, self.settings = path, "quick" if quick else "full"
-        there = path is not None and path.exists()
-        self.known: dict[str, Any] = json.loads(path.read_text()) if there and path else {}
+        self.known: dict[str, Any] = read_object(path) if path is not None else {}
+        """Cells that are damaged are in it, too, until they are measured again."""
 
     def __call__(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         key = f"{self.settings} | {name}"
-        if key not in self.known:
+        if not self._holds(self.known.get(key)):
             began = time.perf_counter(), time.process_time()
             found = compute()
             seconds = time.perf_counter() - began[0], time.process_time() - began[1]
-            self.known[key] = {**found, "seconds": seconds[0], "processor_seconds": seconds[1]}
+            times = {"seconds": seconds[0], "processor_seconds": seconds[1]}
+            self.known[key] = sealed({**found, **times})
             if self.path is not None:
+                if not read_object(self.path):
+                    set_aside(self.path)
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.path, (json.dumps(self.known, indent=1) + "\n").encode())
-        return self.known[key]
+        return {name: value for name, value in self.known[key].items() if name != SEAL}
+
+    @staticmethod
+    def _holds(cell: object) -> bool:
+        """Whether this is a cell, and as it was measured."""
+        match cell:
+            case {"seconds": int() | float(), "processor_seconds": int() | float()}:
+                return intact(cell)
+        return False
 
 
 Design = Callable[[], npgd.LinearOperator]

@@ -53,6 +53,7 @@ import npgd
 from npgd.data import mnist
 from npgd.files import write_atomically
 from npgd.solvers import Solution, Solver
+from paper_figures.figure import intact, read_object, sealed, set_aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,12 +153,13 @@ class Comparison:
         """What the cache holds under this name and key, or else what `compute` finds."""
         path = self.cache / f"{name}.json"
         key = json.loads(json.dumps(key))
-        if path.exists() and not self.fresh:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["key"] == key:
-                return stored
-        result = {"key": key, **compute()}
+        stored = read_object(path)
+        if not self.fresh and stored.get("key") == key and intact(stored):
+            return stored
+        result = sealed({"key": key, **compute()})
         self.cache.mkdir(parents=True, exist_ok=True)
+        if "key" not in stored:
+            set_aside(path)
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
         return result
 

@@ -10,6 +10,24 @@ import typer
 from typer.core import TyperGroup
 
 from analysis.commands import design, figures, recover, theory, verify
+from analysis.commands.terminal import console, plain_errors
+
+
+class _Commands(TyperGroup):
+    """The commands; what they are told amiss is one line on standard error."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        arguments = tuple(args)
+        with plain_errors():
+            context = super().make_context(info_name, args, parent, **extra)
+        context.obj = arguments
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        with plain_errors():
+            return super().invoke(ctx)
 
 
 class _Trainings(TyperGroup):
@@ -31,11 +49,12 @@ def _print_version(asked: bool) -> None:
     if asked:
         import npgd
 
-        typer.echo(npgd.__version__)
+        console.print(npgd.__version__)
         raise typer.Exit()
 
 
 app = typer.Typer(
+    cls=_Commands,
     help="Recover images with generative priors, and verify the theory on the way.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,9 +17,13 @@ from analysis.commands.options import (
     Prior,
     Seed,
     command,
-    console,
-    unwritten,
+    invocation,
+    load_prior,
+    record,
+    within,
 )
+from analysis.commands.output import output_file
+from analysis.commands.terminal import console
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +38,7 @@ class Secants(Pictures):
     dataset: Dataset | None = None
     """Take secants of its training images, not of the prior."""
     images: Path | None = None
-    """Take secants of a folder of pictures, not of the prior."""
+    """Take secants of a picture, or of a folder, zip or LMDB of them, not of the prior."""
     points: int = 4000
     """Points that secants are taken between."""
 
@@ -42,19 +47,15 @@ class Secants(Pictures):
     ) -> tuple[GenerativePrior | torch.Tensor, int | None]:
         """The prior, and how many of its points to draw; or the points themselves, and None."""
         from analysis.design.secant_pca import secant_points
-        from npgd import data
 
+        if self.points < 2:
+            raise ValueError(f"--points must be at least 2, got {self.points}")
         if self.images is not None:
-            found, _ = self.read(self.images, prior.image_shape)
+            found = self.read(self.images, prior).pixels
         elif self.dataset is not None:
-            found = data.dataset(self.dataset.value, "train", self.data_dir, None, self.download)
+            found = self.sample(self.dataset.value, "train", prior, None).pixels
         else:
             return prior, self.points
-        if tuple(found.shape[1:]) != prior.image_shape:
-            raise ValueError(
-                f"--dataset must have the prior's image shape {prior.image_shape}, got "
-                f"{tuple(found.shape[1:])}"
-            )
         return secant_points(found, min(self.points, len(found)), seed), None
 
 
@@ -73,6 +74,11 @@ class Plan:
         if self.m is None and self.method is not Design.NUMAX:
             needs = f"{self.method.value} needs the number of measurements"
             raise ValueError(f"--m must be given ({needs}), got none")
+        if "delta" in invocation().given and self.method is not Design.NUMAX:
+            raise ValueError(
+                f"--delta must be left out, for it says nothing with --method {self.method.value}, "
+                f"got {self.delta}"
+            )
 
     def design(
         self, prior: GenerativePrior, secants: Secants, seed: int, orthonormal: bool
@@ -81,7 +87,10 @@ class Plan:
         import analysis
         import npgd
 
-        rows, shape = self.m or 0, prior.image_shape  # only numax does without m
+        shape = prior.image_shape
+        if self.m is not None:
+            within("--m", self.m, 1, math.prod(shape), "pixels of the prior's images")
+        rows = self.m or 0  # only numax does without m
         operator: LinearOperator
         if self.method in (Design.DCT_UNIFORM, Design.GAUSSIAN):
             kind = npgd.Gaussian if self.method is Design.GAUSSIAN else npgd.SubsampledDCT
@@ -111,7 +120,7 @@ def design(
     prior: Prior = "mnist",
     secants: Secants,
     white: Annotated[
-        bool, typer.Option("--whiten", help="In row-orthonormal form, (A Aᵀ)^(-1/2) A.")
+        bool, typer.Option("--whiten", help="Write A in row-orthonormal form, (A Aᵀ)^(-1/2) A.")
     ] = False,
     check: Annotated[bool, typer.Option(help="Measure κ on secants and tangents held out.")] = True,
     seed: Seed = 0,
@@ -125,20 +134,31 @@ def design(
 
     if output.suffix != ".safetensors":
         raise ValueError(f"--output must be a name that ends in .safetensors, got {output}")
-    unwritten(output, force)
-    p = npgd.load_prior(prior)
-    operator = plan.design(p, secants, seed, orthonormal=white)
-    if white and not operator.row_orthonormal:
-        operator = npgd.whiten(operator)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    npgd.save_operator(operator, output)
-    for key, value in npgd.load_operator(output).provenance.items():
+    with output_file(output, force, _holds_operator) as path:
+        p = load_prior(prior)
+        operator = plan.design(p, secants, seed, orthonormal=white)
+        if white and not operator.row_orthonormal:
+            operator = npgd.whiten(operator)
+        npgd.save_operator(operator, path, {**operator.provenance, "made": record()})
+        provenance = npgd.load_operator(path).provenance
+    for key, value in provenance.items():
         # Long lists, such as eigenvalues, are in the file.
         if not isinstance(value, list | dict) or len(value) <= 8:
-            console.print(f"{key}: {value}", highlight=False)
+            console.print(f"{key}: {value}")
     if check:
         _print_constants(operator, p, seed + 1)
     console.print(f"written: {output}; use it as --operator of npgd recover and npgd verify")
+
+
+def _holds_operator(path: Path) -> bool:
+    """Whether a file is one of `npgd design`."""
+    from npgd.files import read_described
+
+    try:
+        read_described(path, "operator", lambda description, tensors: None)
+    except ValueError:
+        return False
+    return True
 
 
 def _print_constants(operator: LinearOperator, prior: GenerativePrior, seed: int) -> None:
@@ -149,5 +169,5 @@ def _print_constants(operator: LinearOperator, prior: GenerativePrior, seed: int
         operator, prior, points=2000, tangent_points=200, looks=("secants", "tangents"), seed=seed
     )
     for look in rec.looks.values():
-        console.print(str(look), highlight=False)
-    console.print(rec.status, highlight=False)
+        console.print(str(look))
+    console.print(rec.status)

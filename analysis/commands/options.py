@@ -1,4 +1,4 @@
-"""What the commands of `npgd` share: groups of options, their console, their errors.
+"""What the commands of `npgd` share: groups of options, and what they say of them.
 
 A group of options is a dataclass. Each of its fields is an option: the field's name, type and
 default are the option's, and the string under it is the help. `command` makes a command of a
@@ -13,41 +13,31 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import math
 import os
-import shutil
+import shlex
 import textwrap
 import typing
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from npgd_command import Shadowed
+from analysis.commands.terminal import plain_errors, sentence, warn
 
 if TYPE_CHECKING:
     import torch
 
     from npgd import GenerativePrior, LinearOperator
 
-console = Console()
-
 # ------------------------------------------------------------------------- a function, a command
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn what a user can mend into one line on standard error and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, FileNotFoundError, FileExistsError, Shadowed) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -68,8 +58,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         )
         parameters |= {option.name: option for option in found}
 
-    def run(**values: Any) -> None:
-        with plain_errors():
+    def run(context: typer.Context, **values: Any) -> None:
+        words = {option.name: option.opts[0] for option in context.command.params if option.name}
+        with plain_errors(words), _invoked(context):
             given = {name: value for name, value in values.items() if name in own}
             for name, group in groups.items():
                 options = {option.name for option in options_of(group)} - own.keys()
@@ -77,10 +68,45 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(**given)
 
     run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, __name__
+    told = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
     run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
-    signature = inspect.Signature(list(parameters.values()))
+    signature = inspect.Signature([told, *parameters.values()])
     run.__signature__ = signature  # type: ignore[attr-defined]
     return run
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The command line that is being carried out."""
+
+    arguments: tuple[str, ...] = ()
+    """All of it, without the program's name."""
+    given: frozenset[str] = frozenset()
+    """The parameters that stand on it; the others have their defaults."""
+
+
+_INVOCATION: ContextVar[Invocation] = ContextVar("invocation")
+
+
+def invocation() -> Invocation:
+    """The command line that is being carried out; an empty one outside of a command."""
+    return _INVOCATION.get(Invocation())
+
+
+@contextlib.contextmanager
+def _invoked(context: typer.Context) -> Iterator[None]:
+    given = frozenset(
+        name
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    )
+    token = _INVOCATION.set(Invocation(context.find_root().obj or (), given))
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: warn(str(message))
+            yield
+    finally:
+        _INVOCATION.reset(token)
 
 
 def options_of(group: type) -> list[Parameter]:
@@ -159,7 +185,10 @@ class Dataset(StrEnum):
 Prior = Annotated[
     str, typer.Option(help="mnist, mnist-k100, celeba, church, or a prior's .safetensors file.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the operator, the noise and the samples.")]
+Seed = Annotated[
+    int,
+    typer.Option(help="Seed of every random draw: operator, noise, samples.", min=0, max=2**62),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
 Output = Annotated[Path, typer.Option(help="Directory to write.")]
 Force = Annotated[bool, typer.Option(help="Replace what stands there.")]
@@ -183,6 +212,26 @@ class Archives(Data):
     """Refuse pictures that cannot be read; else skip them."""
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Images, and where each of them comes from."""
+
+    pixels: torch.Tensor
+    """In [-1, 1], (batch, channels, height, width)."""
+    words: str
+    """Where they come from, all together."""
+    names: list[str]
+    """Where each comes from."""
+    files: bool = False
+    """Whether the names are of files."""
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The files that were skipped, and why."""
+
+    def record(self) -> dict[str, Any]:
+        """For the numbers that are written."""
+        return {"images": self.words, "sources": self.names, "skipped": self.skipped}
+
+
 @dataclass(frozen=True)
 class Pictures(Archives):
     """Images of a data set or of a user's own, in place of samples of the prior."""
@@ -190,25 +239,67 @@ class Pictures(Archives):
     dataset: Dataset | None = None
     """Images of this data set."""
     images: Path | None = None
-    """A folder, zip or LMDB of pictures."""
+    """A picture, or a folder, zip or LMDB of pictures."""
 
     def __post_init__(self) -> None:
         if self.dataset is not None and self.images is not None:
-            raise ValueError("--dataset, --images: give one of the two")
+            raise ValueError(
+                "--dataset and --images: give one of the two, got "
+                f"{self.dataset.value} and {self.images}"
+            )
 
-    def read(self, path: Path, image_shape: tuple[int, int, int]) -> tuple[torch.Tensor, list[str]]:
-        """The pictures of a folder, zip or LMDB with pixels in [-1, 1], and their names.
+    def read(self, path: Path, prior: GenerativePrior, count: int | None = None) -> Given:
+        """The first `count` pictures of a file, folder, zip or LMDB, all for None.
 
-        Those that are skipped are told on standard error.
+        Those that are skipped are told on standard error, as is a prior of another kind.
         """
         from npgd import data
 
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            found, names = data.image_archive(path, image_shape, strict=self.strict, cache=False)
-        for warning in told:
-            Console(stderr=True).print(f"[yellow]warning:[/] {warning.message}", highlight=False)
-        return data.to_pixels(found), names
+        with naming("--images"):
+            found = data.read_pictures(
+                path, prior.image_shape, count=count, strict=self.strict, cache=False
+            )
+        if found.skipped:
+            warn(found.told(path, "are skipped"))
+        if prior.image_shape[0] == 1 and _colourful(path):
+            warn(
+                f"--images must be grey for the prior {prior.name}, got colour pictures in {path}, "
+                f"which are turned grey; {fitting(3)}"
+            )
+        words = f"{len(found.names)} picture{'s' * (len(found.names) != 1)} in {path}"
+        pixels = data.to_pixels(found.images)
+        return Given(pixels, words, found.names, files=True, skipped=dict(found.skipped))
+
+    def sample(self, name: str, split: str, prior: GenerativePrior, count: int | None) -> Given:
+        """The first `count` images of a data set's split, all for None."""
+        from npgd import data
+
+        shape = data.IMAGE_SHAPES[name]
+        if prior.image_shape != shape:
+            raise ValueError(
+                f"--dataset must have the prior's image shape {prior.image_shape}, got {name} "
+                f"of {shape}; {fitting(shape[0])}"
+            )
+        found = data.dataset(name, split, self.data_dir, count, self.download, self.strict)
+        words = {"mnist": "MNIST test digits", "celeba": "held-out CelebA faces"}
+        told = f"first {len(found)} {words.get(name, 'held-out churches')}"
+        return Given(found, told, [f"{name} {split} {i}" for i in range(len(found))])
+
+
+def fitting(channels: int) -> str:
+    """Which of the shipped priors has so many channels, in words."""
+    from npgd import data
+
+    fits = [name for name, shape in data.IMAGE_SHAPES.items() if shape[0] == channels]
+    return f"--prior {' or '.join(fits)} would fit"
+
+
+def _colourful(path: Path, threshold: int = 16) -> bool:
+    """Whether one of the first four pictures has colours."""
+    from npgd import data
+
+    few = data.read_pictures(path, (3, 16, 16), count=4, cache=False).images.int()
+    return bool((few.amax(1) - few.amin(1) > threshold).any())
 
 
 @dataclass(frozen=True)
@@ -218,37 +309,41 @@ class Subject(Pictures):
     dataset: Dataset | None = None
     """Recover images of this data set."""
     images: Path | None = None
-    """A folder, zip or LMDB of pictures to recover."""
+    """A picture, or a folder, zip or LMDB of pictures, to recover."""
     count: int = 12
     """Images to recover, at most."""
+
+    def load(self, prior: GenerativePrior, seed: int) -> Given:
+        """The images, and where they come from."""
+        within("--count", self.count, 1, _images_in_memory(prior), "images that memory holds")
+        if self.images is not None:
+            return self.read(self.images, prior, self.count)
+        if self.dataset is not None:
+            return self.sample(self.dataset.value, "test", prior, self.count)
+        x = prior.sample(self.count, seed=seed + 1).float()
+        told = f"{self.count} samples of G (give --dataset or --images for real images)"
+        return Given(x, told, [f"sample {i} of G" for i in range(self.count)])
 
     @property
     def real(self) -> bool:
         """Whether images are given; else samples of the prior are."""
         return self.dataset is not None or self.images is not None
 
-    def load(self, prior: GenerativePrior, seed: int) -> tuple[torch.Tensor, str]:
-        """The images, and where they come from in words."""
-        from npgd import data
 
-        if self.count < 1:
-            raise ValueError(f"--count must be at least 1, got {self.count}")
-        if self.images is not None:
-            pictures, names = self.read(self.images, prior.image_shape)
-            some = pictures[: self.count]
-            return some, f"{min(self.count, len(names))} pictures in {self.images}"
-        if self.dataset is None:
-            x = prior.sample(self.count, seed=seed + 1).float()
-            return x, f"{self.count} samples of G (give --dataset or --images for real images)"
-        name, shape = self.dataset.value, data.IMAGE_SHAPES[self.dataset.value]
-        if prior.image_shape != shape:
-            raise ValueError(
-                f"--dataset must have the prior's image shape {prior.image_shape}, got {name} "
-                f"of {shape}"
-            )
-        x = data.dataset(name, "test", self.data_dir, self.count, self.download)
-        words = {"mnist": "MNIST test digits", "celeba": "held-out CelebA faces"}
-        return x, f"first {self.count} {words.get(name, 'held-out churches')}"
+def _images_in_memory(prior: GenerativePrior) -> int:
+    """How many images could be held in half of this machine's memory, in float32."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not told
+        memory = 2**36
+    return memory // 2 // (4 * math.prod(prior.image_shape))
+
+
+def within(option: str, value: int, least: int, most: int, of: str) -> int:
+    """`value`; ValueError that names the option unless it lies between the two."""
+    if not least <= value <= most:
+        raise ValueError(f"{option} must be from {least} to {most}, the {of}, got {value}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -256,7 +351,7 @@ class Problem:
     """The operator: a task's, or a file's."""
 
     task: TaskName = TaskName.CS
-    """The inverse problem."""
+    """The inverse problem: compressed sensing (cs), inpainting or super-resolution."""
     operator: Path | None = None
     """A file of npgd design, in place of --task."""
     m: int = 100
@@ -270,6 +365,25 @@ class Problem:
     factor: int = 2
     """Factor of --task super-resolution."""
 
+    def __post_init__(self) -> None:
+        given = invocation().given
+        if self.operator is not None:
+            idle = {name: "--operator" for name in ("task", *_OPTIONS_OF_TASKS)}
+        else:
+            idle = {
+                name: f"--task {self.task.value}"
+                for name, task in _OPTIONS_OF_TASKS.items()
+                if task is not self.task
+            }
+        if self.task is TaskName.INPAINTING:
+            idle |= {"hole": "--boxes"} if self.boxes else {"box_side": "no --boxes"}
+        for name in sorted(idle.keys() & given):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} must be left out, for it says nothing with {idle[name]}, got "
+                f"{getattr(self, name)}"
+            )
+
     def build(self, image_shape: tuple[int, int, int], seed: int) -> tuple[LinearOperator, str]:
         """The operator in float32, and its name in words."""
         import torch
@@ -277,21 +391,39 @@ class Problem:
         import npgd
 
         if self.operator is not None:
-            A = npgd.load_operator(self.operator, torch.float32)
+            with naming("--operator"):
+                A = npgd.load_operator(self.operator, torch.float32)
+                fitting_prior = npgd.as_operator(A, image_shape)
             method = A.provenance.get("method", type(A).__name__)
-            words = f"{method} ({self.operator.name}), m = {A.m}"
-            return npgd.as_operator(A, image_shape), words
+            return fitting_prior, f"{method} ({self.operator.name}), m = {A.m}"
         if self.task is TaskName.CS:
-            return npgd.Gaussian(image_shape, m=self.m, seed=seed), f"Gaussian, m = {self.m}"
+            of = "pixels of the prior's images"
+            m = within("--m", self.m, 1, math.prod(image_shape), of)
+            return npgd.Gaussian(image_shape, m=m, seed=seed), f"Gaussian, m = {m}"
         if self.task is TaskName.SUPER_RESOLUTION:
             words = f"super-resolution ×{self.factor}"
             return npgd.SuperResolution(image_shape, self.factor), words
         if self.boxes:
+            side = min(image_shape[1:])
+            within("--box-side", self.box_side, 1, side, "side of the prior's images")
+            within("--boxes", self.boxes, 1, side**2, "pixels of the prior's images")
             mask = npgd.scattered_boxes(image_shape, self.boxes, self.box_side, seed)
             words = f"inpainting, {self.boxes} boxes {self.box_side}×{self.box_side}"
             return npgd.Inpainting(image_shape, mask=mask), words
         words = f"inpainting, hole {self.hole}×{self.hole}"
         return npgd.Inpainting(image_shape, hole=self.hole), words
+
+
+_OPTIONS_OF_TASKS = {
+    "m": TaskName.CS,
+    "hole": TaskName.INPAINTING,
+    "boxes": TaskName.INPAINTING,
+    "box_side": TaskName.INPAINTING,
+    "factor": TaskName.SUPER_RESOLUTION,
+}
+
+
+MOST_STEPS = 10**6
 
 
 @dataclass(frozen=True)
@@ -306,65 +438,74 @@ class Run:
     """Iterations at most."""
 
     def __post_init__(self) -> None:
-        if self.noise < 0:
-            raise ValueError(f"--noise must be a standard deviation, at least 0, got {self.noise}")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(
+                f"--noise must be a standard deviation, finite and at least 0, got {self.noise}"
+            )
+        within("--max-iter", self.max_iter, 1, MOST_STEPS, "steps of a run")
+        _ = self.eta
 
     @property
     def eta(self) -> float | str:
         """The step size as NPGD takes it."""
         if self.step_size in ("auto", "1/beta"):
             return self.step_size
-        try:
-            return float(self.step_size)
-        except ValueError:
-            raise ValueError(
-                f'--step-size must be a number, "auto" or "1/beta", got {self.step_size!r}'
-            ) from None
+        with contextlib.suppress(ValueError):
+            if 0 < float(self.step_size) < math.inf:
+                return float(self.step_size)
+        raise ValueError(
+            f'--step-size must be a positive number, "auto" or "1/beta", got {self.step_size!r}'
+        )
 
 
-# ------------------------------------------------------------------------- what they all check
+# ------------------------------------------------------------------------- what they all do
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of that name; ValueError for one that is not there."""
+    """The device of that name; ValueError for one that is not there or does not work."""
     import torch
 
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device must be a device of torch, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device must be one that torch sees, got {name!r} without CUDA")
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        text = str(error).partition("\n")[0]
+        raise ValueError(
+            f"--device must be one that this torch can use, got {name!r} ({text})"
+        ) from error
     return device
 
 
-def unwritten(output: Path, force: bool) -> None:
-    """Raise FileExistsError where something is there already and `force` is false."""
-    if output.exists() and not force:
-        raise FileExistsError(
-            f"--output must name nothing that exists, got {output}; give --force to replace it"
-        )
+def load_prior(name: str, device: str = "cpu") -> GenerativePrior:
+    """The prior that --prior names; an error names the option."""
+    import npgd
+
+    place = torch_device(device)
+    with naming("--prior"):
+        return npgd.load_prior(name, device=place)
 
 
 @contextlib.contextmanager
-def output_directory(path: Path, force: bool) -> Iterator[Path]:
-    """A new directory that appears under `path` whole, when the block ends without an error.
-
-    Raises `FileExistsError` where something is there already and `force` is false.
-    """
-    unwritten(path, force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+def naming(option: str) -> Iterator[None]:
+    """An error about what an option names begins with the option."""
     try:
-        yield temporary
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        else:
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{option}: {sentence(error)}") from error
+
+
+def record() -> dict[str, Any]:
+    """What made an output: command line, versions, date."""
+    import platform
+
+    import torch
+
+    import npgd
+
+    return {
+        "npgd": npgd.__version__,
+        "command_line": shlex.join(["npgd", *invocation().arguments]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

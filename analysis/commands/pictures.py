@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import IO
 
 import torch
 from jaxtyping import Float
@@ -14,29 +14,23 @@ from npgd.data import to_uint8
 
 def draw_rows(
     rows: Mapping[str, Float[torch.Tensor, "n c h w"]],
-    path: str | os.PathLike[str],
+    file: str | os.PathLike[str] | IO[bytes],
     columns: int = 12,
     title: str = "",
 ) -> None:
     """Write a figure with one labelled row per entry, `columns` images at most in each.
 
-    Pixels are shown on [-1, 1], black to white, and clipped outside. The suffix of `path` says
-    the format (.png, .pdf, .svg).
+    Pixels are shown on [-1, 1], black to white, and clipped outside. The suffix of a path says
+    the format (.png, .pdf, .svg); an open file becomes a PNG. Whatever matplotlib draws otherwise,
+    and where, stays as it is.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     count = min(columns, *(len(images) for images in rows.values()))
-    figure, axes = plt.subplots(
-        len(rows),
-        count,
-        figsize=(0.72 * count + 1.1, 0.72 * len(rows) + (0.35 if title else 0.05)),
-        squeeze=False,
-    )
+    figure = Figure(figsize=(0.72 * count + 1.1, 0.72 * len(rows) + (0.35 if title else 0.05)))
+    axes = figure.subplots(len(rows), count, squeeze=False)
     for i, (label, images) in enumerate(rows.items()):
-        pixels = to_uint8(images[:count].detach().float().cpu().clone()).permute(0, 2, 3, 1).numpy()
+        pixels = to_uint8(images[:count].detach().float().cpu()).permute(0, 2, 3, 1).numpy()
         for j in range(count):
             axis = axes[i, j]
             axis.imshow(pixels[j].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -54,5 +48,4 @@ def draw_rows(
         wspace=0.06,
         hspace=0.06,
     )
-    figure.savefig(Path(path), dpi=150)
-    plt.close(figure)
+    figure.savefig(file, dpi=150)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from analysis.commands.options import (
     Device,
     Force,
+    Given,
     Output,
     Prior,
     Problem,
@@ -18,11 +20,12 @@ from analysis.commands.options import (
     Subject,
     TaskName,
     command,
-    console,
-    output_directory,
-    torch_device,
-    unwritten,
+    load_prior,
+    record,
+    within,
 )
+from analysis.commands.output import Folder, output_directory
+from analysis.commands.terminal import console
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +40,11 @@ class Recovery(Run):
 
     step_size: str = "auto"
     refine: int = 0
-    """How many of the iterations, the last, are Gauss–Newton steps on the latent."""
+    """How many iterations at the end are Gauss–Newton steps on the latent."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("--refine", self.refine, 0, self.max_iter, "iterations of --max-iter")
 
 
 @command
@@ -54,41 +61,42 @@ def recover(
 ) -> None:
     """Measure images, recover them with NPGD, and write what came of it.
 
-    Writes recovery.png (original, measured, recovered), results.json, images/ (the recovered
-    images as PNG) and images.npz (float32, original and recovered).
+    Writes recovery.png (original, measured, recovered), results.json (numbers, sources, settings),
+    images/ (the recovered images as PNG, by number and source's name) and images.npz (float32,
+    original and recovered).
     """
     import torch
 
     import npgd
 
-    unwritten(output, force)
-    p = npgd.load_prior(prior, device=torch_device(device))
-    x_true, source = subject.load(p, seed)
-    A, task = problem.build(p.image_shape, seed)
-    A.to(device)
-    x_true = x_true.to(device)
-    y = A(x_true)
-    noise_generator = torch.Generator().manual_seed(seed + 2)
-    y = y + run.noise * torch.randn(y.shape, generator=noise_generator).to(y)
-    solver = npgd.NPGD(p, step_size=run.eta, max_iter=run.max_iter, seed=seed, refine=run.refine)
-    solution = npgd.recover(A, y, solver, x_true=x_true, progress=console.is_terminal)
-    settings = {
-        "command": "recover",
-        "npgd": npgd.__version__,
-        "prior": prior,
-        "images": source,
-        "task": task,
-        "m": A.m,
-        "noise": run.noise,
-        "seed": seed,
-        "device": device,
-        "dtype": "float32",
-    }
-    with output_directory(output, force) as directory:
+    with output_directory(output, force) as folder:
+        p = load_prior(prior, device)
+        given = subject.load(p, seed)
+        A, task = problem.build(p.image_shape, seed)
+        A.to(device)
+        x_true = given.pixels.to(device)
+        y = A(x_true)
+        noise_generator = torch.Generator().manual_seed(seed + 2)
+        y = y + run.noise * torch.randn(y.shape, generator=noise_generator).to(y)
+        solver = npgd.NPGD(p, run.eta, max_iter=run.max_iter, seed=seed, refine=run.refine)
+        solution = npgd.recover(A, y, solver, x_true=x_true, progress=console.is_terminal)
+        written = write_images(folder, given, measured(problem, A, y), solution.x)
+        settings = {
+            "command": "recover",
+            **record(),
+            "prior": prior,
+            **given.record(),
+            "written": written,
+            "task": task,
+            "m": A.m,
+            "noise": run.noise,
+            "seed": seed,
+            "device": device,
+            "dtype": str(solution.x.dtype).removeprefix("torch."),
+        }
         results = {**settings, "solution": solution.to_dict()}
-        (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        write_images(directory, x_true, measured(problem, A, y), solution.x)
-    console.print(table(solution, f"NPGD · {task} of n = {A.n} · {source}"))
+        folder.write("results.json", (json.dumps(results, indent=1) + "\n").encode())
+    console.print(table(solution, f"NPGD · {task} of n = {A.n} · {given.words}"))
     console.print(
         f"step size {solution.info['step_size']:.4g} ({run.step_size}); {solution.status}"
     )
@@ -107,27 +115,41 @@ def measured(
 
 
 def write_images(
-    directory: Path,
-    x_true: torch.Tensor,
+    folder: Folder,
+    given: Given,
     between: dict[str, torch.Tensor],
     recovered: torch.Tensor,
-) -> None:
-    """recovery.png with a row of each, images.npz, and the recovered ones as PNG."""
+) -> list[str]:
+    """recovery.png with a row of each, images.npz, and the recovered ones as PNG, by name."""
     import numpy as np
+    from PIL import Image
 
     from analysis.commands.pictures import draw_rows
     from npgd.data import to_uint8
 
-    rows = {"original": x_true, **between, "recovered": recovered}
-    draw_rows(rows, directory / "recovery.png")
+    rows, arrays = io.BytesIO(), io.BytesIO()
+    draw_rows({"original": given.pixels, **between, "recovered": recovered}, rows)
+    folder.write("recovery.png", rows.getvalue())
     np.savez_compressed(
-        directory / "images.npz",
-        original=x_true.cpu().numpy(),
+        arrays,
+        original=given.pixels.cpu().numpy(),
         recovered=recovered.cpu().numpy(),
     )
-    (directory / "images").mkdir()
-    for i, image in enumerate(to_uint8(recovered.cpu().clone())):
-        _save_png(directory / "images" / f"{i:04d}.png", image)
+    folder.write("images.npz", arrays.getvalue())
+    written = []
+    for i, image in enumerate(to_uint8(recovered.cpu())):
+        array = image.permute(1, 2, 0).numpy()
+        picture = io.BytesIO()
+        Image.fromarray(array.squeeze(-1) if len(image) == 1 else array).save(picture, "PNG")
+        written.append(f"images/{i:04d}{_stem(given.names[i]) if given.files else ''}.png")
+        folder.write(written[-1], picture.getvalue())
+    return written
+
+
+def _stem(name: str) -> str:
+    """A source's name without folders and suffix, as it can stand in any file's name."""
+    stem = "".join(c if c.isalnum() or c in " ._-+()" else "_" for c in PurePosixPath(name).stem)
+    return f"-{stem[:48].rstrip(' .')}"
 
 
 def table(solution: Solution, title: str) -> Table:
@@ -150,10 +172,3 @@ def table(solution: Solution, title: str) -> Table:
     run = f"{solution.n_iter} iterations, {solution.seconds:.2f} s"
     add("mean", error.mean(), solution.psnr.mean(), objective.mean(), run)
     return table
-
-
-def _save_png(path: Path, image: Any) -> None:
-    from PIL import Image
-
-    array = image.permute(1, 2, 0).numpy()
-    Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,10 +17,13 @@ from analysis.commands.options import (
     Dataset,
     Prior,
     command,
-    console,
+    invocation,
+    load_prior,
+    naming,
     torch_device,
 )
-from npgd import GenerativePrior, data, load_prior, save_prior
+from analysis.commands.terminal import console
+from npgd import GenerativePrior, data, save_prior
 from npgd.denoisers import save_network
 from npgd.networks import DenoisingNetwork, ProximalNetwork
 from npgd.networks.architectures import network_spec
@@ -38,6 +42,7 @@ from npgd.training import (
     train_onenet,
     train_projector,
 )
+from npgd.training.processes import is_first
 
 Precision = Annotated[
     str, typer.Option(help="float32 or bfloat16 (mixed); auto: mixed on CUDA alone.")
@@ -57,11 +62,26 @@ class Training:
     device: str = "cpu"
     """cpu, cuda, cuda:1, …."""
 
-    def start(self) -> dict[str, Any]:
-        """Set the threads; what the functions `npgd.training.train_…` are told beside these."""
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"--threads must be from 1 to {MOST_THREADS}, got {self.threads}")
+        if self.checkpoint_every < 1:
+            raise ValueError(f"--checkpoint-every must be at least 1, got {self.checkpoint_every}")
+
+    def start(self, product: str = "") -> dict[str, Any]:
+        """Set the threads; what the functions `npgd.training.train_…` are told beside these.
+
+        FileExistsError where the training's `product` is there and no run that made it.
+        """
+        if os.path.lexists(self.output) and not self.output.is_dir():
+            raise FileExistsError(f"--output must name a folder, got the file {self.output}")
+        there = self.output / product
+        if product and os.path.lexists(there) and not (self.output / "config.json").is_file():
+            raise FileExistsError(
+                f"--output must name a new folder or one of a training, got {self.output} with "
+                f"{product} in it"
+            )
         if self.threads is not None:
-            if self.threads < 1:
-                raise ValueError(f"--threads must be at least 1, got {self.threads}")
             torch.set_num_threads(self.threads)
         return {
             "device": torch_device(self.device),
@@ -88,6 +108,8 @@ class RealImages(Archives):
         return data.dataset_uint8(name, "train", self.data_dir, self.download, self.strict)
 
 
+MOST_THREADS = 4096  # more end the process where the system has no more
+
 train_app = typer.Typer()
 
 
@@ -100,16 +122,16 @@ def train_generator_command(
     config: GeneratorConfig,
     precision: Precision = "auto",
 ) -> None:
-    """Train G as a GAN; killed at any moment, the same command goes on to the same weights."""
+    """Train G as a GAN. After a kill, the same command goes on, and ends with the same weights."""
     config = replace(config, precision=training.precise(precision))
-    train_generator(real.load(), training.output, config, **training.start())
+    told = training.start()
+    train_generator(real.load(), training.output, config, **told)
     _tell(training.output, f"Next: npgd train projector --generator {training.output} --output …")
 
 
 @train_app.command("projector")
 @command
 def train_projector_command(
-    context: typer.Context,
     *,
     generator: Annotated[Path, typer.Option(help="Directory of a finished generator's run.")],
     training: Training,
@@ -125,17 +147,18 @@ def train_projector_command(
     name: Annotated[str, typer.Option(help="Name the prior carries.")] = "custom",
 ) -> None:
     """Train G† for a frozen G, and write the prior that results as prior.safetensors."""
-    told = training.start()
-    g, run, digest = load_generator(generator)
+    told = training.start("prior.safetensors")
+    with naming("--generator"):
+        g, run, digest = load_generator(generator)
+        encoder = load_coverage_encoder(generator) if from_coverage else None
     size = run.get("image_size", 28)
-    encoder = load_coverage_encoder(generator) if from_coverage else None
     spec = network_spec("encoder", run)
     if encoder is None:
         settings = {"latent_dim": run["latent_dim"], "width": config.width, "hidden": config.hidden}
         settings |= {"channels": run["channels"], "image_size": size}
         spec = {"architecture": "Encoder", "settings": settings}
     if paper:
-        config = replace(PAPER, **_given(context, config))
+        config = replace(PAPER, **_given(config))
     config = replace(
         config,
         width=spec["settings"]["width"],
@@ -178,7 +201,7 @@ def train_corrector_command(
     name: Annotated[str | None, typer.Option(help="Name the prior carries.")] = None,
 ) -> None:
     """Train learned gradient steps that follow a prior's encoder; writes prior.safetensors."""
-    told = training.start()
+    told = training.start("prior.safetensors")
     config = replace(config, precision=training.precise(precision))
     p = load_prior(prior)
     images = real.load() if config.real_fraction > 0 else None
@@ -218,12 +241,11 @@ def train_onenet_command(*, training: Training, digits: Data, config: OneNetConf
     _tell(path, f"npgd.OneNet({str(path)!r}) uses it")
 
 
-def _given(context: typer.Context, config: Any) -> dict[str, Any]:
+def _given(config: Any) -> dict[str, Any]:
     """The fields of a configuration that stand on the command line."""
+    given = invocation().given
     return {
-        field.name: getattr(config, field.name)
-        for field in fields(config)
-        if getattr(context.get_parameter_source(field.name), "name", "") == "COMMANDLINE"
+        field.name: getattr(config, field.name) for field in fields(config) if field.name in given
     }
 
 
@@ -235,9 +257,12 @@ def _write_network(
     config: DenoiserConfig | OneNetConfig,
 ) -> Path:
     """Train a network of digits, and write it with its card; where it is."""
+    told = training.start(f"{kind}.safetensors")
     images = data.dataset_uint8("mnist", "train", digits.data_dir, digits.download)
-    network = train(images, training.output, config, **training.start())
+    network = train(images, training.output, config, **told)
     path = training.output / f"{kind}.safetensors"
+    if not is_first():
+        return path
     settings = {"width": config.width, "channels": images.shape[1]}
     save_network(network, path, settings, {f"{kind}_training": asdict(config)})
     return path
@@ -251,9 +276,14 @@ def _write_prior(
 ) -> None:
     """Write a prior with its card: its name, and the settings of its trainings."""
     path = directory / "prior.safetensors"
+    if not is_first():
+        return
     save_prior(prior, path, architecture, {"name": prior.name, **trained})
     _tell(path, "use it as --prior")
 
 
 def _tell(path: Path, then: str) -> None:
+    """Say what has been written; once, where several processes train together."""
+    if not is_first():
+        return
     console.print(f"written: {path}; {then}")

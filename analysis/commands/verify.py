@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,11 @@ from analysis.commands.options import (
     Seed,
     Subject,
     command,
-    console,
-    torch_device,
-    unwritten,
+    load_prior,
+    record,
 )
+from analysis.commands.output import output_directory
+from analysis.commands.terminal import console
 
 
 @command
@@ -41,28 +43,33 @@ def verify(
     """Are the theorem's assumptions met, what do they predict, and what happened?
 
     Measures the restricted eigenvalue constants of A on range(G), the projector's error and every
-    quantity of the one-step identity, in float64, and writes report.html and report.json.
+    quantity of the one-step identity, in float64. Writes report.html, report.json and summary.txt.
     """
     import analysis
-    import npgd
 
-    unwritten(output, force)
-    p = npgd.load_prior(prior, device=torch_device(device))
-    x_true = subject.load(p, seed)[0].to(device) if subject.real else None
-    operator, _ = problem.build(p.image_shape, seed)
-    report = analysis.verify(
-        operator.to(device),
-        p,
-        x_true,
-        effort=effort,
-        step_size=run.eta,
-        n_iter=run.max_iter,
-        noise=run.noise,
-        count=subject.count,
-        seed=seed,
-        progress=console.is_terminal,
-    )
+    if run.max_iter < 2:
+        raise ValueError(f"--max-iter must be at least 2, got {run.max_iter}")
+    with output_directory(output, force) as folder:
+        p = load_prior(prior, device)
+        given = subject.load(p, seed)
+        operator, _ = problem.build(p.image_shape, seed)
+        report = analysis.verify(
+            operator.to(device),
+            p,
+            given.pixels.to(device) if subject.real else None,
+            effort=effort,
+            step_size=run.eta,
+            n_iter=run.max_iter,
+            noise=run.noise,
+            count=subject.count,
+            seed=seed,
+            progress=console.is_terminal,
+        )
+        report.write(folder.path)
+        place = folder.path / "report.json"
+        made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}
+        numbers = {"made": made, **json.loads(place.read_text(encoding="utf-8"))}
+        folder.write(place.name, (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
     console.print(report.table())
-    console.print(report.summary, highlight=False)
-    page = report.write(output, force=force)
-    console.print(f"written: {page}")
+    console.print(report.summary)
+    console.print(f"written: {output / 'report.html'}")

@@ -32,7 +32,7 @@ from npgd import checks, sets
 from npgd.gauss_newton import jacobian
 from npgd.images import norm, squared_norm
 from npgd.operators import MatrixOperator
-from npgd.precision import precision
+from npgd.precision import plainly, precision
 from npgd.progress import track
 
 TEMPERATURE = 0.25  # T
@@ -80,6 +80,7 @@ def _eigenvalues(A: Float[torch.Tensor, "m n"], bases: Bases) -> Float[torch.Ten
     return values.flatten()
 
 
+@plainly
 def design_minimax(
     prior: Any,
     m: int,
@@ -121,7 +122,16 @@ def design_minimax(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    _check(m, held_out, steps, rounds, seed, tangent_points, orthonormal)
+    m, held_out, steps, rounds = (
+        checks.integer(value, name)
+        for name, value in (("m", m), ("held_out", held_out), ("steps", steps), ("rounds", rounds))
+    )
+    if tangent_points is not None:
+        tangent_points = checks.integer(tangent_points, "tangent_points")
+    if points is not None:
+        points = checks.integer(points, "points", minimum=2)
+    seed, progress = checks.seed(seed), checks.flag(progress, "progress")
+    orthonormal = checks.flag(orthonormal, "orthonormal")
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
@@ -132,7 +142,7 @@ def design_minimax(
             f"m must be from {max(k, 1)} to {n}, got {m}: A has to see all directions of the"
             f" tangent spaces, of dimension {k}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     start = torch.randn(m, n, generator=generator, dtype=torch.float64).float() / math.sqrt(n)
     descent = _Descent(training, held, start, orthonormal, generator)
     descent.run(steps, LEARNING_RATE, progress)
@@ -166,25 +176,6 @@ def design_minimax(
         "status": STATUS,
     }
     return operator
-
-
-def _check(
-    m: int,
-    held_out: int,
-    steps: int,
-    rounds: int,
-    seed: int,
-    tangent_points: int | None,
-    orthonormal: bool,
-) -> None:
-    counts = {"m": m, "held_out": held_out, "steps": steps, "rounds": rounds}
-    if tangent_points is not None:
-        counts["tangent_points"] = tangent_points
-    for name, value in counts.items():
-        checks.integer(value, name)
-    checks.integer(seed, "seed", minimum=0)
-    if not isinstance(orthonormal, bool):
-        raise TypeError(f"orthonormal must be True or False, got {orthonormal!r}")
 
 
 class _Descent:
@@ -339,7 +330,7 @@ def _basis_task(prior: Any, z: torch.Tensor) -> tuple[Bases, torch.Tensor]:
 def _secants(images: torch.Tensor, count: int, seed: int) -> Bases:
     """Unit secants of pairs drawn uniformly, those of equal points left out."""
     flat = images.flatten(1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     i = torch.randint(len(flat), (count,), generator=generator)
     j = (i + torch.randint(1, len(flat), (count,), generator=generator)) % len(flat)
     s = flat[i].double() - flat[j].double()

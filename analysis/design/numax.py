@@ -34,6 +34,7 @@ from analysis.design.secant_pca import described, secant_points
 from npgd import checks
 from npgd.images import norm
 from npgd.operators import MatrixOperator
+from npgd.precision import plainly
 from npgd.progress import Bar, bar
 
 RELAXATION = 1.7  # of ADMM, between 1 and 2
@@ -126,13 +127,15 @@ def numax(
         max_iter: of ADMM over all active sets. Where it does not do, `status` says so.
     """
     s = _checked_secants(secants)
-    delta = _checked_delta(delta)
-    checks.integer(max_iter, "max_iter")
-    basis = _basis(s, checks.number(tol, "tol"))
+    delta, tol = checks.between(delta, "delta"), checks.number(tol, "tol")
+    max_iter = checks.integer(max_iter, "max_iter")
+    progress = checks.flag(progress, "progress")
+    basis = _basis(s, tol)
     coordinates = s @ basis
     return _numax(s, basis, coordinates, delta, tol, max_iter, progress, _fresh(coordinates))
 
 
+@plainly
 def design_numax(
     prior: Any,
     m: int | None = None,
@@ -170,8 +173,10 @@ def design_numax(
         TypeError, ValueError: naming the argument that does not fit.
     """
     budget = None if m is None else checks.integer(m, "m")
-    delta, tol = _checked_delta(delta), checks.number(tol, "tol")
+    delta, tol = checks.between(delta, "delta"), checks.number(tol, "tol")
+    progress = checks.flag(progress, "progress")
     count, max_iter = checks.integer(secants, "secants"), checks.integer(max_iter, "max_iter")
+    checks.room(count, "secants", count)
     images = secant_points(prior, points, seed)
     s = _draw_secants(images, count, seed)
     basis = _basis(s, tol)
@@ -411,7 +416,7 @@ def _norm(x: torch.Tensor) -> float:
 def _draw_secants(images: torch.Tensor, count: int, seed: int) -> Float[torch.Tensor, "count n"]:
     """Unit secants of pairs i ≠ j drawn uniformly, in float64; equal points have none."""
     flat = images.flatten(1).double()
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     i = torch.randint(len(flat), (count,), generator=generator)
     j = (i + torch.randint(1, len(flat), (count,), generator=generator)) % len(flat)
     s = flat[i] - flat[j]
@@ -439,12 +444,6 @@ def _basis(s: Float[torch.Tensor, "N n"], tol: float) -> Float[torch.Tensor, "n 
 
 def _fresh(f: Float[torch.Tensor, "N r"]) -> _State:
     return _State(f.new_zeros(f.shape[1], f.shape[1]), f.new_zeros(len(f)))
-
-
-def _checked_delta(delta: float) -> float:
-    if not checks.number(delta, "delta") < 1:
-        raise ValueError(f"delta must be below 1, got {delta}")
-    return float(delta)
 
 
 def _checked_secants(secants: torch.Tensor) -> Float[torch.Tensor, "N n"]:

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from analysis.tasks import draw_latents, generate
 from npgd import checks, sets
 from npgd.operators import MatrixOperator, SubsampledDCT
-from npgd.precision import precision
+from npgd.precision import plainly, precision
 from npgd.progress import bar
 
 DENSE = 2048  # up to so many pixels the n × n second moment is formed, in float64
@@ -37,21 +37,21 @@ EQUAL = 1e-12  # below this fraction two points count as equal and have no secan
 
 
 def secant_points(
-    prior: Any, count: int | None = None, seed: int = 0
+    prior: Any, points: int | None = None, seed: int = 0
 ) -> Float[torch.Tensor, "count channels height width"]:
     """The points between which secants are taken, on the CPU.
 
     Args:
         prior: has `generate` and `latent_dim` (G(z) with z ~ N(0, I)), or `sample`; or images
             (N, channels, height, width).
-        count: of points; by default 4000 of a prior and all of given images.
+        points: how many; by default 4000 of a prior and all of given images.
         seed: of the samples, or of the choice among given images.
 
     Raises:
         TypeError: for a `prior` that is none of these.
-        ValueError: for a `count` out of range, or fewer than two points.
+        ValueError: for `points` out of range, or fewer than two points.
     """
-    checks.integer(seed, "seed", minimum=0)
+    seed = checks.seed(seed)
     if isinstance(prior, torch.Tensor):
         images = checks.floating(prior, "prior").detach().cpu()
         if images.ndim != 4 or len(images) < 2:
@@ -60,25 +60,28 @@ def secant_points(
                 f" {tuple(images.shape)}"
             )
         checks.finite(images, "prior")
-        if count is None or count == len(images):
+        count = len(images) if points is None else checks.integer(points, "points", minimum=2)
+        if count == len(images):
             return images
-        if checks.integer(count, "count", minimum=2) > len(images):
-            raise ValueError(f"count must be at most {len(images)}, the images given, got {count}")
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        if count > len(images):
+            raise ValueError(f"points must be at most {len(images)}, the images given, got {count}")
+        order = torch.randperm(len(images), generator=checks.seeded(seed))
         return images[order[:count].sort().values]
-    count = checks.integer(4000 if count is None else count, "count", minimum=2)
+    count = checks.integer(4000 if points is None else points, "points", minimum=2)
+    checks.room(count, "points", count)
+    checks.floating_type(precision(prior), "prior")
     if sets.generates(prior):
         z = draw_latents(prior.latent_dim, count, seed, precision(prior))
         # The device is that of the prior's weights; images are collected one chunk at a time.
         device = next(iter(_tensors(prior)), z).device
         first = generate(prior, z[:1].to(device))
-        points = torch.empty(count, *first.shape[1:], dtype=first.dtype)
+        found = torch.empty(count, *first.shape[1:], dtype=first.dtype)
         for start in range(0, count, CHUNK):
             part = slice(start, start + CHUNK)
-            points[part] = generate(prior, z[part].to(device))
-        return points
+            found[part] = generate(prior, z[part].to(device))
+        return found
     if sets.samples(prior):
-        generator = torch.Generator().manual_seed(seed)
+        generator = checks.seeded(seed)
         return prior.sample(count, generator=generator).detach().cpu()
     raise TypeError(
         "prior must have `generate`, `latent_dim` and `image_shape`, or `sample` and `image_shape`,"
@@ -95,6 +98,7 @@ def _tensors(module: Any) -> Iterator[torch.Tensor]:
 # ------------------------------------------------------------------------------------ secant PCA
 
 
+@plainly
 def design_secant_pca(
     prior: Any,
     m: int,
@@ -139,6 +143,8 @@ def design_secant_pca(
     """
     m = checks.integer(m, "m")
     tol = checks.number(tol, "tol")
+    unit, progress = checks.flag(unit, "unit"), checks.flag(progress, "progress")
+    pairs = pairs if pairs is None else checks.integer(pairs, "pairs")
     images = secant_points(prior, points, seed)
     shape = tuple(images.shape[1:])
     count, n = len(images), math.prod(shape)
@@ -154,7 +160,8 @@ def design_secant_pca(
     if pairs is None:
         moment = _all_pairs(flat) if unit else _covariance(flat)
     else:
-        moment = _random_pairs(flat, checks.integer(pairs, "pairs"), unit, seed)
+        checks.room(pairs, "pairs", pairs)
+        moment = _random_pairs(flat, pairs, unit, seed)
     if not moment.trace > 0:
         raise ValueError(f"prior must have points that differ, got {count} equal ones")
     if dense:
@@ -276,7 +283,7 @@ def _weights(
 def _random_pairs(flat: torch.Tensor, pairs: int, unit: bool, seed: int) -> _Moment:
     """Pairs i ≠ j drawn uniformly, with replacement."""
     count = len(flat)
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     i = torch.randint(count, (pairs,), generator=generator)
     j = (i + torch.randint(1, count, (pairs,), generator=generator)) % count
     chosen = _unequal(flat, _squared_norms(flat), i, j, unit)
@@ -323,7 +330,7 @@ def _lanczos(
     Block Lanczos with full reorthogonalisation (Golub, Underwood, 1977). With C Q = Q T + V R Eᵀ,
     E the last block of the identity, the residual of a Ritz vector Q u is ‖R Eᵀ u‖.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     start = torch.randn(n, min(BLOCK, n), generator=generator, dtype=torch.float64)
     block = torch.linalg.qr(start)[0]
     basis = block.new_empty(n, 0)
@@ -374,12 +381,14 @@ def local_coherence(
     The supremum is taken over `pairs` random secants between points as `secant_points` gives them,
     so that each α_j is estimated from below.
     """
+    pairs = checks.integer(pairs, "pairs")
+    checks.room(pairs, "pairs", pairs)
     images = secant_points(prior, points, seed)
     transform = SubsampledDCT(
         images.shape[1:], index=torch.arange(images[0].numel()), dtype=images.dtype
     )
-    generator = torch.Generator().manual_seed(seed)
-    i = torch.randint(len(images), (checks.integer(pairs, "pairs"),), generator=generator)
+    generator = checks.seeded(seed)
+    i = torch.randint(len(images), (pairs,), generator=generator)
     j = (i + torch.randint(1, len(images), (pairs,), generator=generator)) % len(images)
     largest = images.new_zeros(transform.n)
     for a, b in zip(torch.split(i, CHUNK), torch.split(j, CHUNK), strict=True):
@@ -390,6 +399,7 @@ def local_coherence(
     return largest.sqrt()
 
 
+@plainly
 def design_dct(
     prior: Any, m: int, *, points: int | None = None, pairs: int = 20_000, seed: int = 0
 ) -> SubsampledDCT:
@@ -409,6 +419,7 @@ def design_dct(
         TypeError, ValueError: as `secant_points`; and for an m beyond the coefficients that some
             secant has.
     """
+    m = checks.integer(m, "m")
     coherence = local_coherence(prior, points=points, pairs=pairs, seed=seed)
     shape = tuple(prior.shape[1:]) if isinstance(prior, torch.Tensor) else prior.image_shape
     operator = SubsampledDCT(

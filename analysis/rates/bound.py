@@ -32,6 +32,7 @@ belongs to S only if it was chosen so, and otherwise every statement starts at x
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +77,13 @@ class Recursion:
     ) -> Recursion:
         """The recursion of these constants; raises as `predicted_objective` does."""
         a, b = constant("alpha", alpha, positive=True), constant("beta", beta, positive=True)
+        v, d = constant("noise", noise), constant("delta", delta)
+        together(alpha=a, beta=b, noise=v, delta=d)
         if bool((a > b * (1 + 1e-12)).any()):
-            raise ValueError(f"alpha must be at most beta, got alpha {alpha} and beta {beta}")
+            raise ValueError(
+                f"alpha must be at most beta, got alpha {checks.shown(alpha)} and beta"
+                f" {checks.shown(beta)}"
+            )
         h = torch.ones_like(b)
         if step_size is not None:
             h = b * checks.number(step_size, "step_size")
@@ -88,8 +94,8 @@ class Recursion:
             kappa=(b / a).clamp_min(1),
             excess=((b - a) / a).clamp_min(0),
             h=h,
-            nu=constant("noise", noise).sqrt(),
-            drive=b * constant("delta", delta),
+            nu=v.sqrt(),
+            drive=b * d,
             contraction=(2 * torch.minimum(h, 2 - h) * a - b) / a,
         )
 
@@ -217,8 +223,10 @@ def predicted_objective(
     """
     recursion = Recursion.of(alpha, beta, delta, step_size, noise)
     value = constant("initial", initial)
-    if not 0 <= start <= n_iter:
-        raise ValueError(f"start must be from 0 to n_iter = {n_iter}, got {start}")
+    together(initial=value, constants=recursion.drive + recursion.nu + recursion.kappa)
+    n_iter = checks.integer(n_iter, "n_iter", minimum=0)
+    start = first_of(start, n_iter)
+    checks.room(n_iter, "n_iter", n_iter * max(1, value.numel()))
     value = value.expand_as(value + recursion.reach(recursion.drive))
     bounds = recursion.run(value, n_iter - start)
     return torch.stack([torch.full_like(bounds[0], math.nan)] * start + bounds)
@@ -304,6 +312,7 @@ def steps_to_reach(
     recursion = Recursion.of(alpha, beta, delta, step_size, noise)
     target = constant("error", error, positive=True)
     value = constant("initial", initial)
+    together(error=target, initial=value, constants=recursion.drive + recursion.nu)
     whole = value + target + recursion.reach(recursion.drive)
     lead, mix, inside = recursion.slope()
     columns = (
@@ -381,15 +390,69 @@ def _steps_by_integral(
     return integral - ends
 
 
+def together(**values: torch.Tensor) -> None:
+    """ValueError unless constants of one number or one an image are of one number of images."""
+    batches = {name: value.numel() for name, value in values.items() if value.ndim}
+    if len({count for count in batches.values() if count != 1}) > 1:
+        came = " and ".join(f"{count} of {name}" for name, count in batches.items())
+        raise ValueError(
+            f"{' and '.join(batches)} must be of one number, or of as many as there are images,"
+            f" got {came}"
+        )
+
+
+def for_batch(batch: int, **values: Constant) -> None:
+    """ValueError unless every constant is one number, or one for each of `batch` images."""
+    for name, value in values.items():
+        count = constant(name, value).numel()
+        if count not in (1, batch):
+            raise ValueError(f"{name} must be one number or {batch}, one an image, got {count}")
+
+
+def first_of(start: int, n_iter: int) -> int:
+    """`start` as the index of an iterate; raises unless it is from 0 to n_iter."""
+    first = checks.integer(start, "start", minimum=0)
+    if first > n_iter:
+        raise ValueError(f"start must be from 0 to n_iter = {n_iter}, got {first}")
+    return first
+
+
 def constant(name: str, value: Constant, *, positive: bool = False) -> torch.Tensor:
-    """The constant as a float64 tensor; ValueError, by name, if it is none of the theorem's."""
-    tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-    if tensor.ndim > 1:
+    """The constant as a float64 tensor; raises, by name, if it is none of the theorem's.
+
+    A number, or real numbers of shape (batch,) as a tensor, an array or a sequence.
+    """
+    if isinstance(value, torch.Tensor | np.ndarray | list | tuple):
+        tensor = _numbers(name, value)
+    else:
+        checks.number(value, name, zero=not positive)
+        return torch.tensor(float(value), dtype=torch.float64)
+    if tensor.ndim > 1 or not tensor.numel():
         raise ValueError(
             f"{name} must be a number or of shape (batch,), got shape {tuple(tensor.shape)}"
         )
     good = tensor > 0 if positive else tensor >= 0
     if not bool((good & torch.isfinite(tensor)).all()):
-        sign = "> 0" if positive else ">= 0"
-        raise ValueError(f"{name} must be finite and {sign}, got {value}")
+        sign = "positive" if positive else "not negative"
+        raise ValueError(f"{name} must be finite and {sign}, got {checks.shown(value)}")
     return tensor
+
+
+def _numbers(name: str, value: torch.Tensor | np.ndarray | Sequence[float]) -> torch.Tensor:
+    """Real numbers as a float64 tensor on the CPU; TypeError for anything else."""
+    wrong = f"{name} must be a real number, or one for each image, got {checks.shown(value)}"
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            raise TypeError(wrong)
+        found = value.detach().cpu()
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError:  # of unequal lengths
+            raise TypeError(wrong) from None
+        if array.dtype.kind not in "iuf":
+            raise TypeError(wrong)
+        found = torch.from_numpy(np.array(array, dtype=np.float64))
+    if found.is_complex() or found.dtype == torch.bool:
+        raise TypeError(wrong)
+    return found.double()

@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, constant, error_floor, predicted_rate
+from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
 from analysis.rates.slack import ALLOWED, GREEK, SlackSplit, split_slack
-from analysis.words import apart, at_most
+from analysis.words import about, apart, at_most, signed
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
 
 STEP_PARTS = {"beta": "β_n", "delta": "δ_n", "noise": "noise"}
 """What a step's factor has beside α_n, by what it is called in print."""
+
+NEGLIGIBLE = 5e-4
+"""Of the largest part of a step's factor: a smaller one would not show beside its three digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +80,8 @@ class ConvergenceCheck:
         promise = ""
         if bool(falls.any()):
             promise = (
-                f"falls by {at_most(float(self.rate[falls].max()))} per step from x_{self.start},"
-                f" to ‖x_n − x*‖² ≤ {at_most(float(self.floor[falls].max()))}"
+                f"falls by a factor {at_most(float(self.rate[falls].max()))} per step from "
+                f"x_{self.start}, to ‖x_n − x*‖² ≤ {at_most(float(self.floor[falls].max()))}"
             )
         if bool(falls.all()):
             return f"{text}{promise}."
@@ -87,7 +90,7 @@ class ConvergenceCheck:
         text += f"does not fall for {who}, so it is void there"
         growth = float(self.rate.max())
         if growth > 1:
-            text += f" (it grows by up to {at_most(growth)} per step)"
+            text += f" (it grows by a factor of up to {at_most(growth)} per step)"
         return f"{text}; for the others it {promise}." if promise else f"{text}."
 
     def observation(self) -> str:
@@ -95,25 +98,27 @@ class ConvergenceCheck:
         unpromised = (self.rate >= 1) & (self.observed.rate < 1)
         if not bool(unpromised.any()):
             return f"The objective {self.observed.status}."
-        text = f"The objective nevertheless {self.observed.status}"
+        text = f"The objective nevertheless {self.observed.status}."
         alpha_n = float(self.decomposition.alpha[self.start :].nanquantile(0.5))
-        alpha = float(self.alpha.min())
-        if alpha_n > alpha:
+        alpha, part = float(self.alpha.min()), self.step_factor
+        if alpha_n > alpha * ALLOWED:
+            alone = "makes" if part["alpha"] < 1 else "does not make"
+            # α as "at most", in as many digits as keep it below α_n.
+            digits = 3
+            while digits < 17 and float(about(alpha_n, digits)) <= float(at_most(alpha, digits)):
+                digits += 1
+            measured, constant_ = about(alpha_n, digits), at_most(alpha, digits)
             text += (
-                f", because its own pairs (x_n, x*) have α_n = {alpha_n:.3g} (median) where α is "
-                f"{alpha:.3g}"
+                f" Its own pairs (x_n, x*) have α_n = {measured} (median), where α is "
+                f"{constant_}; that alone {alone} it fall."
             )
-        part = self.step_factor
-        text += f". Over these iterates the mean factor {part['total']:.3g} is "
-        text += f"{part['alpha']:.3g} by α_n"
-        for verb, chosen in (
-            ("lowered", [name for name in STEP_PARTS if part[name] < 0]),
-            ("raised", [name for name in STEP_PARTS if part[name] > 0]),
-        ):
-            if chosen:
-                words = [f"{STEP_PARTS[name]} ({part[name]:+.3g})" for name in chosen]
-                text += f", {verb} by {' and '.join(words)}"
-        return text + "."
+        least = NEGLIGIBLE * max(abs(value) for value in part.values())
+        others = [name for name in STEP_PARTS if abs(part[name]) > least]
+        parts = [f"{part['alpha']:.3g} from α_n"]
+        parts += [f"{signed(part[name])} from {STEP_PARTS[name]}" for name in others]
+        return f"{text} Over the fitted iterates the mean factor {part['total']:.3g} is " + (
+            f"{', '.join(parts[:-1])} and {parts[-1]}." if others else f"{parts[0]}."
+        )
 
     def comparison(self) -> str:
         """Whether the iterates stay below the bound, and which assumption they break if not."""
@@ -199,9 +204,8 @@ def check_convergence(
     Raises:
         ValueError: as `decompose` and `predicted_objective`.
     """
-    if not 0 <= start < iterates.shape[0]:
-        raise ValueError(f"start must be from 0 to {iterates.shape[0] - 1}, got {start}")
     parts = decompose(A, y, x_true, iterates, step_size)
+    start = first_of(start, len(parts.objective) - 1)
     slack = split_slack(parts, alpha, beta, delta, start=start)
     batch = parts.noise.shape[0]
     a, b, d = (

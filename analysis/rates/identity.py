@@ -26,7 +26,8 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, inner, quotient, squared_norm
 from npgd.operators import LinearOperator
-from npgd.precision import converted
+from npgd.precision import converted, plainly
+from npgd.sets import needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,9 @@ class Decomposition:
         Two points that are moved by `off` change ‖x_{n+1} − w_n‖² − ‖s − w_n‖², lengths of at most
         2√size, by 8 off √size at most, up to the square of `off`.
         """
+        start = checks.integer(start, "start", minimum=0)
+        if start > len(self.delta):
+            raise ValueError(f"start must be at most {len(self.delta)}, got {start}")
         behind = self.behind[:, start:].clone()
         behind[1, :1] = math.nan  # x_{start−1} need not lie in S
         found = torch.cat([self.delta[None, start:], behind]).nan_to_num(nan=-math.inf).amax(0)
@@ -144,6 +148,7 @@ class Decomposition:
         }
 
 
+@plainly
 @torch.no_grad()
 def decompose(
     A: LinearOperator,
@@ -171,15 +176,7 @@ def decompose(
         ValueError: if the shapes do not match, or the step size is not positive and finite.
     """
     step_size = checks.number(step_size, "step_size")
-    if iterates.ndim != x_true.ndim + 1 or iterates.shape[1:] != x_true.shape:
-        raise ValueError(
-            f"iterates must be of shape (n_iter + 1, *{tuple(x_true.shape)}) to match x_true, got"
-            f" {tuple(iterates.shape)}"
-        )
-    if y.ndim != 2 or y.shape[0] != x_true.shape[0]:
-        raise ValueError(
-            f"y must be of shape ({x_true.shape[0]}, m) to match x_true, got {tuple(y.shape)}"
-        )
+    check_run(A, y, x_true, iterates)
     operator, x_star = converted(A), x_true.double()
     noise = y.double() - operator(x_star)
     e = iterates[0].double() - x_star
@@ -233,6 +230,37 @@ def decompose(
         norm=float(A.norm()),
         step_size=float(step_size),
     )
+
+
+def needs_map(A: object) -> None:
+    """TypeError unless A can be applied, and its transpose."""
+    if not callable(A):
+        raise TypeError(f"A must be a linear operator, got {checks.shown(A)}")
+    needs(A, "adjoint", "norm", what="the one-step identity", name="A")
+
+
+def check_run(A: LinearOperator, y: Measurements, x_true: Images, iterates: torch.Tensor) -> None:
+    """Raise TypeError or ValueError, by name, unless a run is one of A on y, with finite images."""
+    needs_map(A)
+    shape = getattr(A, "image_shape", None)
+    checks.finite(checks.any_images(x_true, "x_true"), "x_true")
+    if shape is not None:
+        checks.images(x_true, checks.image_shape(shape, "A.image_shape"), "x_true")
+    if checks.floating(iterates, "iterates").ndim != 5 or iterates.shape[1:] != x_true.shape:
+        raise ValueError(
+            f"iterates must be of shape (n_iter + 1, *{tuple(x_true.shape)}) to match x_true, got"
+            f" {tuple(iterates.shape)}"
+        )
+    if not len(iterates):
+        raise ValueError("iterates must hold x_0, got none")
+    checks.finite(iterates, "iterates")
+    m = getattr(A, "m", None)
+    if checks.floating(y, "y").ndim != 2 or len(y) != len(x_true) or m not in (None, y.shape[1]):
+        raise ValueError(
+            f"y must be of shape ({x_true.shape[0]}, {m or 'm'}) to match x_true and A, got"
+            f" {tuple(y.shape)}"
+        )
+    checks.finite(y, "y")
 
 
 def _iteration(

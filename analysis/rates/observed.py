@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, constant
+from analysis.rates.bound import Constant, constant, first_of, for_batch
+from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
 
@@ -29,6 +30,8 @@ FALL = math.log(2)
 """The least fall of log F_n over the fitted iterates: less cannot be told from a drift."""
 STANDS_OUT = 5.0
 """How many standard errors the slope must have."""
+CIRCLING = 0.01
+"""A level stretch of log F_n that swings by less rests."""
 BREAKS = 40
 """At most so many places are tried for the end of the fall."""
 
@@ -50,8 +53,8 @@ class ObservedRate:
     period: PerImage
     """Iterates in which log F_n swings once around the line; NaN where it does not."""
     after: tuple[str, ...]
-    """What the objective does after `last`: "ends" (there is nothing), "rests", "slows", "rises";
-    "" without a rate."""
+    """What the objective does after `last`: "ends" (there is nothing), "rests", "circles" (around
+    a level), "slows", "rises"; "" without a rate."""
     after_factor: PerImage
     """Factor per step of F_n after `last`; NaN where nothing comes after."""
     reasons: tuple[str, ...]
@@ -85,18 +88,21 @@ class ObservedRate:
     def _afterwards(self, kept: list[int]) -> str:
         counts = Counter(self.after[i] for i in kept)
         parts = []
-        for word in ("rests", "slows", "rises"):
+        for word in ("rests", "circles", "slows", "rises"):
             if not counts[word]:
                 continue
             factors = self.after_factor[[i for i in kept if self.after[i] == word]]
             middle = float(factors.quantile(0.5))
             what = {
-                "rests": "rests",
-                "slows": f"falls more slowly, by {middle:.3g} per step",
-                "rises": f"rises, by {middle:.3g} per step",
+                "rests": "levels off",
+                "circles": "circles around a level",
+                "slows": "falls more slowly",
+                "rises": "rises",
             }[word]
-            parts.append(what if len(kept) == 1 else f"{what} for {counts[word]}")
-        return "; afterwards it " + ", ".join(parts) if parts else ""
+            who = "" if len(kept) == 1 else f" for {counts[word]}"
+            factor = f", by a factor {middle:.3g} per step" if word in ("slows", "rises") else ""
+            parts.append(f"{what}{who}{factor}")
+        return "; afterwards it " + "; it ".join(parts) if parts else ""
 
     def __str__(self) -> str:
         return f"objective {self.status}"
@@ -128,10 +134,11 @@ def observed_rate(
     log F_n is fitted by a line, or by two that meet where the squared residuals then fall by half
     or more. Where the second is level, the first is fitted again to log(F_n − floor), the floor
     being the median of the level part, over the n before F_n comes within 10 % of it or into its
-    noise. Where the second falls too, and for longer, the rate is the second's. A swing of one
-    frequency is fitted with the line if it explains most of what is left. A rate is given for a
-    fall by half or more whose slope has five standard errors, and by six standard deviations of
-    what is left; elsewhere `reasons` says what there is instead.
+    noise; but to log F_n, up to the break, where that leaves half or less. Where the second falls
+    too, and for longer, the rate is the second's. A swing of one frequency is fitted with the line
+    if it explains most of what is left. A rate is given for a fall by half or more whose slope has
+    five standard errors, and by six standard deviations of what is left; elsewhere `reasons` says
+    what there is instead.
 
     Args:
         objective: F_n ≥ 0, shape (n_iter + 1, batch).
@@ -142,16 +149,17 @@ def observed_rate(
         ValueError: if the objective has not two dimensions, is negative or not finite, or `start`
             is not one of its rows.
     """
-    if objective.ndim != 2:
+    if checks.floating(objective, "objective").ndim != 2 or not objective.numel():
         raise ValueError(
             f"objective must be of shape (n_iter + 1, batch), got {tuple(objective.shape)}"
         )
     values = objective.detach().double().cpu()
     if not bool(torch.isfinite(values).all()) or bool((values < 0).any()):
         raise ValueError("objective must be finite and not negative, got other values")
-    if not 0 <= start < values.shape[0]:
-        raise ValueError(f"start must be from 0 to {values.shape[0] - 1}, got {start}")
+    start = first_of(start, values.shape[0] - 1)
     batch = values.shape[1]
+    if floor is not None:
+        for_batch(batch, floor=floor)
     given = None if floor is None else constant("floor", floor).expand(batch)
     fits = [
         _observe(values[start:, i].numpy(), start, None if given is None else float(given[i]))
@@ -211,12 +219,14 @@ class _Tail:
     """Past the bend; slope and spread are those from here on."""
     slope: float
     spread: float
+    swings: bool
+    """Whether one frequency explains most of what is left."""
 
-    def word(self, count: int) -> str:
-        """What it does, by the end."""
-        change = self.slope * (count - 1 - self.settles)
+    def word(self, count: int, since: int | None = None) -> str:
+        """What it does, by the end, from n = `since` on, by default from `settles`."""
+        change = self.slope * (count - 1 - (self.settles if since is None else since))
         if abs(change) <= max(0.1, 3 * self.spread):
-            return "rests"
+            return "circles" if self.swings else "rests"
         return "rises" if change > 0 else "slows"
 
 
@@ -235,7 +245,8 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
     tail = _tail(logs)
     word = "" if tail is None else tail.word(reached)
     noise = 0.0 if tail is None else tail.spread
-    if floor is None and tail is not None and word == "rests":
+    level_tail = word in ("rests", "circles")
+    if floor is None and tail is not None and level_tail:
         level = float(np.median(values[tail.settles :]))
     if values[0] <= 1.1 * level:
         reason = f"x_{start} is already within 10 % of the floor {level:.3g}"
@@ -247,13 +258,18 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
         slower = _observe(values[past:], start + past, floor)
         if not math.isnan(slower.rate):
             return slower
-    limit = reached if tail is None or word == "rests" else tail.begins + 1
+    limit = reached if tail is None or level_tail else tail.begins + 1
     clear = values[:limit] - level > max(max(0.1, 4 * noise) * level, SMALLEST * largest)
     used = limit if clear.all() else int(np.argmin(clear))
     last = start + max(used - 1, 0)
     if used < 3 or (used < 4 and tail is None):
         return _Fit(start, last, level, reason=_too_short(values, start, level))
     line = _line(np.log(values[:used] - level))
+    if floor is None and tail is not None and level_tail and tail.begins >= 4:
+        sharp = _line(logs[: tail.begins + 1])
+        if sharp.spread < 0.5 * line.spread:  # it falls towards 0 and breaks off: no floor
+            line, level, used = sharp, 0.0, tail.begins + 1
+            last, word = start + tail.begins, tail.word(reached, tail.begins)
     fall = -line.slope * (used - 1)
     left = max(line.spread, noise)
     if line.slope >= -STANDS_OUT * line.error or fall < max(FALL, 6 * left):
@@ -292,7 +308,8 @@ def _tail(logs: Numbers) -> _Tail | None:
     # Of an exponential approach the line's residuals are no noise: its differences are.
     jumps = np.diff(y, 2)
     spread = min(math.sqrt(left / max(len(y) - 2, 1)), float(np.std(jumps)) / math.sqrt(6) * 1.5)
-    return _Tail(b, settles, float(slope), spread)
+    swings = spread > CIRCLING and _swing(y, np.ones((len(y), 1)), float(np.var(y)) * len(y))
+    return _Tail(b, settles, float(slope), spread, bool(swings))
 
 
 def _line(y: Numbers) -> _Line:
@@ -380,7 +397,8 @@ def _no_fall(
     if circling := _circling(logs):
         return f"no geometric fall: {circling}"
     level = float(np.median(values))
-    if values.max() <= 1.1 * level and values.min() * 1.1 >= level:
+    small = values.max() <= 1.1 * level and values.min() * 1.1 >= level
+    if small and not line.r_squared >= 0.9:
         return f"x_{start} is already within 10 % of the floor {level:.3g}"
     if abs(line.slope) > STANDS_OUT * line.error:
         drift = 100 * abs(math.expm1(line.slope))

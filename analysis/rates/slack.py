@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.rates.bound import Constant, Recursion, constant
+from analysis.rates.bound import Constant, Recursion, constant, first_of, for_batch
 from analysis.rates.identity import Decomposition
+from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
 
@@ -49,7 +50,7 @@ class SlackSplit:
     """Where the bound begins."""
 
     def shares(self) -> dict[str, Float[torch.Tensor, " n_iter_plus_1"]]:
-        """Each part's share of the gap, summed over images; NaN where there is no gap."""
+        """Each part's share of the slack, summed over images; NaN where there is none."""
         total = self.gap.sum(1)
         return {
             name: torch.where(total > 0, getattr(self, name).sum(1) / total, math.nan)
@@ -87,15 +88,20 @@ def split_slack(
 
     and by the one-step identity F_n is what remains when the noise is known too. What knows more is
     cut off at what knows less, unless the iterates break what that one knows. The parts are the
-    differences of neighbours: their sum is the gap, whether or not the bound converges.
+    differences of neighbours: their sum is the slack, whether or not the bound converges.
 
     Raises:
         ValueError: as `predicted_objective`.
     """
+    if not isinstance(decomposition, Decomposition):
+        raise TypeError(
+            "decomposition must be what analysis.decompose returns, got"
+            f" {checks.shown(decomposition)}"
+        )
     observed, eta = decomposition.objective, decomposition.step_size
     n_iter = observed.shape[0] - 1
-    if not 0 <= start <= n_iter:
-        raise ValueError(f"start must be from 0 to n_iter = {n_iter}, got {start}")
+    start = first_of(start, n_iter)
+    for_batch(observed.shape[1], alpha=alpha, beta=beta, delta=delta)
     nominal = Recursion.of(alpha, beta, delta, eta, decomposition.noise)
     first = observed[start]
     bound = torch.stack(nominal.run(first, n_iter - start))
@@ -156,8 +162,9 @@ def _run_of_identity(
     f, s = parts.range_objective, parts.noise.sqrt()
     terms = parts.terms()
     # Where x_n = x*, or A does not see x_n − x*, nothing bounds a surplus but the level above.
-    inverse = 1 / (parts.step_size * parts.alpha)
-    carry = torch.where(parts.alpha > 0, inverse - 1, math.inf).clamp_min(0)
+    carry = torch.where(
+        parts.alpha > 0, 1 / (parts.step_size * parts.alpha) - 1, math.inf
+    ).clamp_min(0)
     levels = [parts.objective[start]]
     for n in range(start, len(parts.alpha)):
         surplus = ((levels[-1].sqrt() + s) ** 2 - f[n]).clamp_min(0)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from analysis.rec.pair import Pair, Sample
 from analysis.rec.results import SAMPLES, DistributionFree
 from analysis.rec.rounding import ERROR, unit
+from npgd import checks
 from npgd.images import Images, norm
 
 CHUNK = 512  # secants measured at a time
@@ -29,6 +30,15 @@ def distribution_free(
 
     None if there are too few for it to say anything, ln(1/ε) ≥ N.
     """
+    if not isinstance(ratios, np.ndarray | list | tuple):
+        raise TypeError(f"ratios must be an array of numbers, got {checks.shown(ratios)}")
+    try:
+        ratios = np.asarray(ratios)
+    except ValueError:  # of unequal lengths
+        ratios = np.empty((0, 0))
+    if ratios.ndim != 1 or ratios.dtype.kind not in "iuf":
+        raise TypeError(f"ratios must be real numbers in a row, got {checks.shown(ratios)}")
+    epsilon = checks.between(epsilon, "epsilon")
     return Independent(ratios, ratios, ratios, SAMPLES).statement(epsilon)
 
 
@@ -72,13 +82,19 @@ def independent(
     """
     if given is not None:
         first, second = given
-        if first.shape != second.shape or len(first) < 1:
+        if (
+            first.shape != second.shape
+            or first.shape[1:] != sample.images.shape[1:]
+            or not len(first)
+        ):
             shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
-            raise ValueError(f"pairs must have one shape and hold an image, got {shapes}")
+            raise ValueError(
+                f"pairs must have one shape, that of S's images, and hold an image, got {shapes}"
+            )
         of = "secants drawn as the given ones, if these are independent,"
         return _measured(pair, first.detach().cpu(), second.detach().cpu(), 0.0, of)
     if sample.z is None:
-        generator = torch.Generator().manual_seed(seed)
+        generator = checks.seeded(seed)
         order = torch.randperm(len(sample.images), generator=generator)
         half = len(order) // 2
         first, second = sample.images[order[:half]], sample.images[order[half : 2 * half]]

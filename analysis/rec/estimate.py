@@ -43,10 +43,14 @@ from analysis.rec.results import Look, PointwiseRec, RecEstimate, kappa
 from analysis.rec.secants import Histogram, histogram_edges
 from analysis.rec.settings import RecSettings
 from analysis.rec.tangents import TangentScan
+from analysis.tasks import check_executor
 from analysis.words import at_least, exactly
+from npgd import checks
 from npgd.images import Images
+from npgd.precision import plainly
 
 
+@plainly
 def estimate_rec(
     A: Any,
     prior: Any,
@@ -85,6 +89,7 @@ def estimate_rec(
             without a direction to look at, such as that of a constant G.
     """
     began = time.perf_counter()
+    _examine(settings, pairs, seed, executor, progress)
     if z_true is not None and x_true is not None:
         raise ValueError("x_true must be None where z_true is given, got both")
     chosen = _changed(settings or RecSettings(), changes)
@@ -121,6 +126,23 @@ def estimate_rec(
         status=_verdict(alpha, beta, exact is not None, results, pointwise),
         seconds=time.perf_counter() - began,
     )
+
+
+def _examine(
+    settings: object, pairs: object, seed: object, executor: object, progress: object
+) -> None:
+    """The door, but for A, the prior and the images, which `Pair` and the looks examine."""
+    if not isinstance(settings, RecSettings | None):
+        raise TypeError(f"settings must be RecSettings or None, got {checks.shown(settings)}")
+    checks.seed(seed)
+    checks.flag(progress, "progress")
+    check_executor(executor)
+    if pairs is None:
+        return
+    if not isinstance(pairs, tuple | list) or len(pairs) != 2:
+        raise TypeError(f"pairs must be (x1, x2), images of S, got {checks.shown(pairs)}")
+    for images in pairs:
+        checks.finite(checks.floating(images, "pairs"), "pairs")
 
 
 def _changed(settings: RecSettings, changes: Mapping[str, Any]) -> RecSettings:

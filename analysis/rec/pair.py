@@ -82,11 +82,19 @@ class Pair:
 
     def __init__(self, A: Any, prior: Any) -> None:
         self.kind = kind_of(prior)
+        if not callable(A) or not hasattr(A, "norm"):
+            raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}")
+        shape = tuple(prior.shape[1:]) if self.kind == "images" else tuple(prior.image_shape)
+        if tuple(getattr(A, "image_shape", shape)) != shape:
+            raise ValueError(
+                f"A must have the prior's image_shape {shape}, got {tuple(A.image_shape)}"
+            )
         self.images: torch.Tensor | None = None
         if self.kind in ("images", "finite"):
             points = prior.points if isinstance(prior, FiniteSet) else prior
             self.images = points.detach().cpu()
         self.dtype = precision(prior) if self.images is None else self.images.dtype
+        checks.floating_type(self.dtype, "prior")
         self.generates = self.images is None
         self.latent_dim = int(prior.latent_dim) if self.generates else 0
         self.prior = converted(prior, self.dtype, "cpu") if self.generates else None
@@ -94,6 +102,7 @@ class Pair:
         self.A = converted(A, self.dtype, "cpu")
         self.exact_A = converted(A, torch.float64, "cpu")
         self.norm = float(self.exact_A.norm())
+        self.n = math.prod(prior.image_shape if self.images is None else self.images.shape[1:])
         self.error = ERROR * unit(precision(self.exact_prior)) if self.generates else 0.0
         self.orthonormal = bool(getattr(A, "row_orthonormal", False))
 
@@ -101,16 +110,23 @@ class Pair:
         """α and β of an affine or finite set, to the rounding of float64; None for any other.
 
         On {B z + c}, B = Q R, the extreme eigenvalues of QᵀAᵀA Q; on a finite set, the extremes
-        over all its secants.
+        over all its secants. What rounding may make of a direction that A does not see is 0.
         """
         if self.kind == "affine":
             assert self.exact_prior is not None
-            return span_constants(self.exact_A, self.exact_prior.basis.double(), self.exact_prior)
-        if self.kind == "finite":
+            basis = self.exact_prior.basis.double()
+            low, high = span_constants(self.exact_A, basis, self.exact_prior)
+        elif self.kind == "finite":
             assert self.images is not None
             scan = all_pairs(self.exact_A, self.images.double())
-            return scan.lowest[0][0], scan.highest[0][0]
-        return None
+            low, high = scan.lowest[0][0], scan.highest[0][0]
+        else:
+            return None
+        return self.seen(low), self.seen(high)
+
+    def seen(self, ratio: float) -> float:
+        """A ratio as computed, 0 where rounding alone may make it of a direction A does not see."""
+        return ratio if ratio > (self.n * unit(torch.float64) * self.norm) ** 2 else 0.0
 
     def sample(self, plan: Plan) -> Sample:
         """Samples G(z), z ~ N(0, I), or the images that S was given as.

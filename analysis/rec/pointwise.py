@@ -34,6 +34,7 @@ def given_points(
     if z_true is not None:
         if not pair.generates:
             raise ValueError("z_true must be None for a set without a generator; give x_true")
+        checks.floating(z_true, "z_true")
         if z_true.ndim != 2 or z_true.shape[1] != pair.latent_dim or not len(z_true):
             came = tuple(z_true.shape)
             raise ValueError(
@@ -42,6 +43,7 @@ def given_points(
         checks.finite(z_true, "z_true")
         return [pair.point(z) for z in z_true.detach().cpu().double()]
     assert x_true is not None
+    checks.floating(x_true, "x_true")
     if x_true.shape[1:] != shape or not len(x_true):
         wanted = ", ".join(["count", *map(str, shape)])
         came = tuple(x_true.shape)
@@ -96,7 +98,7 @@ def _affine(pair: Pair, S: AffineSet, point: Point, alpha: float) -> float:
     if float(w.norm()) <= max(point.error, SHORTEST * unit(torch.float64) * size):
         return alpha
     columns = torch.cat([S.basis, w.reshape(-1, 1)], dim=1)
-    return span_constants(pair.exact_A, columns, S)[0]
+    return pair.seen(span_constants(pair.exact_A, columns, S)[0])
 
 
 class _Found:
@@ -125,7 +127,7 @@ class _Found:
         return [self._value(direction) for direction in self.worst()]
 
     def _value(self, direction: Direction) -> float:
-        return direction.ratio if self.pair.kind == "finite" else direction.high
+        return self.pair.seen(direction.ratio) if self.pair.kind == "finite" else direction.high
 
     def look(self, sample: Sample, plan: Plan) -> None:
         """At the secants to the sample, at the tangents at x*, and by search from the worst."""

@@ -222,6 +222,8 @@ def _adam(
                 best_second = torch.where(better[:, None], two, best_second).detach()
             # A pair whose images coincide has no gradient; leave it where it is.
             loss = torch.where(torch.isfinite(value), value, torch.zeros_like(value)).sum()
+            if not loss.requires_grad:  # images that do not depend on z
+                break
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             for parameter in ends.parameters():

@@ -38,16 +38,18 @@ class RecSettings:
     """Bins of the histogram of ‖A s‖²/‖s‖²."""
 
     def __post_init__(self) -> None:
-        checks.integer(self.points, "points", minimum=2)
-        for name in ("tangent_points", "search_starts", "search_steps", "bins"):
-            checks.integer(getattr(self, name), name)
-        if self.latent_radius is not None:
-            checks.number(self.latent_radius, "latent_radius")
-        if not checks.number(self.epsilon, "epsilon") < 1:
-            raise ValueError(f"epsilon must be between 0 and 1, got {self.epsilon}")
-        if isinstance(self.looks, str) or not set(self.looks) <= set(LOOKS):
-            raise ValueError(f"looks must be some of {LOOKS}, got {self.looks!r}")
-        object.__setattr__(self, "looks", tuple(self.looks))
+        radius = self.latent_radius
+        checks.settle(
+            self,
+            points=checks.integer(self.points, "points", minimum=2),
+            latent_radius=radius if radius is None else checks.number(radius, "latent_radius"),
+            epsilon=checks.between(self.epsilon, "epsilon"),
+            looks=checks.some(self.looks, "looks", *LOOKS),
+            **{
+                name: checks.integer(getattr(self, name), name)
+                for name in ("tangent_points", "search_starts", "search_steps", "bins")
+            },
+        )
 
     @classmethod
     def of(cls, effort: str) -> RecSettings:
@@ -62,8 +64,7 @@ class RecSettings:
         Raises:
             ValueError: for any other effort.
         """
-        if effort not in EFFORTS:
-            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
+        checks.choice(effort, "effort", *EFFORTS)
         points, tangent_points, search_starts, search_steps = EFFORTS[effort]
         return cls(points, tangent_points, search_starts, search_steps)
 

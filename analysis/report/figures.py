@@ -199,7 +199,7 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
 
 
 def draw_slack(evidence: Evidence) -> Figure:
-    """Shares of the gap between bound and objective, by the quantity that makes it."""
+    """Shares of the slack, bound minus objective, by the quantity that makes it."""
     figure, axes = _figure(7.2, 3.0, columns=2)
     for axis, title, check in (
         (axes[0], "uniform constants", evidence.uniform),
@@ -210,7 +210,9 @@ def draw_slack(evidence: Evidence) -> Figure:
         kept = torch.stack(list(shares.values())).isfinite().all(0)
         if not kept.any():
             axis.set_xlim(0, max(1, len(n) - 1))
-            axis.text(0.5, 0.5, "no finite gap", ha="center", transform=axis.transAxes, fontsize=9)
+            axis.text(
+                0.5, 0.5, "no finite slack", ha="center", transform=axis.transAxes, fontsize=9
+            )
         stackable = not _negative(check)
         if stackable:
             axis.stackplot(
@@ -227,13 +229,13 @@ def draw_slack(evidence: Evidence) -> Figure:
             axis.axhline(0, color="black", lw=0.6)
         axis.set_title(title, fontsize=9)
         _iterations(axis)
-    axes[0].set_ylabel("% of the gap")
+    axes[0].set_ylabel("% of the slack")
     _legend(figure, axes[0], columns=4)
     return figure
 
 
 def _negative(check: ConvergenceCheck) -> bool:
-    """Whether a part of a finite gap is negative: an assumption that the iterates broke."""
+    """Whether a part of a finite slack is negative: an assumption that the iterates broke."""
     shares = torch.stack(list(check.slack.shares().values()))
     return bool((shares[:, shares.isfinite().all(0)] < -1e-8).any())
 
@@ -325,9 +327,9 @@ def _about_constants(evidence: Evidence) -> str:
 def _about_slack(evidence: Evidence) -> str:
     shares = [check.slack.shares() for check in (evidence.uniform, evidence.pointwise)]
     if not any(bool(torch.stack(list(each.values())).isfinite().all(0).any()) for each in shares):
-        return "There is no finite gap between bound and objective to split."
+        return "There is no finite slack between bound and objective to split."
     text = (
-        "Share of each quantity in the gap between bound and objective. The parts sum to the gap: "
+        "Share of each quantity in the slack, bound minus objective. The parts sum to the slack: "
         "first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the noise."
     )
     if _negative(evidence.uniform) or _negative(evidence.pointwise):

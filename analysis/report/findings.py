@@ -55,7 +55,7 @@ def findings(evidence: Evidence) -> list[Finding]:
         _projector(evidence),
         _iterates(evidence),
         _bounds(evidence),
-        _gap(evidence),
+        _slack(evidence),
         _recovery(evidence),
         _identity(evidence),
     ]
@@ -226,7 +226,7 @@ def _projector(evidence: Evidence) -> Finding:
     text = sentence(error.status)
     own = error.families[OWN].deltas.clamp_min(0)
     if float(own.max()) > error.rounding:
-        text += f" On {OWN} it is {about(median(own))} (median), {at_least(float(own.max()))} at"
+        text += f" On {OWN} it is {about(median(own))} (median), {at_least(float(own.max()), 4)} at"
         text += " the worst."
     floors = evidence.pointwise.floor[evidence.pointwise.floor.isfinite()]
     if evidence.linear and floors.numel():
@@ -251,7 +251,8 @@ def _iterates(evidence: Evidence) -> Finding:
     without = [reason for reason in observed.reasons if reason]
     if without and len(without) < len(observed.reasons):
         count = out_of(len(without), len(observed.reasons))
-        text += f" No rate is seen for {count}, the first because {without[0]}."
+        why = "because" if len(without) == 1 else "for the first because"
+        text += f" No rate is seen for {count}, {why} {without[0]}."
     diverged = solution.outcomes.count("diverged")
     if diverged:
         text += " " + sentence(
@@ -288,7 +289,7 @@ def _rest(iterates: torch.Tensor) -> str:
     if counts[1] == batch:
         verb = "is" if batch == 1 else "are"
         return sentence(f"{after} {out_of(batch, batch)} {verb} at rest")
-    parts = [f"{after} {out_of(counts[1], batch)} came to rest"]
+    parts = [] if counts[None] == batch else [f"{after} {out_of(counts[1], batch)} came to rest"]
     circling = sorted((p, count) for p, count in counts.items() if p is not None and p > 1)
     parts += [f"{count} {_verb(count, 'go')} round with period {p}" for p, count in circling]
     if counts[None]:
@@ -296,9 +297,8 @@ def _rest(iterates: torch.Tensor) -> str:
         change = (norm(iterates[-1] - iterates[-2]) / norm(iterates[-1]))[moving]
         low, high = float(change.min()), float(change.max())
         move = _verb(counts[None], "move")
-        parts.append(
-            f"{counts[None]} still {move}, in the last step by {spread(low, high)} of their length"
-        )
+        who = counts[None] if parts else f"{after} {out_of(batch, batch)}"
+        parts.append(f"{who} still {move}, in the last step by {spread(low, high)} of their length")
     return sentence(", ".join(parts))
 
 
@@ -311,19 +311,24 @@ def _verb(count: int, word: str) -> str:
 def _bounds(evidence: Evidence) -> Finding:
     uniform, own = evidence.uniform, evidence.pointwise
     verdict = "holds" if uniform.holds and own.holds else "exceeded"
-    text = f"With the uniform constants: {uniform.comparison()} With each image's own: "
-    text += own.comparison()
+    text = f"With the uniform constants, {_continued(uniform.comparison())} With each image's own, "
+    text += _continued(own.comparison())
     falling = own.rate < 1
     if falling.any():
         last, seen = median(own.bound[-1][falling]), median(own.objective[-1][falling])
         text += (
-            f" For {out_of(int(falling.sum()), len(falling))} the own bound converges; it ends at "
+            f" Its own bound converges for {out_of(int(falling.sum()), len(falling))}; it ends at "
             f"{about(last)} where the objective ends at {about(seen)} (medians)."
         )
     return Finding("bound against iterates", verdict, text)
 
 
-def _gap(evidence: Evidence) -> Finding:
+def _continued(text: str) -> str:
+    """A sentence to end another with."""
+    return text[0].lower() + text[1:]
+
+
+def _slack(evidence: Evidence) -> Finding:
     subject, parts, negative = "where the bound loses", [], False
     slack, rounding = evidence.uniform.slack, 1e-24 * evidence.rec.beta_certain
     if float(slack.gap[-1].sum()) <= rounding * float(evidence.target.double().square().sum()):
@@ -337,8 +342,8 @@ def _gap(evidence: Evidence) -> Finding:
             parts.append(f"{split} with {name} constants")
             negative |= min(shares.values()) < -0.005
     if not parts:
-        return Finding(subject, "measured", "There is no finite gap to split.")
-    text = f"The final gap between bound and objective is {'; '.join(parts)}."
+        return Finding(subject, "measured", "There is no finite slack to split.")
+    text = f"The slack at the end, bound minus objective, is {'; '.join(parts)}."
     if negative:
         text += " A negative part belongs to an assumption that the iterates broke."
     return Finding(subject, "measured", text)

@@ -46,12 +46,11 @@ def images_table(evidence: Evidence) -> TableRows:
     """Title, head and rows: each image against its own constants, and all against the uniform."""
     check, solution = evidence.pointwise, evidence.solution
     assert solution.error is not None and solution.psnr is not None
+    least, largest = (about, about) if evidence.rec.exact else (at_most, at_least)
     rows = []
     for i in range(len(check.kappa)):
         psnr = float(solution.psnr[i])
         values = (
-            check.alpha,
-            check.kappa,
             check.rate,
             check.observed.rate,
             check.floor,
@@ -61,6 +60,8 @@ def images_table(evidence: Evidence) -> TableRows:
         rows.append(
             [
                 str(i),
+                least(float(check.alpha[i])),
+                largest(float(check.kappa[i])),
                 *(_number(value[i]) for value in values),
                 f"{psnr:.1f}" if math.isfinite(psnr) else _number(psnr),
                 "yes" if check.exceeded_at[i] is None else f"no, x_{check.exceeded_at[i]}",
@@ -70,8 +71,8 @@ def images_table(evidence: Evidence) -> TableRows:
     rows.append(
         [
             "all S",
-            _number(uniform.alpha.min()),
-            _number(uniform.kappa.max()),
+            least(float(uniform.alpha.min())),
+            largest(float(uniform.kappa.max())),
             _number(uniform.rate.max()),
             _number(uniform.observed.median),
             _number(uniform.floor.max()),
@@ -126,9 +127,9 @@ def page(evidence: Evidence) -> str:
         f"{settings['prior']}: is the theorem's bound valid?"
     )
     said = "\n".join(
-        f"<dt>{html.escape(f.subject)}<span class='verdict {_tone(f.verdict)}'>"
+        f"<dt>{i}. {html.escape(f.subject)}<span class='verdict {_tone(f.verdict)}'>"
         f"{html.escape(f.verdict)}</span></dt><dd>{html.escape(f.text)}</dd>"
-        for f in findings(evidence)
+        for i, f in enumerate(findings(evidence), 1)
     )
     chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
     timing = ", ".join(f"{name} {value:.1f} s" for name, value in evidence.seconds.items())
@@ -137,7 +138,9 @@ def page(evidence: Evidence) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="small">Theorem 1 of Raj, Li, Bresler (ICCV 2019) on NPGD. {_sidedness(evidence)}</p>
+<p class="small">Theorem 1 of Raj, Li, Bresler (ICCV 2019) on NPGD. S is the set of images that the
+prior can make. {_sidedness(evidence)} Of the manual, docs/how-to/report.md explains this page, and
+docs/words.md every word and symbol.</p>
 <dl>{said}</dl>
 {_numbers(evidence) if evidence.linear else ""}
 {_drawings(evidence)}
@@ -154,8 +157,8 @@ def _sidedness(evidence: Evidence) -> str:
     if evidence.rec.exact:
         return "α and β are the exact constants of this set."
     return (
-        "α and β come from the directions looked at: the true α is at most, the true β at least "
-        "what is found."
+        "α and β come from the directions looked at: the true α is at most what is found, the true "
+        "β at least."
     )
 
 

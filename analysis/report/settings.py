@@ -28,17 +28,14 @@ class RunSettings:
     """Samples of S to recover, where no images are given."""
 
     def __post_init__(self) -> None:
-        checks.integer(self.n_iter, "n_iter", minimum=2)
-        checks.number(self.noise, "noise", zero=True)
-        checks.integer(self.count, "count")
-        if self.start not in ("adjoint", "range"):
-            raise ValueError(f'start must be "adjoint" or "range", got {self.start!r}')
-        if not isinstance(self.step_size, str):
-            checks.number(self.step_size, "step_size")
-        elif self.step_size not in ("1/beta", "auto"):
-            raise ValueError(
-                f'step_size must be a number, "1/beta" or "auto", got {self.step_size!r}'
-            )
+        checks.settle(
+            self,
+            step_size=checks.number_or(self.step_size, "step_size", "1/beta", "auto"),
+            n_iter=checks.integer(self.n_iter, "n_iter", minimum=2),
+            noise=checks.number(self.noise, "noise", zero=True),
+            start=checks.choice(self.start, "start", "adjoint", "range"),
+            count=checks.integer(self.count, "count"),
+        )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunSettings:

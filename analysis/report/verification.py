@@ -26,15 +26,17 @@ from analysis.rec.settings import RecSettings
 from analysis.report.evidence import OWN, unseen
 from analysis.report.report import Report
 from analysis.report.settings import RunSettings, rec_settings
+from analysis.tasks import check_executor
 from npgd import checks, sets
 from npgd.images import Images, Latents, Measurements, PerImage, inner, norm, squared_norm
 from npgd.operators import LinearOperator, as_operator
-from npgd.precision import converted
+from npgd.precision import converted, plainly
 from npgd.projectors import FiniteSet
 from npgd.sets import ImageSet
 from npgd.solvers import NPGD, Solution, choose_step_size, recover
 
 
+@plainly
 def verify(
     A: Any,
     prior: ImageSet,
@@ -74,11 +76,20 @@ def verify(
             prior of a single image, or one whose projections are not finite.
     """
     clock, asked = _Clock(), RunSettings.of(run)
+    seed, progress = checks.seed(seed), checks.flag(progress, "progress")
+    check_executor(executor)
     chosen = _effort(effort, rec, projection)
     rec = rec or rec_settings(effort)
     projection = projection or ProjectionSettings.of(effort)
     search = _search(projection, seed, progress)
-    operator = as_operator(A, _shape(prior))
+    if not isinstance(images, torch.Tensor | None):
+        raise TypeError(f"images must be a torch tensor or None, got {checks.shown(images)}")
+    if images is not None and _finite(images).ndim not in (2, 4):
+        raise ValueError(
+            "images must be (batch, channels, height, width), or latents (batch, k), got shape"
+            f" {tuple(images.shape)}"
+        )
+    operator = _operator(A, _shape(prior))
     errors = _linearity(converted(operator))
     _examine(prior)
     problem = _problem(operator, prior, images, asked, seed, search)
@@ -140,13 +151,24 @@ def _shape(prior: ImageSet) -> checks.ImageShape:
     return checks.image_shape(prior.image_shape)  # type: ignore[union-attr]
 
 
+def _finite(images: torch.Tensor) -> torch.Tensor:
+    return checks.finite(checks.floating(images, "images"), "images")
+
+
+def _operator(A: object, shape: checks.ImageShape) -> LinearOperator:
+    try:
+        return as_operator(A, shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"A must be an operator on the prior's images: {error}") from None
+
+
 def _linearity(A: LinearOperator, probes: int = 3) -> dict[str, float]:
     """How far A is from linear and Aᵀ from its transpose, on random probes in float64.
 
     Relative to ‖a A x‖ + ‖b A z‖, and to ‖A x‖ ‖u‖ + ‖x‖ ‖Aᵀ u‖; a few 1e-16 where both hold.
     """
     device = (checks.kind(A) or (torch.float64, torch.device("cpu")))[1]
-    generator = torch.Generator().manual_seed(0)
+    generator = checks.seeded(0)
 
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=generator, dtype=torch.float64).to(device)
@@ -178,7 +200,7 @@ def _examine(prior: ImageSet) -> None:
     if isinstance(prior, FiniteSet):
         some = prior.points
     elif sets.samples(prior):
-        some = prior.sample(8, generator=torch.Generator().manual_seed(0))
+        some = prior.sample(8, generator=checks.seeded(0))
     else:
         return
     if not bool(torch.isfinite(some).all()):
@@ -193,6 +215,11 @@ def _examine(prior: ImageSet) -> None:
 def _effort(effort: str, rec: RecSettings | None, projection: ProjectionSettings | None) -> str:
     """What the report says of the effort; ValueError for one there is not."""
     ProjectionSettings.of(effort)
+    for name, settings, kind in (
+        ("rec", rec, RecSettings), ("projection", projection, ProjectionSettings)
+    ):  # fmt: skip
+        if settings is not None and not isinstance(settings, kind):
+            raise TypeError(f"{name} must be {kind.__name__}, got {checks.shown(settings)}")
     given = {"rec": rec, "projection": projection}
     names = [name for name, settings in given.items() if settings is not None]
     return effort if not names else f"{effort}, but {' and '.join(names)} as given"
@@ -201,7 +228,7 @@ def _effort(effort: str, rec: RecSettings | None, projection: ProjectionSettings
 def _search(projection: ProjectionSettings, seed: int, progress: bool) -> dict[str, Any]:
     """The search for nearest points, as `nearest_in_range` takes it."""
     settings = {name: value for name, value in asdict(projection).items() if name != "points"}
-    return settings | {"seed": checks.integer(seed, "seed", minimum=0), "progress": progress}
+    return settings | {"seed": seed, "progress": progress}
 
 
 # The steps ----------------------------------------------------------------------------------------
@@ -239,7 +266,7 @@ def _problem(
     search: dict[str, Any],
 ) -> _Problem:
     """x*, x̄ and its latents, and y = A x* + noise."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = checks.seeded(seed)
     A, S = converted(operator), converted(prior)
     latents: Latents | None = None
     given = images is not None and images.ndim != 2
@@ -260,6 +287,8 @@ def _problem(
             known = None if projects_exactly(prior) else images
         elif len(images) == 0:
             raise ValueError("images must hold at least one image, got none")
+        shape = checks.image_shape(prior.image_shape)  # type: ignore[union-attr]
+        checks.images(images, shape, "images")
         point = nearest_in_range(prior, images, known=known, **search)
         x_true = images.to(point.image).double()
         x_bar, latents, nearest = point.image.double(), point.latent, point.exact
@@ -276,7 +305,7 @@ def _latents(prior: ImageSet, z: Latents) -> Latents:
     sets.needs(prior, "generate", "latent_dim", what="latents in place of images")
     assert sets.generates(prior)
     checks.finite(checks.floating(z, "images"), "images")
-    if z.shape[1] != prior.latent_dim or len(z) == 0:
+    if z.ndim != 2 or z.shape[1] != prior.latent_dim or len(z) == 0:
         raise ValueError(
             f"images must be images, or latents of shape (batch, {prior.latent_dim}), got"
             f" {tuple(z.shape)}"

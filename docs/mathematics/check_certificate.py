@@ -5,6 +5,7 @@ F_N − total − ⟨slack, M⟩, no negative multiplier and slack ⪰ 0, every 
 constraints has F_N ≤ total.
 """
 
+import argparse
 import json
 import re
 import sys
@@ -74,10 +75,16 @@ def positive_semidefinite(rows: list[list[Fraction]]) -> bool:
     return True
 
 
-if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Check a certificate of the worst case.")
+    parser.add_argument("file", help="what npgd worst-case --certificate wrote")
+    with open(parser.parse_args().file, encoding="utf-8") as file:
         certificate = json.load(file)
     proved = holds(certificate)
     at_most = float(Fraction(certificate["bound"]))  # a float: exported as one, exactly
     print(f"proved: at most {at_most!r}" if proved else "not proved")
     sys.exit(not proved)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,18 +13,22 @@ from npgd.data.datasets import (
     dataset,
     dataset_uint8,
 )
-from npgd.data.idx import MNIST_FILES, MNIST_MD5, MNIST_URL, mnist, mnist_uint8, read_idx
-from npgd.data.pictures import IMAGE_SUFFIXES, image_archive
+from npgd.data.decoding import IMAGE_SUFFIXES
+from npgd.data.idx import MNIST_FILES, MNIST_SHA256, MNIST_URL, mnist, mnist_uint8, read_idx
+from npgd.data.pictures import Pictures, image_archive, read_pictures
 from npgd.data.pixels import to_pixels, to_uint8
 from npgd.data.places import DataNotFoundError, cache_directory, data_directory
+from npgd.data.sources import Skipped
 
 __all__ = [
     "IMAGE_SHAPES",
     "IMAGE_SUFFIXES",
     "MNIST_FILES",
-    "MNIST_MD5",
+    "MNIST_SHA256",
     "MNIST_URL",
     "DataNotFoundError",
+    "Pictures",
+    "Skipped",
     "cache_directory",
     "celeba",
     "celeba_uint8",
@@ -37,6 +41,7 @@ __all__ = [
     "mnist",
     "mnist_uint8",
     "read_idx",
+    "read_pictures",
     "to_pixels",
     "to_uint8",
 ]

@@ -6,15 +6,18 @@ CelebA and LSUN's church_outdoor are looked for in the data directory and never 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import torch
 from jaxtyping import Float, UInt8
 
+from npgd import checks
 from npgd.data.idx import MNIST_FILES, mnist_uint8
-from npgd.data.pictures import image_archive
+from npgd.data.pictures import read_pictures, warn_of_skipped
 from npgd.data.pixels import first, to_pixels
-from npgd.data.places import DataNotFoundError, data_directory
+from npgd.data.places import DataNotFoundError, data_directory, one_of, yes_or_no
 
 IMAGE_SHAPES = {"mnist": (1, 28, 28), "celeba": (3, 64, 64), "church": (3, 64, 64)}
 # CelebA's own partition, by the number in the file's name (list_eval_partition.txt).
@@ -22,7 +25,10 @@ CELEBA_PARTITION = {"train": range(1, 162_771), "test": range(182_638, 202_600)}
 
 
 def celeba_uint8(
-    split: str = "test", data_dir: str | os.PathLike[str] | None = None, strict: bool = False
+    split: str = "test",
+    data_dir: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    count: int | None = None,
 ) -> UInt8[torch.Tensor, "n 3 64 64"]:
     """CelebA faces as bytes: the centred square of 108 pixels, resized to 64×64.
 
@@ -34,23 +40,50 @@ def celeba_uint8(
         split: "train" or "test".
         data_dir: the folder to look in, see `data_directory`.
         strict: whether pictures that cannot be read are refused.
+        count: how many, at most; no more are decoded than that takes.
 
     Raises:
         ValueError: an unknown split, and as `image_archive` does.
         DataNotFoundError: none of them is there.
     """
-    _split(split)
+    split = one_of(split, tuple(CELEBA_PARTITION), "split")
     places = ("celeba64.zip", "img_align_celeba.zip", "img_align_celeba")
     path = _place("CelebA", places, data_dir)
     if path.name == "celeba64.zip":
-        return image_archive(path, (3, 64, 64), 108, split, strict)[0]
-    images, names = image_archive(path, (3, 64, 64), 108, strict=strict)
-    chosen = [int(PurePosixPath(name).stem) in CELEBA_PARTITION[split] for name in names]
-    return images[torch.tensor(chosen)]
+        return _bytes(path, 108, split, count, strict)
+    numbers = CELEBA_PARTITION[split]
+    return _bytes(path, 108, None, count, strict, lambda name: _celeba_number(name) in numbers)
+
+
+def _celeba_number(name: str) -> int:
+    """The number of a CelebA picture; ValueError for a name like `000001 (1).jpg`."""
+    stem = PurePosixPath(name).stem
+    if re.fullmatch("[0-9]{6}", stem) is None:
+        raise ValueError("its name is not CelebA's six digits, which say the split")
+    return int(stem)
+
+
+def _bytes(
+    path: Path,
+    crop: int | None,
+    split: str | None,
+    count: int | None,
+    strict: bool,
+    belongs: Callable[[str], bool] | None = None,
+) -> UInt8[torch.Tensor, "n 3 64 64"]:
+    """The pictures of a colour set; a warning counts and names what is skipped."""
+    found = read_pictures(
+        path, (3, 64, 64), crop, split, count=count, strict=strict, belongs=belongs
+    )
+    warn_of_skipped(found, path)
+    return found.images
 
 
 def church_uint8(
-    split: str = "test", data_dir: str | os.PathLike[str] | None = None, strict: bool = False
+    split: str = "test",
+    data_dir: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    count: int | None = None,
 ) -> UInt8[torch.Tensor, "n 3 64 64"]:
     """Photographs of churches as bytes, 64×64.
 
@@ -62,21 +95,16 @@ def church_uint8(
         split: "train" or "test".
         data_dir: the folder to look in, see `data_directory`.
         strict: whether pictures that cannot be read are refused.
+        count: how many, at most; no more are decoded than that takes.
 
     Raises:
         ValueError: an unknown split, and as `image_archive` does.
         DataNotFoundError: none of them is there.
     """
-    _split(split)
+    split = one_of(split, tuple(MNIST_FILES), "split")
     lmdb = {"train": "church_outdoor_train_lmdb", "test": "church_outdoor_val_lmdb"}[split]
     path = _place("LSUN church_outdoor", ("church64.zip", lmdb), data_dir)
-    inside = split if path.suffix == ".zip" else None
-    return image_archive(path, (3, 64, 64), split=inside, strict=strict)[0]
-
-
-def _split(split: str) -> None:
-    if split not in MNIST_FILES:
-        raise ValueError(f"split must be one of {', '.join(MNIST_FILES)}, got {split!r}")
+    return _bytes(path, None, split if path.suffix == ".zip" else None, count, strict)
 
 
 def _place(title: str, names: tuple[str, ...], data_dir: str | os.PathLike[str] | None) -> Path:
@@ -96,8 +124,9 @@ def dataset_uint8(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     strict: bool = False,
+    count: int | None = None,
 ) -> UInt8[torch.Tensor, "n c h w"]:
-    """The images of a data set as bytes.
+    """The first `count` (default: all) images of a data set's split as bytes.
 
     Args:
         name: "mnist", "celeba" or "church".
@@ -105,16 +134,24 @@ def dataset_uint8(
         data_dir: the folder to look in, see `data_directory`.
         download: whether MNIST may be downloaded; the others never are.
         strict: whether pictures that cannot be read are refused.
+        count: how many; no more pictures are decoded than that takes.
 
     Raises:
-        ValueError: an unknown name, and as the data set's own function does.
+        ValueError: an unknown name, a count below 1 or beyond the split, and as the data set's own
+            function does.
         DataNotFoundError: it is not there.
     """
+    name = one_of(name, tuple(IMAGE_SHAPES), "dataset")
+    yes_or_no(download, "download")
     if name == "mnist":
-        return mnist_uint8(split, data_dir, download)[0]
-    if name not in IMAGE_SHAPES:
-        raise ValueError(f"dataset must be one of {', '.join(IMAGE_SHAPES)}, got {name!r}")
-    return {"celeba": celeba_uint8, "church": church_uint8}[name](split, data_dir, strict)
+        yes_or_no(strict, "strict")
+        images = mnist_uint8(split, data_dir, download)[0]
+    else:
+        read = {"celeba": celeba_uint8, "church": church_uint8}[name]
+        # A count of 0 is refused below, with the number there is.
+        some = None if count is None else checks.integer(count, "count", minimum=0) or None
+        images = read(split, data_dir, strict, some)
+    return first(count, images, f"{name} {split}")
 
 
 def dataset(
@@ -123,6 +160,7 @@ def dataset(
     data_dir: str | os.PathLike[str] | None = None,
     count: int | None = None,
     download: bool = False,
+    strict: bool = False,
 ) -> Float[torch.Tensor, "n c h w"]:
     """The first `count` (default: all) images of a data set's split, pixels in [-1, 1].
 
@@ -132,14 +170,13 @@ def dataset(
         data_dir: the folder to look in, see `data_directory`.
         count: how many.
         download: whether MNIST may be downloaded; the others never are.
+        strict: whether pictures that cannot be read are refused.
 
     Raises:
-        ValueError: as `dataset_uint8` does, and for a count below 1 or beyond the split.
+        ValueError: as `dataset_uint8` does.
         DataNotFoundError: it is not there.
     """
-    return to_pixels(
-        first(count, dataset_uint8(name, split, data_dir, download), f"{name} {split}")
-    )
+    return to_pixels(dataset_uint8(name, split, data_dir, download, strict, count))
 
 
 def celeba(

@@ -12,15 +12,62 @@ class DataNotFoundError(FileNotFoundError):
     __module__ = "npgd.data"  # the public name, as tracebacks show it
 
 
+def as_path(value: object, name: str) -> Path:
+    """`value` as a path; TypeError unless it is a string or a path of one."""
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a path, got {value!r}")
+    if "\0" in text or not text:
+        raise ValueError(f"{name} must be a path, got {text!r}")
+    return Path(text)
+
+
+def yes_or_no(value: object, name: str) -> bool:
+    """`value`; TypeError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def one_of(value: object, choices: tuple[str, ...], name: str) -> str:
+    """`value`; TypeError unless it is a string, ValueError unless it is one of the choices."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder that holds data sets: the argument, else `$NPGD_DATA`, else the user's cache."""
+    """The folder that holds data sets: the argument, else `$NPGD_DATA`, else the user's cache.
+
+    Raises:
+        TypeError: an argument that is no path.
+        ValueError: an empty one.
+        FileNotFoundError: as `cache_directory` does.
+    """
     if data_dir is not None:
-        return Path(data_dir)
+        return as_path(data_dir, "data_dir")
     if os.environ.get("NPGD_DATA"):
         return Path(os.environ["NPGD_DATA"])
     return cache_directory()
 
 
 def cache_directory() -> Path:
-    """The folder for what can be made again: `$XDG_CACHE_HOME/npgd`, else `~/.cache/npgd`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npgd"
+    """The folder for what can be made again: `$XDG_CACHE_HOME/npgd`, else `~/.cache/npgd`.
+
+    Raises:
+        FileNotFoundError: neither the variable nor a home directory is known.
+    """
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "npgd"
+    try:
+        return Path.home() / ".cache" / "npgd"
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "the cache folder must be named by XDG_CACHE_HOME where there is no home directory,"
+            " got neither"
+        ) from error

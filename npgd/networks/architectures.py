@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from torch import nn
 
+from npgd import checks
+from npgd.files import brief, sentence
 from npgd.networks.corrector import Corrector
 from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
@@ -35,15 +38,66 @@ def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
         settings: its arguments.
 
     Raises:
+        TypeError: settings that are no mapping.
         ValueError: an unknown name, or settings it does not take.
     """
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"architecture must be one of {known}, got {architecture!r}")
+        raise ValueError(f"architecture must be one of {known}, got {brief(architecture)}")
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be names with values, got {brief(settings)}")
+    network = ARCHITECTURES[architecture]
     try:
-        return ARCHITECTURES[architecture](**settings)
-    except TypeError as error:
-        raise ValueError(f"settings must suit {architecture}, got {settings}: {error}") from error
+        return network(**(_settings(network, settings) if _is_ours(network) else settings))
+    # What torch makes of sides and channels beyond all bounds has many types.
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ValueError(
+            f"settings must suit {architecture}, got {brief(dict(settings))}: {sentence(error)}"
+        ) from error
+
+
+def outline(architecture: str, settings: Mapping[str, Any], latent_dim: int | None) -> nn.Module:
+    """The network of `build` before it has weights: ours on the meta device, without memory.
+
+    A network of the user's own is built as it is; its code need not know of the meta device.
+
+    Args:
+        architecture: as for `build`.
+        settings: as for `build`.
+        latent_dim: that it must have, where it is one of ours and this is not None.
+
+    Raises:
+        TypeError, ValueError: as `build`, and for another latent_dim.
+    """
+    ours = isinstance(architecture, str) and _is_ours(ARCHITECTURES.get(architecture))
+    with torch.device("meta") if ours else torch.random.fork_rng(devices=[]):
+        network = build(architecture, settings)
+    if ours and latent_dim is not None and getattr(network, "latent_dim", None) != latent_dim:
+        raise ValueError(
+            f"{architecture} must be of latent_dim {latent_dim}, got {brief(dict(settings))}"
+        )
+    return network
+
+
+def _is_ours(network: type[nn.Module] | None) -> bool:
+    return network is not None and network.__module__.startswith("npgd.networks.")
+
+
+def _settings(network: type[nn.Module], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the kinds that a network's arguments have: counts are integers of 1 or more."""
+    arguments = inspect.signature(network).parameters
+    kinds = get_type_hints(network.__init__)
+    checked = {}
+    for name, value in settings.items():
+        if name not in arguments:
+            raise ValueError(f"{brief(name)} must be one of {', '.join(arguments)}")
+        if kinds[name] is bool and not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {brief(value)}")
+        checked[name] = checks.integer(value, name) if kinds[name] is int else value
+    for name, argument in arguments.items():
+        if argument.default is inspect.Parameter.empty and name not in settings:
+            raise ValueError(f"{name} must be given")
+    return checked
 
 
 def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from torch import nn
 
 from npgd import checks
 from npgd.images import Images, Latents
+from npgd.precision import plainly
 
 
 class Corrector(nn.Module):
@@ -38,8 +39,10 @@ class Corrector(nn.Module):
 
     def __init__(self, latent_dim: int, hidden: int = 384, reach: float = math.inf) -> None:
         super().__init__()
+        latent_dim, hidden = checks.sizes(latent_dim=latent_dim, hidden=hidden)
         self.latent_dim, self.hidden = latent_dim, hidden
-        self.reach = reach if reach == math.inf else checks.number(reach, "reach")
+        endless = isinstance(reach, float) and reach == math.inf
+        self.reach = math.inf if endless else checks.number(reach, "reach")
         self.trunk = nn.Sequential(
             nn.Linear(2 * latent_dim + 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
@@ -48,6 +51,7 @@ class Corrector(nn.Module):
         self.spread = nn.Linear(latent_dim, hidden, bias=False)  # B
         self.gather = nn.Linear(hidden, latent_dim, bias=False)  # C
 
+    @plainly
     def forward(self, w: Images, z: Latents, generate: Callable[[Latents], Images]) -> Latents:
         """The latent after the step from z; gradients reach the weights, not z or w."""
         with torch.enable_grad():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from npgd import checks
 from npgd.images import Images, Latents, PerImage
 
 # (kernel, stride, padding) of each layer, from 1×1 up.
@@ -22,10 +23,10 @@ LAYERS = {
 
 def layers_for(image_size: int) -> tuple[tuple[int, int, int], ...]:
     """The layers that lead from 1×1 to images of that side; ValueError where there are none."""
-    if image_size not in LAYERS:
-        known = ", ".join(map(str, LAYERS))
-        raise ValueError(f"image_size must be one of {known}, got {image_size!r}")
-    return LAYERS[image_size]
+    size = checks.integer(image_size, "image_size", minimum=0)
+    if size not in LAYERS:
+        raise ValueError(f"image_size must be one of {', '.join(map(str, LAYERS))}, got {size}")
+    return LAYERS[size]
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -54,6 +55,9 @@ class DCGANGenerator(nn.Module):
         self, latent_dim: int, width: int = 32, channels: int = 1, image_size: int = 28
     ) -> None:
         super().__init__()
+        latent_dim, width, channels = checks.sizes(
+            latent_dim=latent_dim, width=width, channels=channels
+        )
         self.latent_dim = latent_dim
         shapes = layers_for(image_size)
         inner = [width * 2**i for i in reversed(range(len(shapes) - 1))]
@@ -68,7 +72,8 @@ class DCGANGenerator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Latents) -> Images:
-        """G(z)."""
+        """G(z). Raises TypeError or ValueError naming `z`."""
+        checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the network")
         image: Images = self.layers(z[:, :, None, None])
         return image
 
@@ -82,7 +87,9 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, width: int = 32, channels: int = 1, image_size: int = 28) -> None:
         super().__init__()
+        width, channels = checks.sizes(width=width, channels=channels)
         shapes = layers_for(image_size)
+        self.image_shape = (channels, int(image_size), int(image_size))
         sizes = (channels, *(width * 2**i for i in range(len(shapes) - 1)), 1)
         layers: list[nn.Module] = []
         for i, (kernel, stride, padding) in enumerate(reversed(shapes)):
@@ -97,6 +104,7 @@ class DCGANDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Images) -> PerImage:
-        """The logit of each image."""
+        """The logit of each image. Raises TypeError or ValueError naming `x`."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the network")
         logit: PerImage = self.layers(x).flatten()
         return logit

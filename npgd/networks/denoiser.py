@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from npgd import checks
 from npgd.images import Images, PerImage
 
 # Root mean square deviation that images on [-1, 1] are taken to have; it only sets scales.
@@ -53,7 +54,7 @@ class DenoisingNetwork(nn.Module):
 
     def __init__(self, width: int = 12, channels: int = 1) -> None:
         super().__init__()
-        c = width
+        c, channels = checks.sizes(width=width, channels=channels)
         self.channels = channels
         self.down = nn.ModuleList(
             [_block(channels + 1, c), _block(c, 2 * c, -1), _block(2 * c, 4 * c, -1)]
@@ -64,8 +65,8 @@ class DenoisingNetwork(nn.Module):
     def forward(self, w: Images, sigma: float | PerImage) -> Images:
         """D(w, σ); ValueError for sides that are no multiples of four."""
         _quartered(w, self.channels)
-        level = torch.as_tensor(sigma, dtype=w.dtype, device=w.device).clamp_min(1e-4)
-        level = level.expand(w.shape[0]).reshape(-1, 1, 1, 1)
+        checks.same_kind(w, self, "w", "the network")
+        level = checks.levels(sigma, w).clamp_min(1e-4).reshape(-1, 1, 1, 1)
         scale = (level.square() + SPREAD**2).rsqrt()
         h = torch.cat([scale * w, level.log().expand(-1, 1, *w.shape[2:])], dim=1)
         fine = self.down[0](h)
@@ -78,6 +79,7 @@ class DenoisingNetwork(nn.Module):
 
 def _quartered(w: torch.Tensor, channels: int) -> None:
     """Raise ValueError unless w is (batch, channels, height, width), sides multiples of four."""
+    checks.floating(w, "w")
     if w.ndim != 4 or w.shape[1] != channels or w.shape[2] % 4 or w.shape[3] % 4:
         raise ValueError(
             f"w must have shape (batch, {channels}, height, width), sides that are multiples of"
@@ -94,7 +96,7 @@ class ProximalNetwork(nn.Module):
 
     def __init__(self, width: int = 12, channels: int = 1) -> None:
         super().__init__()
-        c = width
+        c, channels = checks.sizes(width=width, channels=channels)
         self.channels = channels
         self.encoder = nn.Sequential(
             _block(channels, c), _block(c, 2 * c, -1), _block(2 * c, 4 * c, -1)
@@ -106,6 +108,7 @@ class ProximalNetwork(nn.Module):
     def encode(self, w: Images) -> Float[torch.Tensor, "batch k p q"]:
         """The latent of w; ValueError for sides that are no multiples of four."""
         _quartered(w, self.channels)
+        checks.same_kind(w, self, "w", "the network")
         latent: torch.Tensor = self.encoder(w)
         return latent
 
@@ -123,6 +126,7 @@ class NaturalnessClassifier(nn.Module):
 
     def __init__(self, channels: int = 1, width: int = 12) -> None:
         super().__init__()
+        self.channels, width = checks.sizes(channels=channels, width=width)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 4, 2, 1),
             nn.LeakyReLU(0.2),
@@ -132,6 +136,6 @@ class NaturalnessClassifier(nn.Module):
         )
 
     def forward(self, x: Images) -> PerImage:
-        """The logit of each image."""
+        """The logit of each image (or latent image)."""
         logit: PerImage = self.layers(x).mean(dim=(1, 2, 3))
         return logit

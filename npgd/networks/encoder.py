@@ -13,12 +13,14 @@ output. What differs here, and why:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from npgd import checks
 from npgd.images import Images, Latents
 from npgd.networks.dcgan import layers_for
 
@@ -42,11 +44,13 @@ class PrincipalEncoder(nn.Module):
         latent_dim: int,
         features: Sequence[nn.Module],
         hidden: int,
-        pixels: int,
+        image_shape: checks.ImageShape,
         principal: bool,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
+        self.latent_dim, self.image_shape = latent_dim, image_shape
+        principal = checks.flag(principal, "principal")
+        pixels = math.prod(image_shape)
         self.layers = nn.Sequential(
             *features, nn.Flatten(), nn.Linear(hidden, latent_dim * (2 if principal else 1))
         )
@@ -55,7 +59,8 @@ class PrincipalEncoder(nn.Module):
             self.principal.requires_grad_(False)
 
     def forward(self, w: Images) -> Latents:
-        """G†(w)."""
+        """G†(w). Raises TypeError or ValueError naming `w`."""
+        checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the network")
         rms = w.square().mean(dim=(1, 2, 3), keepdim=True).add(1e-12).sqrt()
         level = rms.log().expand(-1, 1, *w.shape[2:])
         z: Latents = self.layers(torch.cat([w / rms, level], dim=1))
@@ -103,7 +108,11 @@ class Encoder(PrincipalEncoder):
         image_size: int = 28,
         principal: bool = False,
     ) -> None:
+        latent_dim, width, hidden, channels = checks.sizes(
+            latent_dim=latent_dim, width=width, hidden=hidden, channels=channels
+        )
         shapes = layers_for(image_size)
+        shape = (channels, int(image_size), int(image_size))
         sizes = (channels + 1, *(width * 2**i for i in range(len(shapes) - 1)), hidden)
         layers: list[nn.Module] = []
         for i, (kernel, stride, padding) in enumerate(reversed(shapes)):
@@ -111,4 +120,4 @@ class Encoder(PrincipalEncoder):
             if 0 < i < len(shapes) - 1:
                 layers.append(nn.GroupNorm(8, sizes[i + 1]))
             layers.append(nn.LeakyReLU(0.2))
-        super().__init__(latent_dim, layers, hidden, channels * image_size**2, principal)
+        super().__init__(latent_dim, layers, hidden, shape, principal)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from npgd import checks
 from npgd.images import Images, Latents, PerImage
 from npgd.networks.encoder import PrincipalEncoder
 
@@ -47,7 +48,7 @@ class SelfAttention(nn.Module):
         k, v = (self.pool(part(x)).flatten(2).mT for part in (self.key, self.value))
         # Written out, because the fused kernels have no forward-mode derivative for tangents.
         attended = (q @ k.mT).softmax(dim=-1) @ v
-        back: Images = self.back(attended.mT.reshape(len(x), -1, *x.shape[2:]))
+        back: Images = self.back(attended.mT.reshape(len(x), v.shape[2], *x.shape[2:]))
         return x + self.gain * back
 
 
@@ -60,6 +61,9 @@ class SAGANGenerator(nn.Module):
 
     def __init__(self, latent_dim: int, width: int = 64, channels: int = 3) -> None:
         super().__init__()
+        latent_dim, width, channels = checks.sizes(
+            latent_dim=latent_dim, width=width, channels=channels
+        )
         self.latent_dim = latent_dim
         sizes = (8 * width, 4 * width, 2 * width, width, channels)
         layers: list[nn.Module] = [
@@ -76,7 +80,8 @@ class SAGANGenerator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Latents) -> Float[torch.Tensor, "batch c 64 64"]:
-        """G(z)."""
+        """G(z). Raises TypeError or ValueError naming `z`."""
+        checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the network")
         image: Images = self.layers(z[:, :, None, None])
         return image
 
@@ -104,12 +109,15 @@ class SAGANDiscriminator(nn.Module):
 
     def __init__(self, width: int = 64, channels: int = 3) -> None:
         super().__init__()
+        width, channels = checks.sizes(width=width, channels=channels)
+        self.image_shape = (channels, 64, 64)
         self.layers = nn.Sequential(
             *_convolutions(channels, width, norm=False), nn.Conv2d(8 * width, 1, 4)
         )
 
     def forward(self, x: Float[torch.Tensor, "batch c 64 64"]) -> PerImage:
-        """The number of each image."""
+        """The number of each image. Raises TypeError or ValueError naming `x`."""
+        checks.same_kind(checks.images(x, self.image_shape), self, "x", "the network")
         number: PerImage = self.layers(x).flatten()
         return number
 
@@ -130,12 +138,15 @@ class SAGANEncoder(PrincipalEncoder):
         channels: int = 3,
         principal: bool = False,
     ) -> None:
+        latent_dim, width, hidden, channels = checks.sizes(
+            latent_dim=latent_dim, width=width, hidden=hidden, channels=channels
+        )
         layers = [
             *_convolutions(channels + 1, width, norm=True),
             nn.Conv2d(8 * width, hidden, 4),
             nn.LeakyReLU(0.1),
         ]
-        super().__init__(latent_dim, layers, hidden, channels * 64 * 64, principal)
+        super().__init__(latent_dim, layers, hidden, (channels, 64, 64), principal)
 
 
 # --- spectral normalisation --------------------------------------------------------------------

@@ -9,6 +9,7 @@ An operator maps a batch of images (batch, channels, height, width) to a batch o
 from __future__ import annotations
 
 import abc
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class LinearOperator(nn.Module, abc.ABC):
         self.image_shape = checks.image_shape(image_shape)
         self.m = checks.integer(m, "m")
         self.n = math.prod(self.image_shape)
-        self._known_norm: tuple[object, float] | None = None
+        self._known_norm: tuple[bytes, float] | None = None
 
     @abc.abstractmethod
     def _forward(self, x: Images) -> Measurements: ...
@@ -54,11 +55,11 @@ class LinearOperator(nn.Module, abc.ABC):
 
     def forward(self, x: Images) -> Measurements:
         """A x for a batch of images. Raises TypeError or ValueError naming `x`."""
-        return self._forward(checks.images(x, self.image_shape))
+        return self._forward(self._own(checks.images(x, self.image_shape), "x"))
 
     def adjoint(self, y: Measurements) -> Images:
         """Aᵀ y for a batch of measurements. Raises TypeError or ValueError naming `y`."""
-        return self._adjoint(checks.measurements(y, self.m))
+        return self._adjoint(self._own(checks.measurements(y, self.m), "y"))
 
     @property
     def row_orthonormal(self) -> bool:
@@ -66,15 +67,17 @@ class LinearOperator(nn.Module, abc.ABC):
         return False
 
     def norm(self) -> float:
-        """The largest singular value ‖A‖, kept until a buffer changes.
+        """The largest singular value ‖A‖, kept until a tensor or a number of the operator changes.
+
+        What changes inside an object of another library is not seen.
 
         In closed form where there is one. Otherwise by Lanczos iterations on A Aᵀ or Aᵀ A,
         whichever is smaller, to the rounding of the operator's dtype, from a fixed first vector:
         the same operator gives the same number, up to the order in which BLAS sums.
         """
-        version = tuple((b.dtype, b.data_ptr(), b._version) for b in self.buffers())
-        if self._known_norm is None or self._known_norm[0] != version:
-            self._known_norm = (version, self._norm())
+        contents = _contents(self)
+        if self._known_norm is None or self._known_norm[0] != contents:
+            self._known_norm = (contents, self._norm())
         return self._known_norm[1]
 
     def _norm(self) -> float:
@@ -103,12 +106,51 @@ class LinearOperator(nn.Module, abc.ABC):
         )
         return math.sqrt(max(float(largest[0]), 0.0))
 
+    def _asks_for(self) -> tuple[torch.dtype, torch.device] | None:
+        """The dtype and device that x and y must have; None where any will do."""
+        return checks.kind(self)
+
+    def _own(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
+        asked, came = self._asks_for(), (tensor.dtype, tensor.device)
+        if asked is not None and asked[0] != came[0]:
+            raise TypeError(
+                f"{name} must be {asked[0]} as A is, got {came[0]}; convert one of them, for"
+                f" instance A.to({came[0]})"
+            )
+        if asked is not None and asked[1] != came[1]:
+            raise ValueError(
+                f"{name} must be on {asked[1]} as A is, got {came[1]}; move one of them, for"
+                f" instance A.to({str(came[1])!r})"
+            )
+        return tensor
+
     def _kind(self) -> tuple[torch.dtype, torch.device]:
         """The dtype and device the operator works in; float64 on the CPU where it has none."""
         return checks.kind(self) or (torch.float64, torch.device("cpu"))
 
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, m={self.m}"
+
+
+def _contents(module: nn.Module) -> bytes:
+    """A digest of all tensors, arrays, numbers and words in a module and those inside it.
+
+    By value: an edit through `.data` or of an array that shares memory leaves no other trace.
+    """
+    digest = hashlib.blake2b()
+    for part in module.modules():
+        own = [value for name, value in vars(part).items() if name != "_known_norm"]
+        for value in (*part.parameters(recurse=False), *part.buffers(recurse=False), *own):
+            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+                digest.update(f"{value.dtype} {value.device} {tuple(value.shape)}".encode())
+                flat = value.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+            elif isinstance(value, np.ndarray) and value.dtype != object:
+                digest.update(f"{value.dtype} {value.shape}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+            elif isinstance(value, bool | int | float | str | tuple):
+                digest.update(repr(value).encode())
+    return digest.digest()
 
 
 class MatrixOperator(LinearOperator):
@@ -118,6 +160,7 @@ class MatrixOperator(LinearOperator):
         matrix: (m, n), torch or numpy, float32 or float64, finite; n = prod(image_shape).
             Images and measurements must have its dtype; `.to(torch.float32)` casts it.
         image_shape: (channels, height, width).
+        name: what messages call the matrix.
 
     Raises:
         TypeError: no dense float32 or float64 matrix.
@@ -126,48 +169,38 @@ class MatrixOperator(LinearOperator):
 
     matrix: Float[torch.Tensor, "m n"]
 
-    def __init__(self, matrix: torch.Tensor | np.ndarray, image_shape: Sequence[int]) -> None:
+    def __init__(
+        self, matrix: torch.Tensor | np.ndarray, image_shape: Sequence[int], name: str = "matrix"
+    ) -> None:
         if isinstance(matrix, np.ndarray):
             if matrix.dtype not in (np.float32, np.float64):
-                raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
+                raise TypeError(f"{name} must be float32 or float64, got {matrix.dtype}")
             matrix = torch.from_numpy(np.ascontiguousarray(matrix))
         if not isinstance(matrix, torch.Tensor):
-            raise TypeError(f"matrix must be a torch or numpy matrix, got {type(matrix).__name__}")
+            raise TypeError(f"{name} must be a torch or numpy matrix, got {type(matrix).__name__}")
         if matrix.layout != torch.strided:
             raise TypeError(
-                f"matrix must be dense, got {matrix.layout}; give a sparse one as scipy's to"
+                f"{name} must be dense, got {matrix.layout}; give a sparse one as scipy's to"
                 " npgd.as_operator"
             )
-        if matrix.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"matrix must be float32 or float64, got {matrix.dtype}")
+        if matrix.dtype not in (torch.float32, torch.float64) or matrix.is_meta:
+            came = "one without data" if matrix.is_meta else matrix.dtype
+            raise TypeError(f"{name} must be float32 or float64, got {came}")
         n = math.prod(checks.image_shape(image_shape))
         if matrix.ndim != 2 or matrix.shape[1] != n or matrix.shape[0] < 1:
             raise ValueError(
-                f"matrix must have shape (m, {n}), m at least 1, for image_shape"
+                f"{name} must have shape (m, {n}), m at least 1, for image_shape"
                 f" {tuple(image_shape)}, got {tuple(matrix.shape)}"
             )
-        checks.finite(matrix, "matrix")
+        checks.finite(matrix, name)
         super().__init__(image_shape, matrix.shape[0])
         self.register_buffer("matrix", matrix.detach().clone())
 
     def _forward(self, x: Images) -> Measurements:
-        return self._like_matrix(x, "x").flatten(1) @ self.matrix.T
+        return x.flatten(1) @ self.matrix.T
 
     def _adjoint(self, y: Measurements) -> Images:
-        return (self._like_matrix(y, "y") @ self.matrix).reshape(-1, *self.image_shape)
-
-    def _like_matrix(self, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        if tensor.dtype != self.matrix.dtype:
-            raise TypeError(
-                f"{name} must be {self.matrix.dtype} as the matrix is, got {tensor.dtype};"
-                f" convert one of them, for instance A.to({tensor.dtype})"
-            )
-        if tensor.device != self.matrix.device:
-            raise ValueError(
-                f"{name} must be on {self.matrix.device} as the matrix is, got {tensor.device};"
-                f" move one of them, for instance A.to({str(tensor.device)!r})"
-            )
-        return tensor
+        return (y @ self.matrix).reshape(-1, *self.image_shape)
 
     @property
     def row_orthonormal(self) -> bool:
@@ -200,10 +233,12 @@ class Gaussian(MatrixOperator):
     ) -> None:
         n = math.prod(checks.image_shape(image_shape))
         m = checks.integer(m, "m")
-        generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+        checks.floating_type(dtype)
+        generator = checks.seeded(seed)
+        checks.room(m, "m", m * n)
         matrix = torch.randn(m, n, generator=generator, dtype=torch.float64)
         super().__init__((matrix / math.sqrt(m)).to(dtype), image_shape)
-        self.seed = seed
+        self.seed = checks.seed(seed)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, seed={self.seed}"

@@ -56,14 +56,18 @@ class SubsampledDCT(LinearOperator):
         elif (
             not isinstance(index, torch.Tensor)
             or index.dtype != torch.int64
+            or index.layout != torch.strided
+            or index.is_meta
             or index.ndim != 1
             or not 1 <= len(index) == len(set(index.tolist()))
             or not 0 <= int(index.min()) <= int(index.max()) < n
         ):
             raise ValueError(
-                f"index must be a tensor of different int64 numbers from 0 to {n - 1}, got {index}"
+                f"index must be a tensor of different int64 numbers from 0 to {n - 1}, got"
+                f" {checks.shown(index)}"
             )
         super().__init__(shape, len(index))
+        checks.floating_type(dtype)
         self.register_buffer("index", index.detach().clone())
         self.register_buffer("vertical", _dct_matrix(shape[1]).to(dtype))
         self.register_buffer("horizontal", _dct_matrix(shape[2]).to(dtype))
@@ -94,15 +98,14 @@ def _drawn(
     if weights is None:
         weights = torch.ones(n, dtype=torch.float64)
     checks.finite(checks.floating(weights, "weights"), "weights")
-    if tuple(weights.shape) != (n,) or float(weights.min()) < 0:
-        raise ValueError(
-            f"weights must be {n} numbers, none negative, got shape {tuple(weights.shape)},"
-            f" least {float(weights.min()):.4g}"
-        )
+    if tuple(weights.shape) != (n,):
+        raise ValueError(f"weights must have shape ({n},), got {tuple(weights.shape)}")
+    if float(weights.min()) < 0:
+        raise ValueError(f"weights must not be negative, got least {float(weights.min()):.4g}")
     possible = int((weights > 0).sum())
     if m > possible:
         raise ValueError(f"m must be at most {possible}, the coefficients there are, got {m}")
-    generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+    generator = checks.seeded(seed)
     uniform = torch.rand(n, generator=generator, dtype=torch.float64).clamp_min_(2.0**-54)
     keys = weights.detach().cpu().double().log() - (-uniform.log()).log()
     return keys.topk(m).indices.sort().values

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as serialise
 
 from npgd import checks
-from npgd.files import read_tensors, safetensors_path, write_atomically
+from npgd.files import (
+    a_path,
+    as_json,
+    brief,
+    described,
+    destination,
+    entry,
+    holding,
+    is_file,
+    read_described,
+    require_fit,
+    safetensors_path,
+    shown,
+    write_atomically,
+)
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
 from npgd.operators.dct import SubsampledDCT
 from npgd.operators.pixels import Inpainting, SuperResolution
 from npgd.operators.whitened import Whitened, WhitenedMatrix
+
+INNER = "operator."
+"""How the names begin of the tensors of the operator inside a `Whitened`."""
+
+MOST_PIXELS = 2**26
+"""The most numbers in an image of an operator in a file; a mask has as many."""
 
 
 def save_operator(
@@ -35,29 +52,34 @@ def save_operator(
     Raises:
         TypeError: an operator that wraps an object of another library, which no tensor describes
             (give its matrix as a MatrixOperator), or a provenance that JSON cannot hold.
-        ValueError: a path that does not end in .safetensors.
+        ValueError: a path that does not end in .safetensors, entries that are not finite, or an
+            image of more than 2²⁶ numbers.
     """
     if not isinstance(A, LinearOperator):
         raise TypeError(
             f"A must be a LinearOperator, got {type(A).__name__}; wrap it with npgd.as_operator"
         )
     path = safetensors_path(path)
+    if provenance is not None and not isinstance(provenance, Mapping):
+        raise TypeError(f"provenance must be names with values, got {brief(provenance)}")
     kept = dict(A.provenance if provenance is None else provenance)
     if isinstance(A, Gaussian) and not kept:
         kept = {"method": "gaussian", "m": A.m, "seed": A.seed}
+    as_json(kept, "provenance")
     description = {
         **_description(A),
         "image_shape": list(A.image_shape),
         "provenance": {**kept, "npgd": version("npgd")},
     }
+    tensors = A.state_dict()
+    content = described(tensors, "operator", description)
     try:
-        header = json.dumps(description)
-    except TypeError as error:
-        raise TypeError(
-            f"provenance must be plain numbers, words and lists, got {error}"
+        _outline(description, tensors)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"A must be a {description['kind']} that could be read again, got one whose {error}"
         ) from error
-    tensors = {key: value.detach().cpu().contiguous() for key, value in A.state_dict().items()}
-    write_atomically(path, serialise(tensors, {"operator": header}))
+    write_atomically(path, content)
 
 
 def _description(A: LinearOperator) -> dict[str, Any]:
@@ -88,22 +110,70 @@ def load_operator(
     In the dtype it was saved in unless `dtype` says another.
 
     Raises:
+        TypeError: an argument of another kind.
         FileNotFoundError: no such file.
-        ValueError: a file that does not hold the operator that its header describes.
+        ValueError: a dtype or device that does not serve, or a file that does not hold the operator
+            that its header describes.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path must be a file that save_operator wrote, got {path}")
-    description, tensors = read_tensors(path, "operator")
-    try:
+    path = a_path(path)
+    dtype, there = destination(dtype, device)
+    if not is_file(path):
+        raise FileNotFoundError(f"path must be a file that save_operator wrote, got {shown(path)}")
+    description, tensors = read_described(path, "operator", _outline)
+    with holding(path, "operator"):
         operator = _restored(description, tuple(description["image_shape"]), tensors)
         operator.provenance = description["provenance"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} must hold the operator that its header describes, got {type(error).__name__}:"
-            f" {error}"
-        ) from error
-    return operator.to(device=device) if dtype is None else operator.to(device=device, dtype=dtype)
+        operator = operator.to(device=there, dtype=dtype)
+        for key, value in operator.state_dict().items():
+            checks.finite(value, key)
+    return operator
+
+
+def _outline(description: dict[str, Any], found: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The description; raises unless tensors of such names, shapes and types go with it."""
+    entry(description, "provenance", dict)
+    sides = entry(description, "image_shape", list)
+    for side in sides:
+        checks.integer(side, "image_shape")
+    shape = checks.image_shape(sides)
+    if math.prod(shape) > MOST_PIXELS:
+        raise ValueError(f"image_shape must have at most {MOST_PIXELS} numbers, got {sides}")
+    require_fit(found, _expected(description, shape, found))
+    return description
+
+
+def _expected(
+    description: Mapping[str, Any], shape: checks.ImageShape, found: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The tensors of an operator, on the meta device; only m is left to what is found."""
+    kind = entry(description, "kind", str)
+    index = found.get("index", found.get("matrix", torch.empty(1, device="meta")))
+    m = max(1, index.shape[0] if index.ndim else 1)
+    numbers = torch.empty(m, dtype=torch.int64, device="meta")
+    if kind == "Inpainting":
+        return {"index": numbers}
+    if kind == "SuperResolution":
+        entry(description, "factor", int)
+        return {}
+    if kind == "SubsampledDCT":
+        vertical, horizontal = (torch.empty(n, n, device="meta") for n in shape[1:])
+        return {"index": numbers, "vertical": vertical, "horizontal": horizontal}
+    matrix = {"matrix": torch.empty(m, math.prod(shape), device="meta")}
+    if kind == "MatrixOperator":
+        return matrix
+    if kind not in ("WhitenedMatrix", "Whitened"):
+        raise ValueError(f"kind must be known to this version, got {brief(kind)}")
+    if checks.number(entry(description, "condition", object), "condition") < 1:
+        raise ValueError(f"condition must be at least 1, got {description['condition']}")
+    if kind == "WhitenedMatrix":
+        return {**matrix, "whitening": torch.empty(m, m, device="meta")}
+    inner = {key.removeprefix(INNER): v for key, v in found.items() if key.startswith(INNER)}
+    of = entry(description, "operator", dict)
+    expected = {INNER + key: value for key, value in _expected(of, shape, inner).items()}
+    whitening = found.get("whitening", torch.empty((), device="meta"))
+    m = next((v.shape[0] for k, v in expected.items() if k.endswith(("index", "matrix"))), 0)
+    sides = () if whitening.ndim == 0 or m == 0 else (m, m)
+    return {**expected, "whitening": torch.empty(sides, device="meta")}
 
 
 def _restored(
@@ -111,20 +181,34 @@ def _restored(
 ) -> LinearOperator:
     kind = description["kind"]
     if kind == "MatrixOperator":
-        return MatrixOperator(tensors["matrix"], shape)
+        return _matrix(tensors["matrix"], shape)
     if kind == "Inpainting":
-        mask = torch.zeros(math.prod(shape), dtype=torch.bool)
-        mask[tensors["index"]] = True
+        index = tensors["index"]
+        n = math.prod(shape)
+        if not (int(index[0]) >= 0 and int(index[-1]) < n and bool((index.diff() > 0).all())):
+            raise ValueError(f"index must be rising numbers from 0 to {n - 1}, got others")
+        mask = torch.zeros(n, dtype=torch.bool)
+        mask[index] = True
         return Inpainting(shape, mask=mask.reshape(shape))
     if kind == "SuperResolution":
         return SuperResolution(shape, description["factor"])
     if kind == "SubsampledDCT":
         return SubsampledDCT(shape, index=tensors["index"], dtype=tensors["vertical"].dtype)
+    condition = description["condition"]
     if kind == "WhitenedMatrix":
-        matrix, whitening = tensors["matrix"], tensors["whitening"]
-        return WhitenedMatrix(matrix, shape, whitening, description["condition"])
-    if kind == "Whitened":
-        inner = {key.removeprefix("operator."): value for key, value in tensors.items()}
-        operator = _restored(description["operator"], shape, inner)
-        return Whitened(operator, tensors["whitening"], description["condition"])
-    raise ValueError(f"kind must be known to this version, got {kind!r}")
+        whitening, matrix = tensors["whitening"], tensors["matrix"]
+        if whitening.dtype != matrix.dtype:
+            raise ValueError(f"whitening must be {matrix.dtype} as matrix, got {whitening.dtype}")
+        precise = torch.promote_types(matrix.dtype, torch.float32)
+        return WhitenedMatrix(matrix.to(precise), shape, whitening, condition).to(matrix.dtype)
+    inner = {
+        key.removeprefix(INNER): value for key, value in tensors.items() if key.startswith(INNER)
+    }
+    operator = _restored(description["operator"], shape, inner)
+    return Whitened(operator, tensors["whitening"], condition)
+
+
+def _matrix(matrix: torch.Tensor, shape: checks.ImageShape) -> LinearOperator:
+    """In the precision it was kept in, where half ones are not made but come of `.to`."""
+    precise = torch.promote_types(matrix.dtype, torch.float32)
+    return MatrixOperator(matrix.to(precise), shape).to(matrix.dtype)

@@ -65,7 +65,7 @@ def as_operator(obj: Any, image_shape: Sequence[int]) -> LinearOperator:
             raise ValueError(f"obj must have image_shape {shape}, got {obj.image_shape}")
         return obj
     if isinstance(obj, torch.Tensor | np.ndarray):
-        return MatrixOperator(obj, shape)
+        return MatrixOperator(obj, shape, "obj")
     wrapped: LinearOperator
     if scipy.sparse.issparse(obj):
         if not np.isfinite(obj.data).all():
@@ -148,6 +148,10 @@ class _PhysicsOperator(LinearOperator):
         self.obj = obj
         self.measured_shape = tuple(measured.shape[1:])
 
+    def _asks_for(self) -> None:
+        # A physics converts what it is given, or says itself that it does not.
+        return None
+
     def _kind(self) -> tuple[torch.dtype, torch.device]:
         return _physics_kind(self.obj)
 
@@ -173,7 +177,7 @@ def _physics_kind(obj: object) -> tuple[torch.dtype, torch.device]:
 @torch.no_grad()
 def _require_adjoint(A: LinearOperator, name: str) -> None:
     dtype, device = A._kind()
-    generator = torch.Generator().manual_seed(0)
+    generator = checks.seeded(0)
     x = torch.randn(1, *A.image_shape, generator=generator, dtype=torch.float64).to(device, dtype)
     y = torch.randn(1, A.m, generator=generator, dtype=torch.float64).to(device, dtype)
     measured, back = A(x).double(), A.adjoint(y).double()

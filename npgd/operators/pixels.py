@@ -78,11 +78,11 @@ def scattered_boxes(
         ValueError: a side that exceeds the image's, or boxes that leave no pixel.
     """
     _, height, width = checks.image_shape(image_shape)
-    checks.integer(boxes, "boxes")
+    boxes = checks.integer(boxes, "boxes")
     side = checks.integer(side, "side")
     if side > min(height, width):
         raise ValueError(f"side must be at most {min(height, width)}, got {side}")
-    generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
+    generator = checks.seeded(seed)
     # One number after another: a large draw of torch.rand does not begin as a small one does.
     places = [torch.rand(2, generator=generator, dtype=torch.float64) for _ in range(boxes)]
     measured = torch.ones(height, width, dtype=torch.bool)
@@ -109,11 +109,13 @@ def _without_hole(shape: checks.ImageShape, hole: int | None) -> torch.Tensor:
 
 
 def _checked_mask(shape: checks.ImageShape, mask: object) -> torch.Tensor:
-    if isinstance(mask, np.ndarray):
+    if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
         mask = torch.from_numpy(np.ascontiguousarray(mask))
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
         kind = getattr(mask, "dtype", type(mask).__name__)
         raise TypeError(f"mask must be a boolean tensor, True where measured, got {kind}")
+    if mask.layout != torch.strided or mask.is_meta:
+        raise TypeError(f"mask must be a dense tensor, got {checks.shown(mask)}")
     if tuple(mask.shape) not in (shape, shape[1:]):
         raise ValueError(f"mask must have shape {shape[1:]} or {shape}, got {tuple(mask.shape)}")
     return mask

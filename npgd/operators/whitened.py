@@ -31,9 +31,17 @@ class Whitened(LinearOperator):
     """‖A‖ over the least singular value of A, which rounding errors are multiplied by."""
 
     def __init__(self, operator: LinearOperator, whitening: torch.Tensor, condition: float) -> None:
-        super().__init__(operator.image_shape, operator.m)
+        if not isinstance(operator, LinearOperator):
+            raise TypeError(f"operator must be a LinearOperator, got {checks.shown(operator)}")
+        m = operator.m
+        checks.finite(checks.floating(whitening, "whitening"), "whitening")
+        if tuple(whitening.shape) not in ((), (m, m)):
+            raise ValueError(
+                f"whitening must have shape ({m}, {m}) or (), got {tuple(whitening.shape)}"
+            )
+        super().__init__(operator.image_shape, m)
         self.operator = operator
-        self.condition = condition
+        self.condition = checks.number(condition, "condition")
         self.register_buffer("whitening", whitening)
 
     def whiten(self, y: Measurements) -> Measurements:
@@ -41,6 +49,10 @@ class Whitened(LinearOperator):
         checks.measurements(y, self.m)
         whitening = self.whitening.to(y)
         return y @ whitening.T if whitening.ndim else y * whitening
+
+    def _asks_for(self) -> tuple[torch.dtype, torch.device] | None:
+        # The whitening is brought to the measurements' precision.
+        return self.operator._asks_for()
 
     def _forward(self, x: Images) -> Measurements:
         return self.whiten(self.operator(x))
@@ -69,6 +81,7 @@ class WhitenedMatrix(Whitened, MatrixOperator):
         self.condition = condition
         self.register_buffer("whitening", whitening)
 
+    _asks_for = MatrixOperator._asks_for
     _forward = MatrixOperator._forward
     _adjoint = MatrixOperator._adjoint
     row_orthonormal = MatrixOperator.row_orthonormal

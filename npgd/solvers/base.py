@@ -19,6 +19,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.progress import track
 
 # An image has diverged when its objective is not finite, or exceeds this many times the largest of
@@ -48,8 +49,11 @@ class Solver(abc.ABC, Generic[S]):
     when every image is. A solver may say otherwise, see `at_rest`."""
 
     def __post_init__(self) -> None:
-        checks.integer(self.max_iter, "max_iter")
-        checks.number(self.tol, "tol", zero=True)
+        checks.settle(
+            self,
+            max_iter=checks.integer(self.max_iter, "max_iter"),
+            tol=checks.number(self.tol, "tol", zero=True),
+        )
 
     @abc.abstractmethod
     def init(self, A: LinearOperator, y: Measurements) -> S:
@@ -165,6 +169,7 @@ class Solution:
         return "\n".join(lines)
 
 
+@plainly
 @torch.no_grad()
 def recover(
     A: LinearOperator,
@@ -198,12 +203,13 @@ def recover(
             " npgd.as_operator(A, image_shape)"
         )
     if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {solver!r}")
-    checks.finite(checks.measurements(y, A.m), "y")
-    if y.shape[0] == 0:
-        raise ValueError(f"y must hold at least one image, got shape {tuple(y.shape)}")
+        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
+    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    record_iterates = checks.flag(record_iterates, "record_iterates")
+    progress = checks.flag(progress, "progress")
     if x_true is not None:
         checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
+        checks.same_tensor(x_true, y, "x_true", "y")
         if x_true.shape[0] != y.shape[0]:
             raise ValueError(
                 f"x_true must hold {y.shape[0]} images as y does, got {x_true.shape[0]}"

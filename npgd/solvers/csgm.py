@@ -94,13 +94,16 @@ class CSGM(Solver[CSGMState]):
     def __post_init__(self) -> None:
         super().__post_init__()
         latent.check_prior(self.prior)
-        checks.integer(self.restarts, "restarts")
-        checks.number(self.learning_rate, "learning_rate")
-        checks.number(self.penalty, "penalty", zero=True)
-        if self.patience is not None:
-            checks.integer(self.patience, "patience")
-        checks.integer(self.seed, "seed", minimum=0)
-        checks.integer(self.rows, "rows")
+        patience = self.patience
+        checks.settle(
+            self,
+            restarts=checks.integer(self.restarts, "restarts"),
+            learning_rate=checks.number(self.learning_rate, "learning_rate"),
+            penalty=checks.number(self.penalty, "penalty", zero=True),
+            patience=patience if patience is None else checks.integer(patience, "patience"),
+            seed=checks.seed(self.seed),
+            rows=checks.integer(self.rows, "rows"),
+        )
 
     @classmethod
     def for_64(cls, prior: Generated, **changes: Any) -> CSGM:

@@ -22,7 +22,6 @@ restarts F(x_n) − F* ≤ 2L ‖x_0 − x*‖²/(n + 1)².
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -33,7 +32,7 @@ from npgd import checks
 from npgd.images import Images, Measurements, PerImage, squared_norm
 from npgd.operators import LinearOperator
 from npgd.solvers.base import Solver
-from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
+from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet, require_levels
 
 # λ of "auto", relative to the least λ whose solution is the constant image o. Chosen on 16 training
 # digits under Gaussian A without noise: at m ≤ 200 a tenth of it, or ten times, changes the error
@@ -76,8 +75,8 @@ class Lasso(Solver[LassoState]):
     """
 
     transform: str | Transform = "wavelet"
-    """Ψ: "dct", "wavelet" (Daubechies' db4), "pixels", or an object of `npgd.transforms` made for
-    A's image shape, for instance Wavelet(shape, "haar")."""
+    """Ψ: "dct", "wavelet" (Daubechies' db4; sides must be even, 6 or more), "pixels", or an object
+    of `npgd.transforms` made for A's image shape, for instance Wavelet(shape, "haar")."""
     _: KW_ONLY
     penalty: float | str = "auto"
     """λ, a positive number; or "auto", that is 10⁻³ λ_max for each image, where
@@ -102,24 +101,27 @@ class Lasso(Solver[LassoState]):
         ):
             raise ValueError(
                 f"transform must be one of {', '.join(TRANSFORMS)} or an object of"
-                f" npgd.transforms, got {self.transform!r}"
+                f" npgd.transforms, got {checks.shown(self.transform)}"
             )
-        if isinstance(self.penalty, str):
-            if self.penalty != "auto":
-                raise ValueError(f'penalty must be positive or "auto", got {self.penalty!r}')
-        else:
-            checks.number(self.penalty, "penalty")
-        if not math.isfinite(self.origin):
-            raise ValueError(f"origin must be finite, got {self.origin}")
-        checks.integer(self.continuation, "continuation", minimum=0)
+        checks.settle(
+            self,
+            penalty=checks.number_or(self.penalty, "penalty", "auto"),
+            origin=checks.number(self.origin, "origin", negative=True),
+            continuation=checks.integer(self.continuation, "continuation", minimum=0),
+        )
 
     def init(self, A: LinearOperator, y: Measurements) -> LassoState:
         made = self.transform
-        transform = TRANSFORMS[made](A.image_shape) if isinstance(made, str) else made
+        try:
+            transform = TRANSFORMS[made](A.image_shape) if isinstance(made, str) else made
+        except ValueError as error:
+            raise ValueError(f'transform must suit A, got "{made}": {error}') from None
         if transform.image_shape != A.image_shape:
             raise ValueError(
                 f"transform must have A's image_shape {A.image_shape}, got {transform.image_shape}"
             )
+        if isinstance(transform, Wavelet):
+            require_levels(transform)
         if isinstance(made, str):
             transform = transform.to(y)
         checks.same_kind(y, transform, "y", "transform")

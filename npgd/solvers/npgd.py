@@ -21,6 +21,7 @@ from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Measurements
 from npgd.operators import LinearOperator
+from npgd.precision import plainly
 from npgd.sets import ENCODED, ImageSet, Projector, encodes, generates, needs, projector, samples
 from npgd.solvers.base import Solver, recover
 
@@ -73,26 +74,24 @@ class NPGD(Solver[NPGDState]):
     def __post_init__(self) -> None:
         super().__post_init__()
         projector(self.prior)
-        if not 0 <= checks.integer(self.refine, "refine", minimum=0) < self.max_iter:
+        checks.settle(
+            self,
+            step_size=checks.number_or(self.step_size, "step_size", "auto", "1/beta"),
+            seed=checks.seed(self.seed),
+            refine=checks.integer(self.refine, "refine", minimum=0),
+            refine_penalty=checks.number(self.refine_penalty, "refine_penalty", zero=True),
+        )
+        if not self.refine < self.max_iter:
             raise ValueError(
                 f"refine must be below max_iter = {self.max_iter}, whose last iterations it takes,"
                 f" got {self.refine}"
             )
-        checks.number(self.refine_penalty, "refine_penalty", zero=True)
         if self.refine:
             needs(self.prior, *ENCODED, what="refine")
-        if isinstance(self.step_size, str):
-            if self.step_size not in ("auto", "1/beta"):
-                raise ValueError(
-                    f'step_size must be a positive number, "auto" or "1/beta",'
-                    f" got {self.step_size!r}"
-                )
+        if isinstance(self.start, torch.Tensor):
+            checks.finite(checks.any_images(self.start, "start"), "start")
         else:
-            checks.number(self.step_size, "step_size")
-        if not isinstance(self.start, torch.Tensor) and self.start not in ("adjoint", "range"):
-            raise ValueError(
-                f'start must be "adjoint", "range" or a tensor of images, got {self.start!r}'
-            )
+            checks.choice(self.start, "start", "adjoint", "range", otherwise="a tensor of images")
 
     def init(self, A: LinearOperator, y: Measurements) -> NPGDState:
         shape = getattr(self.prior, "image_shape", A.image_shape)
@@ -147,7 +146,8 @@ class NPGD(Solver[NPGDState]):
 
     def _start(self, A: LinearOperator, y: Measurements) -> Images:
         if isinstance(self.start, torch.Tensor):
-            checks.finite(checks.images(self.start, A.image_shape, "start"), "start")
+            checks.images(self.start, A.image_shape, "start")
+            checks.same_tensor(self.start, y, "start", "y")
             if self.start.shape[0] != y.shape[0]:
                 raise ValueError(
                     f"start must hold {y.shape[0]} images as y does, got {self.start.shape[0]}"
@@ -165,6 +165,7 @@ class NPGD(Solver[NPGDState]):
         return x
 
 
+@plainly
 @torch.no_grad()
 def choose_step_size(
     A: LinearOperator,
@@ -196,6 +197,13 @@ def choose_step_size(
         TypeError: no images, and a prior that cannot sample.
         ValueError: A maps every difference to zero, or every step diverges.
     """
+    if not isinstance(A, LinearOperator):
+        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}")
+    projector(prior)
+    seed = checks.seed(seed)
+    count = checks.integer(count, "count", minimum=2)
+    max_iter = checks.integer(max_iter, "max_iter")
+    checks.choice(start, "start", "adjoint", "range")
     if images is None:
         if not samples(prior):
             raise TypeError(
@@ -203,11 +211,9 @@ def choose_step_size(
                 f' {type(prior).__name__} without: give step_size as a number or as "1/beta", or'
                 " call choose_step_size(A, prior, images=…) with images to choose it on"
             )
-        generator = torch.Generator().manual_seed(checks.integer(seed, "seed", minimum=0))
-        images = prior.sample(checks.integer(count, "count", minimum=2), generator=generator)
-    checks.finite(checks.images(images, A.image_shape, "images"), "images")
-    if images.shape[0] < 2:
-        raise ValueError(f"images must be at least two, got {images.shape[0]}")
+        images = prior.sample(count, generator=checks.seeded(seed))
+    checks.finite(checks.images(images, A.image_shape, "images", least=2), "images")
+    checks.same_kind(images, prior, "images", "prior")
     secants = images[1:] - images[:-1]
     lengths = secants.flatten(1).square().sum(1)
     gains = A(secants).square().sum(1)[lengths > 0] / lengths[lengths > 0]

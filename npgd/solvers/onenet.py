@@ -45,7 +45,10 @@ class OneNet(ADMM):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.proximal, str):
-            object.__setattr__(self, "proximal", load_onenet(self.proximal))
+            try:
+                checks.settle(self, proximal=load_onenet(self.proximal))
+            except ValueError as error:
+                raise ValueError(f"proximal must name a OneNet: {error}") from None
         if not callable(self.proximal):
             raise TypeError(
                 "proximal must be callable, or the name of a shipped one or of a file, got"

@@ -73,12 +73,15 @@ class PGDGAN(Solver[PGDGANState]):
     def __post_init__(self) -> None:
         super().__post_init__()
         latent.check_prior(self.prior)
-        checks.number(self.step_size, "step_size")
-        checks.integer(self.inner, "inner")
-        checks.number(self.learning_rate, "learning_rate")
-        checks.number(self.penalty, "penalty", zero=True)
-        checks.integer(self.seed, "seed", minimum=0)
-        checks.integer(self.rows, "rows")
+        checks.settle(
+            self,
+            step_size=checks.number(self.step_size, "step_size"),
+            inner=checks.integer(self.inner, "inner"),
+            learning_rate=checks.number(self.learning_rate, "learning_rate"),
+            penalty=checks.number(self.penalty, "penalty", zero=True),
+            seed=checks.seed(self.seed),
+            rows=checks.integer(self.rows, "rows"),
+        )
 
     def init(self, A: LinearOperator, y: Measurements) -> PGDGANState:
         latent.check_fit(self.prior, A, y)

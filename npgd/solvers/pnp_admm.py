@@ -136,7 +136,7 @@ class ADMM(Solver[ADMMState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.number(self.penalty, "penalty")
+        checks.settle(self, penalty=checks.number(self.penalty, "penalty"))
 
     @abc.abstractmethod
     def denoise(self, w: Images, count: int) -> Images:
@@ -204,10 +204,12 @@ class PnPADMM(ADMM):
                 f"denoiser must be callable as (w, sigma), got {type(self.denoiser).__name__}"
             )
         ends = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
-        if len(ends) > 2:
-            raise ValueError(f"sigma must be a number or (first, last), got {self.sigma!r}")
-        for end in ends:
-            checks.number(end, "sigma")
+        if not 1 <= len(ends) <= 2:
+            raise ValueError(
+                f"sigma must be a number or (first, last), got {checks.shown(self.sigma)}"
+            )
+        levels = tuple(checks.number(end, "sigma") for end in ends)
+        checks.settle(self, sigma=levels if isinstance(self.sigma, tuple) else levels[0])
 
     def init(self, A: LinearOperator, y: Measurements) -> ADMMState:
         checks.same_kind(y, self.denoiser, "y", "denoiser")

@@ -85,12 +85,11 @@ class TotalVariation(Solver[TotalVariationState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.penalty, str):
-            if self.penalty != "auto":
-                raise ValueError(f'penalty must be positive or "auto", got {self.penalty!r}')
-        else:
-            checks.number(self.penalty, "penalty")
-        checks.number(self.step_size, "step_size")
+        checks.settle(
+            self,
+            penalty=checks.number_or(self.penalty, "penalty", "auto"),
+            step_size=checks.number(self.step_size, "step_size"),
+        )
 
     def init(self, A: LinearOperator, y: Measurements) -> TotalVariationState:
         scale = A.norm() ** 2

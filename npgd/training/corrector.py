@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
-from npgd import checks
 from npgd.networks import Corrector
 from npgd.networks.corrector import initialise_corrector
+from npgd.settings import Count, Positive, Size
+from npgd.training import inputs
 from npgd.training.checkpoints import tensors_digest
 from npgd.training.loop import generator_for, train
 from npgd.training.points import PointsConfig, PointsTask
@@ -25,17 +26,12 @@ from npgd.training.points import PointsConfig, PointsTask
 class CorrectorConfig(PointsConfig):
     """Settings of a corrector's training; the defaults are what the shipped weights used."""
 
-    hidden: int = 384
+    hidden: Size = 384
     """Units of the hidden layers."""
-    corrections: int = 2
-    """Steps in use."""
-    learning_rate: float = 1e-3
+    corrections: Count = 2
+    """Learned gradient steps that a prior in use takes."""
+    learning_rate: Positive = 1e-3
     """Learning rate of Adam."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.integer(self.hidden, "hidden")
-        checks.integer(self.corrections, "corrections")
 
 
 class CorrectorTask(PointsTask[Corrector]):
@@ -54,8 +50,12 @@ class CorrectorTask(PointsTask[Corrector]):
         device: str | torch.device = "cpu",
     ) -> None:
         networks = {"generator": generator_network, "encoder": encoder_network}
-        stored = {name: tensors_digest(network.state_dict()) for name, network in networks.items()}
+        stored = {
+            name: tensors_digest(inputs.network(network, f"{name}_network").state_dict())
+            for name, network in networks.items()
+        }
         super().__init__(generator_network, latent_dim, images, config, device, **stored)
+        self._check_encoder(encoder_network, "encoder_network")
         self.e = encoder_network.to(self.device).eval().requires_grad_(False)
         corrector = Corrector(latent_dim, config.hidden)
         initialise_corrector(corrector, generator_for(config.seed, 2))
@@ -104,6 +104,6 @@ def train_corrector(
         ValueError: for settings that do not fit together, or a directory that holds another
             training.
     """
-    config = config or CorrectorConfig()
+    config = inputs.settings(config, CorrectorConfig)
     task = CorrectorTask(generator_network, encoder_network, latent_dim, images, config, device)
     return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)

@@ -21,7 +21,8 @@ from jaxtyping import Float, UInt8
 
 from npgd.networks import DenoisingNetwork
 from npgd.networks.denoiser import SPREAD, initialise_he
-from npgd.settings import interval
+from npgd.settings import Count, Deviation, Fraction, Positive, Seed, Size, check, interval
+from npgd.training import inputs
 from npgd.training.loop import Batches, Task, generator_for, train
 
 
@@ -29,24 +30,25 @@ from npgd.training.loop import Batches, Task, generator_for, train
 class DenoiserConfig:
     """Settings of a denoiser's training; the defaults are what the shipped weights used."""
 
-    width: int = 12
+    width: Size = 12
     """Channels at full size."""
-    noise_low: float = 0.02
+    noise_low: Deviation = 0.02
     """Least σ."""
-    noise_high: float = 4.0
+    noise_high: Deviation = 4.0
     """Largest σ."""
-    steps: int = 6000
+    steps: Count = 6000
     """Training steps."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images a step."""
-    learning_rate: float = 2e-3
+    learning_rate: Positive = 2e-3
     """Learning rate of Adam."""
-    average: float = 0.999
+    average: Fraction = 0.999
     """Decay of the running average of the weights, which the training returns."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first weights, the order of the images and the noise."""
 
     def __post_init__(self) -> None:
+        check(self)
         interval(self.noise_low, self.noise_high, "noise")
 
 
@@ -110,15 +112,14 @@ def train_denoiser(
         ValueError: for images that are not uint8 (n, channels, height, width) with sides that are
             multiples of four, or a directory that holds another training.
     """
-    task = DenoiserTask(images, config or DenoiserConfig(), device)
+    task = DenoiserTask(images, inputs.settings(config, DenoiserConfig), device)
     return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)
 
 
-def check_images(images: UInt8[torch.Tensor, "n c h w"]) -> None:
-    """Raise ValueError for training images that the denoiser and OneNet cannot take."""
-    shape = tuple(images.shape)
-    if images.dtype != torch.uint8 or len(shape) != 4 or shape[2] % 4 or shape[3] % 4:
-        raise ValueError(
-            "images must be uint8 (n, channels, height, width) with sides that are multiples of "
-            f"four, got {images.dtype} {shape}"
-        )
+def check_images(images: UInt8[torch.Tensor, "n c h w"], least: int = 4) -> None:
+    """Raise for training images that the denoiser and OneNet cannot take."""
+    inputs.images(
+        images,
+        f"(n, channels, height, width) with sides that are multiples of four, {least} or more",
+        lambda *sides: all(side % 4 == 0 and side >= least for side in sides),
+    )

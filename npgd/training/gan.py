@@ -31,10 +31,8 @@ sees every image through the random transformations of `augment` (`npgd.training
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -48,15 +46,38 @@ from npgd.networks.architectures import channels_last, initialise_encoder, netwo
 from npgd.networks.dcgan import LAYERS, initialise
 from npgd.networks.encoder import PrincipalEncoder
 from npgd.networks.sagan import add_spectral_norm
-from npgd.settings import choice
+from npgd.settings import (
+    Count,
+    Fraction,
+    Positive,
+    Seed,
+    Size,
+    Weight,
+    check,
+    choice,
+    count,
+    grouped,
+    shown,
+)
+from npgd.training import inputs
 from npgd.training.augment import augment, parse
 from npgd.training.checkpoints import (
     load_checkpoint,
     network_state,
     newest_checkpoint,
+    not_finite,
     tensors_digest,
 )
-from npgd.training.loop import PRECISIONS, Average, Batches, Task, generator_for, mixed, train
+from npgd.training.loop import (
+    PRECISIONS,
+    Average,
+    Batches,
+    Task,
+    generator_for,
+    mixed,
+    read_config,
+    train,
+)
 from npgd.training.processes import processes
 
 CHOICES = {
@@ -64,28 +85,27 @@ CHOICES = {
     "architecture": ("dcgan", "sagan"),
     "loss": ("vanilla", "wasserstein"),
 }
-SHAPES = {(size, size) for size in LAYERS}
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Settings of a generator's training; the defaults are the paper's on MNIST, at width 32."""
 
-    latent_dim: int = 20
+    latent_dim: Size = 20
     """Dimension k of z."""
-    width: int = 32
+    width: Size = 32
     """Channels at half the image's side."""
-    coverage: float = 0.0
+    coverage: Weight = 0.0
     """Weight of the coverage term; 0 is the paper's GAN."""
-    latent_weight: float = 0.1
+    latent_weight: Weight = 0.1
     """Weight λ of the latents within the coverage term."""
-    epochs: int = 20
+    epochs: Count = 20
     """Passes over the images."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Images a step."""
-    learning_rate: float = 2e-4
+    learning_rate: Positive = 2e-4
     """Learning rate of Adam."""
-    average: float = 0.999
+    average: Fraction = 0.999
     """Decay of the running average of G's weights, which the training returns."""
     flips: bool = False
     """Mirror half of the real images."""
@@ -101,10 +121,11 @@ class GeneratorConfig:
     """vanilla, or wasserstein for sagan."""
     principal: bool = False
     """Start the coverage term's encoder from principal components."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first weights, the order of the images and every draw."""
 
     def __post_init__(self) -> None:
+        check(self)
         parse(self.augment)
         for name, known in CHOICES.items():
             choice(getattr(self, name), name, known)
@@ -112,6 +133,10 @@ class GeneratorConfig:
             raise ValueError(
                 "principal must come with coverage > 0, whose encoder it starts, got 0"
             )
+        if self.unbiased and self.coverage > 0 and self.batch_size < 2:
+            raise ValueError("batch_size must be at least 2 with unbiased, for pairs, got 1")
+        if self.coverage > 0:
+            grouped(self.width, "width", " with coverage")
         if self.loss == "wasserstein" and self.architecture != "sagan":
             raise ValueError(
                 "loss must be 'vanilla' but for architecture 'sagan', whose discriminator is kept "
@@ -156,6 +181,11 @@ class GeneratorTask(Task[nn.Module]):
         device: str | torch.device = "cpu",
     ) -> None:
         _check_images(images, config)
+        if config.principal and config.latent_dim > images[0].numel() // 4:
+            raise ValueError(
+                f"latent_dim must be at most {images[0].numel() // 4} with principal, as many as "
+                f"there are components, got {config.latent_dim}"
+            )
         self.batches = Batches(images, config.batch_size, config.seed)
         made = {"channels": images.shape[1], "image_size": images.shape[2]}
         steps = config.epochs * self.batches.per_epoch
@@ -177,6 +207,8 @@ class GeneratorTask(Task[nn.Module]):
             initialise_encoder(self.e, start)
             if config.principal:
                 self.e.start_from(to_pixels(images))
+                if not_finite(self.e.state_dict()) is not None:
+                    raise ValueError("images must differ from each other with principal, got none")
             self.networks["encoder"] = self.e
             g_parameters += self.e.parameters()
         for part in (*self.networks.values(), mean):
@@ -240,12 +272,11 @@ class GeneratorTask(Task[nn.Module]):
 
 
 def _check_images(images: UInt8[torch.Tensor, "n c h w"], config: GeneratorConfig) -> None:
-    shape = tuple(images.shape)
-    if images.dtype != torch.uint8 or len(shape) != 4 or shape[2:] not in SHAPES:
-        expected = " or ".join(f"(n, channels, {size}, {size})" for size in LAYERS)
-        raise ValueError(f"images must be uint8 {expected}, got {images.dtype} {shape}")
-    if config.architecture == "sagan" and shape[2] != 64:
-        raise ValueError(f"images must be 64×64 for architecture 'sagan', got {shape[2:]}")
+    sizes = [64] if config.architecture == "sagan" else list(LAYERS)
+    expected = " or ".join(f"(n, channels, {size}, {size})" for size in sizes)
+    if config.architecture == "sagan":
+        expected = f"64×64, {expected}, for architecture 'sagan'"
+    inputs.images(images, expected, lambda height, width: height == width and height in sizes)
 
 
 def train_generator(
@@ -262,9 +293,10 @@ def train_generator(
         ValueError: for images that are not uint8 (n, c, s, s) with a side s of
             `npgd.networks.dcgan.LAYERS`, or a directory that holds another training.
     """
-    if torch.device(device).type == "cuda":
-        device = processes().device or device  # each process has its own
-    task = GeneratorTask(images, config or GeneratorConfig(), device)
+    config, chosen = inputs.settings(config, GeneratorConfig), inputs.device(device)
+    if chosen.type == "cuda":
+        chosen = processes().device or chosen  # each process has its own
+    task = GeneratorTask(images, config, chosen)
     return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)
 
 
@@ -292,14 +324,26 @@ def load_coverage_encoder(directory: str | os.PathLike[str]) -> nn.Module:
 def _trained(
     directory: str | os.PathLike[str], part: str, stored_as: str
 ) -> tuple[nn.Module, dict[str, Any], dict[str, torch.Tensor]]:
-    directory = Path(directory)
-    path = directory / "config.json"
-    if not path.is_file():
+    directory = inputs.folder(directory)
+    if not (directory / "config.json").is_file():
         raise ValueError(f"generator: {directory} holds no training run (no config.json)")
-    config = json.loads(path.read_text())
-    if config.get("kind") != "generator":
-        raise ValueError(f"generator: {directory} holds a {config.get('kind')}'s run")
-    if part == "encoder" and not config["coverage"] > 0:
+    run = read_config(directory)
+    if run["kind"] != "generator":
+        raise ValueError(f"generator: {directory} holds a {shown(run['kind'])[1:-1]}'s run")
+    config = asdict(GeneratorConfig()) | GeneratorTask.absent | run
+    try:
+        settings = {field.name: config[field.name] for field in fields(GeneratorConfig)}
+        coverage = GeneratorConfig(**settings).coverage
+        for name in ("channels", "image_size", "steps"):
+            count(config.get(name), name)
+        with torch.device("meta"):  # nothing is allocated before the shapes are known to be true
+            network = build(**network_spec(part, config))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{directory / 'config.json'} must hold the settings of a generator, got: "
+            f"{inputs.reason(error)}"
+        ) from error
+    if part == "encoder" and not coverage > 0:
         raise ValueError(f"generator: {directory} was trained without coverage, so has no encoder")
     checkpoint = newest_checkpoint(directory)
     if checkpoint is None:
@@ -311,6 +355,10 @@ def _trained(
             "give the training command again to finish it"
         )
     weights = network_state(tensors, stored_as)
-    network = build(**network_spec(part, config))
-    network.load_state_dict(weights)
-    return network.eval(), config, weights
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{checkpoint} must hold the {part} that config.json beside it describes, got another"
+        ) from error
+    return network.eval(), run, weights

@@ -10,14 +10,18 @@ Several processes, each with its own GPU or share of the cores, train one networ
 `accelerate launch --multi_gpu` starts the command, or `torchrun` on a CPU: each takes its own
 batches of the common order and draws its own randomness, and gradients and batch-norm statistics
 are averaged before they are used, so that all hold the same state after every step. The first
-process writes the files.
+process writes the files, and says what there is to say.
 
 In the run's directory:
 
 - `config.json`: what is trained and how;
 - `checkpoint-N.safetensors`: the state after N steps, the two newest kept;
 - `log.jsonl`: one line of losses every `log_every` steps;
-- `samples/N.png`: a grid of images as training goes.
+- `samples/N.png`: a grid of images as training goes;
+- `.lock`: held by the training that runs there, the only one.
+
+Files of other names are left alone. Nothing is written that is not finite: every loss is looked at
+before a checkpoint is written, and every number of the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import io
 import json
 import math
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -40,13 +45,21 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import nn
 
-from npgd import checks
 from npgd.data import to_pixels, to_uint8
 from npgd.files import write_atomically
 from npgd.networks.architectures import channels_last
 from npgd.networks.sagan import folded_state
 from npgd.progress import bar
-from npgd.training.checkpoints import resume, save_checkpoint
+from npgd.settings import Real, count, kinds, shown
+from npgd.training import inputs
+from npgd.training.checkpoints import (
+    checkpoints,
+    drop_old,
+    newest_checkpoint,
+    resume,
+    save_checkpoint,
+)
+from npgd.training.lock import locked
 from npgd.training.processes import Processes, processes
 
 
@@ -87,7 +100,19 @@ class Task(ABC, Generic[Averaged]):
     def __init__(
         self, config: Config, device: str | torch.device, *, steps: int, **stored: Any
     ) -> None:
-        self.config, self.device, self.steps = config, torch.device(device), steps
+        if torch.is_inference_mode_enabled():
+            raise ValueError("a training must be outside torch.inference_mode(), got inside")
+        if torch.get_default_dtype() != torch.float32:
+            raise ValueError(
+                f"torch's default dtype must be float32 for a training, got "
+                f"{torch.get_default_dtype()}"
+            )
+        self.config, self.device, self.steps = config, inputs.device(device), steps
+        if torch.is_autocast_enabled(self.device.type):
+            raise ValueError(
+                "a training must be outside torch.autocast(), got inside; mixed precision is one "
+                "of its settings"
+            )
         self.stored = {**stored, "steps": steps}
         """What tells this training from others of its kind, beside its settings."""
         self.networks: dict[str, nn.Module] = {}
@@ -95,6 +120,8 @@ class Task(ABC, Generic[Averaged]):
 
     def learn(self, name: str, network: Averaged) -> Averaged:
         """Train a network by Adam, and keep its average; returns it, on the task's device."""
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError(f"{name} must have weights to train, got none that takes a gradient")
         mean = copy.deepcopy(network)
         for part in (network, mean):
             channels_last(part.to(self.device))
@@ -148,7 +175,9 @@ class Batches:
 
     def __init__(self, images: UInt8[torch.Tensor, "n c h w"], size: int, seed: int) -> None:
         if not 1 <= size <= len(images):
-            raise ValueError(f"batch_size must be 1 to {len(images)} (all images), got {size}")
+            raise ValueError(
+                f"batch_size must be at most {len(images)}, as many images as there are, got {size}"
+            )
         self.images, self.size, self.seed = images, size, seed
         self.processes = processes()
         self.per_epoch = len(images) // (size * self.processes.count)
@@ -204,20 +233,48 @@ def _check_config(directory: Path, task: Task[Any], count: int) -> None:
     path = directory / "config.json"
     own = {"kind": task.kind, **task.stored, **asdict(task.config), "processes": count}
     config = _plain(own)
-    if not path.exists():
+    if not os.path.lexists(path):
+        found = checkpoints(directory)
+        if found:
+            raise ValueError(
+                f"directory must hold config.json beside its checkpoints, got {found[-1]} alone; "
+                "give another directory"
+            )
         write_atomically(path, (json.dumps(config, indent=2) + "\n").encode())
         return
     defaults = asdict(type(task.config)())
-    stored = _plain({**task.absent, **defaults, "processes": 1}) | json.loads(path.read_text())
+    stored = _plain({**task.absent, **defaults, "processes": 1}) | read_config(directory)
     differing = sorted(
         key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key)
     )
     if differing:
-        told = "; ".join(f"{k}: {stored.get(k)!r} there, {config.get(k)!r} now" for k in differing)
+        told = "; ".join(
+            f"{shown(k)[1:-1]}: {shown(stored.get(k))} there, {shown(config.get(k))} now"
+            for k in differing
+        )
         raise ValueError(
             f"{directory} holds a training with other settings ({told}). "
             "Give another directory, or the same settings to go on with it."
         )
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """What a run's `config.json` says.
+
+    Raises:
+        ValueError: it is no description of a training.
+    """
+    path = directory / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} must be the settings of a training in JSON, got a file that cannot be read "
+            f"({error})"
+        ) from error
+    if not isinstance(config, dict) or not isinstance(config.get("kind"), str):
+        raise ValueError(f"{path} must be the settings of a training by name, got {shown(config)}")
+    return config
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +285,10 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_grid(path: Path, images: Float[torch.Tensor, "n c h w"], columns: int = 8) -> None:
     """Images side by side in one PNG, `columns` to a row, one white pixel between them."""
-    pixels = to_uint8(images.detach().float().cpu().clone())
+    images = images.detach().float().cpu().clone()
+    if images.shape[1] not in (1, 3):  # no colours that a PNG has: their mean
+        images = images.mean(dim=1, keepdim=True)
+    pixels = to_uint8(images)
     n, channels, height, width = pixels.shape
     rows = -(-n // columns)
     grid = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
@@ -241,21 +301,27 @@ def save_grid(path: Path, images: Float[torch.Tensor, "n c h w"], columns: int =
 
 
 class _Log:
-    """`log.jsonl`: lines beyond the step resumed from are dropped first."""
+    """`log.jsonl`: lines beyond the step resumed from, and those cut short, are dropped first."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                with contextlib.suppress(json.JSONDecodeError):
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
+        content = path.read_bytes() if os.path.lexists(path) else b""
+        lines = content.decode("utf-8", "replace").splitlines()
+        kept = [line + "\n" for line in lines if 0 < _step_of_line(line) <= step]
         write_atomically(path, "".join(kept).encode())
 
     def add(self, step: int, losses: Mapping[str, float]) -> None:
-        with open(self.path, "a") as file:
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **losses}) + "\n")
+
+
+def _step_of_line(line: str) -> int:
+    """The step of a line of the log; 0 for what is none."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 0
+    return step if type(step) is int else 0
 
 
 def train(
@@ -273,49 +339,170 @@ def train(
         The average of the network that is trained.
 
     Raises:
-        ValueError: where the directory holds a training with another configuration.
-        FloatingPointError: when a loss stops being finite; the last checkpoint stays.
+        ValueError: where the directory holds a training with another configuration, another
+            training is going on there, or a file of the run is not what it should be.
+        FloatingPointError: when a loss stops being finite; the newest checkpoint is from before.
+        OSError: where the directory cannot be written into; the newest checkpoint is whole.
     """
-    steps, directory = checks.integer(task.steps, "steps"), Path(directory)
-    together = processes()
-    first = together.rank == 0
-    if first:
-        (directory / "samples").mkdir(parents=True, exist_ok=True)
-        _check_config(directory, task, together.count)
-    together.wait()
-    done = resume(directory, task)
-    together.wait()
-    log = _Log(directory / "log.jsonl", done) if first else None
-    # One process draws from (seed, 0, i), as it always has.
-    own = () if together.count == 1 else (together.rank,)
-    show = progress and first
-    with _averaged(task, together), bar(steps, "training", show, done) as shown:
+    run = _Run(
+        task,
+        inputs.folder(directory),
+        count(checkpoint_every, "checkpoint_every"),
+        count(log_every, "log_every"),
+        count(sample_every, "sample_every"),
+    )
+    show = inputs.switch(progress, "progress")
+    together, steps = run.together, count(task.steps, "steps")
+    with contextlib.ExitStack() as open_until_the_end:
+        together.first(lambda: run.begin(open_until_the_end))
+        done = resume(run.directory, task, steps, warn=together.rank == 0)
+        together.first(lambda: run.open_log(done))
+        # One process draws from (seed, 0, i), as it always has.
+        own = () if together.count == 1 else (together.rank,)
+        open_until_the_end.enter_context(_averaged(task, together))
+        open_until_the_end.enter_context(torch.enable_grad())
+        shown = open_until_the_end.enter_context(
+            bar(steps, "training", show and together.rank == 0, done)
+        )
         for i in range(done, steps):
             losses = task.step(i, steps, generator_for(task.config.seed, 0, i, *own))
             together.average(_statistics(task))
-            done = i + 1
-            if done % log_every == 0 or done == steps:
-                values = _finite(losses, done, directory)
-                if log is not None:
-                    log.add(done, values)
-                told = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-                shown.reach(done, told)
-            if first and (done % sample_every == 0 or done == steps):
-                save_grid(directory / "samples" / f"{done:08d}.png", task.pictures())
-            if first and (done % checkpoint_every == 0 or done == steps):
-                save_checkpoint(directory, done, task)
-    together.wait()
+            told = run.after(i + 1, losses)
+            if told:
+                shown.reach(i + 1, told)
     return task.average.average
 
 
-def _finite(losses: Mapping[str, torch.Tensor], done: int, directory: Path) -> dict[str, float]:
-    values = {name: float(value) for name, value in losses.items()}
-    if not all(math.isfinite(value) for value in values.values()):
-        raise FloatingPointError(
-            f"a loss is not finite at step {done}: {values}. The last checkpoint in "
-            f"{directory} is from before; lower the learning rate."
+class _Run:
+    """A training's folder: what is written there, when, and by whom."""
+
+    def __init__(
+        self,
+        task: Task[Any],
+        directory: Path,
+        checkpoint_every: int,
+        log_every: int,
+        sample_every: int,
+    ) -> None:
+        self.task, self.directory, self.together = task, directory, processes()
+        self.checkpoint_every = checkpoint_every
+        self.log_every = log_every
+        self.sample_every = sample_every
+        self.unseen: list[tuple[int, dict[str, torch.Tensor]]] = []
+        """Losses that nobody has looked at yet: a look makes a GPU wait."""
+
+    def begin(self, until: contextlib.ExitStack) -> None:
+        """Make the folder, lock it, and see that it is this training's."""
+        with self._writing():
+            (self.directory / "samples").mkdir(parents=True, exist_ok=True)
+            until.enter_context(locked(self.directory))
+            for path in (*self.directory.iterdir(), *(self.directory / "samples").iterdir()):
+                if LEFT_BEHIND.fullmatch(path.name) and path.is_file():
+                    path.unlink()
+            _check_config(self.directory, self.task, self.together.count)
+
+    def open_log(self, done: int) -> None:
+        with self._writing():
+            drop_old(self.directory, done)  # a kill may have come before
+            self.log = _Log(self.directory / "log.jsonl", done)
+
+    def after(self, done: int, losses: dict[str, torch.Tensor]) -> str:
+        """Look at the losses and write where it is time to; the losses in words, or ""."""
+        end = done == self.task.steps
+        log, sample, checkpoint = (
+            end or done % every == 0
+            for every in (self.log_every, self.sample_every, self.checkpoint_every)
         )
-    return values
+        self.unseen.append((done, losses))
+        if not (log or sample or checkpoint):
+            return ""
+        values = self._looked_at()
+
+        def write() -> None:
+            with self._writing():
+                if log:
+                    self.log.add(done, values)
+                if sample:
+                    pictures = self.task.pictures()
+                    if bool(torch.isfinite(pictures).all()):
+                        path = self.directory / "samples" / f"{done:08d}.png"
+                        save_grid(path, pictures)
+                if checkpoint:
+                    self._save(done)
+
+        self.together.first(write)
+        return "  ".join(f"{name} {value:.4f}" for name, value in values.items()) if log else ""
+
+    def _looked_at(self) -> dict[str, float]:
+        """The last losses as numbers; FloatingPointError names the first that is not finite."""
+        bad, values, at = "", {}, self.unseen[-1][0]
+        for step, losses in self.unseen:
+            values = {name: float(value) for name, value in losses.items()}
+            for name, value in values.items():
+                if not bad and not math.isfinite(value):
+                    bad, at = f"the loss {name!r} must be finite, got {value} at step {step}", step
+        self.unseen.clear()
+        if self.together.any(bool(bad)):
+            if self.together.rank > 0:
+                raise SystemExit(1)
+            bad = bad or f"losses must be finite, got another in a process beside this by step {at}"
+            raise FloatingPointError(self._advised(bad, at))
+        return values
+
+    def _save(self, done: int) -> None:
+        try:
+            save_checkpoint(self.directory, done, self.task)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._advised(str(error), done)) from None
+
+    def _advised(self, sentence: str, step: int) -> str:
+        """What to do about a number that is not finite at a step."""
+        config = self.task.config
+        change = {"learning_rate": min(config.learning_rate / 10, type(config)().learning_rate)}
+        if step == 1:  # the rate has had no effect yet
+            change = _unusual(config) or change
+        told = ", ".join(f"{name} = {value:g}" for name, value in change.items())
+        return f"{sentence}; {self._kept()}; begin again in another directory with {told}"
+
+    def _kept(self) -> str:
+        newest = newest_checkpoint(self.directory)
+        if newest is None:
+            return f"no checkpoint has been written in {self.directory}"
+        return f"the newest checkpoint is from before and whole ({newest})"
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say in one sentence what keeps files from being written, and what is there."""
+        try:
+            yield
+        except OSError as error:
+            where = error.filename2 or error.filename or self.directory
+            told = type(error)(
+                f"directory must be a folder to write into, got {error.strerror or error} "
+                f"({where}); {self._kept()}"
+            )
+            told.errno = error.errno
+            raise told from error
+
+
+LEFT_BEHIND = re.compile(
+    r"\.npgd-[0-9a-f]{16}\.tmp|"
+    r"\.(config\.json|log\.jsonl|checkpoint-[0-9]{8,12}\.safetensors|[0-9]{8,12}\.png)"
+    r"\.[0-9]+\.tmp"
+)
+"""What a process that was killed while writing leaves of a file."""
+
+
+def _unusual(config: Any) -> dict[str, float]:
+    """The settings that are numbers on a scale and not at their defaults, and the defaults."""
+    defaults = type(config)()
+    return {
+        name: getattr(defaults, name)
+        for name, (_, ranges) in kinds(type(config)).items()
+        if ranges
+        and isinstance(ranges[0], Real)
+        and getattr(config, name) != getattr(defaults, name)
+    }
 
 
 def _statistics(task: Task[Any]) -> list[torch.Tensor]:

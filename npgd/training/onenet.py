@@ -34,7 +34,8 @@ from jaxtyping import Float, UInt8
 from npgd.networks import ProximalNetwork
 from npgd.networks.architectures import channels_last
 from npgd.networks.denoiser import NaturalnessClassifier, initialise_he
-from npgd.settings import fraction
+from npgd.settings import Count, Deviation, Fraction, Positive, Seed, Size, Weight, check
+from npgd.training import inputs
 from npgd.training.denoiser import check_images
 from npgd.training.loop import Batches, Task, generator_for, train
 
@@ -43,40 +44,39 @@ from npgd.training.loop import Batches, Task, generator_for, train
 class OneNetConfig:
     """Settings of a OneNet's training; the defaults are what the shipped weights used."""
 
-    width: int = 12
+    width: Size = 12
     """Channels at full size."""
-    noise: float = 1.5
+    noise: Deviation = 1.5
     """Largest σ of the perturbation."""
-    blocky: float = 0.3
+    blocky: Fraction = 0.3
     """Fraction of the images made blocky before the noise."""
-    denoising: float = 1.0
+    denoising: Weight = 1.0
     """Weight a of ‖P(v) − x‖²."""
-    proximity: float = 5e-3
+    proximity: Weight = 5e-3
     """Weight b of P's distance from its argument."""
-    image_adversary: float = 1e-3
+    image_adversary: Weight = 1e-3
     """Weight c of the classifier of images."""
-    latent_adversary: float = 1e-4
+    latent_adversary: Weight = 1e-4
     """Weight d of the classifier of latents."""
-    clean_share: float = 0.01
+    clean_share: Fraction = 0.01
     """Share ε of the clean images in the losses."""
-    soft_label: float = 0.85
+    soft_label: Fraction = 0.85
     """Label of natural images, for the classifiers."""
-    steps: int = 2500
+    steps: Count = 2500
     """Training steps."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images a step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Learning rate of P's Adam."""
-    classifier_rate: float = 2e-4
+    classifier_rate: Positive = 2e-4
     """Learning rate of the classifiers' Adam."""
-    average: float = 0.999
+    average: Fraction = 0.999
     """Decay of the running average of P's weights, which the training returns."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first weights, the order of the images and the perturbations."""
 
     def __post_init__(self) -> None:
-        for name in ("blocky", "clean_share", "soft_label"):
-            fraction(getattr(self, name), name)
+        check(self)
         if self.noise < 0.05:
             raise ValueError(f"noise must be at least 0.05, got {self.noise}")
 
@@ -126,7 +126,7 @@ class OneNetTask(Task[ProximalNetwork]):
         config: OneNetConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        check_images(images)
+        check_images(images, least=8)
         channels, c = images.shape[1], config.width
         super().__init__(config, device, steps=config.steps, channels=channels)
         self.batches = Batches(images, config.batch_size, config.seed)
@@ -202,5 +202,5 @@ def train_onenet(
         ValueError: for images that are not uint8 (n, channels, height, width) with sides that are
             multiples of four, or a directory that holds another training.
     """
-    task = OneNetTask(images, config or OneNetConfig(), device)
+    task = OneNetTask(images, inputs.settings(config, OneNetConfig), device)
     return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)

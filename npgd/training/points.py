@@ -14,7 +14,20 @@ from torch import nn
 
 from npgd.networks.architectures import channels_last
 from npgd.operators import Inpainting, SuperResolution
-from npgd.settings import choice, choices, fraction, interval
+from npgd.settings import (
+    Count,
+    Deviation,
+    Fraction,
+    Positive,
+    Seed,
+    Weight,
+    check,
+    choice,
+    choices,
+    interval,
+    size,
+)
+from npgd.training import inputs
 from npgd.training.loop import PRECISIONS, Averaged, Batches, Task, generator_for, mixed
 
 
@@ -62,55 +75,51 @@ OPERATORS = {
 class PointsConfig:
     """The points w a projector is trained on, and how long."""
 
-    noise_low: float = 0.02
+    noise_low: Deviation = 0.02
     """Least σ."""
-    noise_high: float = 5.0
+    noise_high: Deviation = 5.0
     """Largest σ."""
-    real_fraction: float = 0.5
+    real_fraction: Fraction = 0.5
     """Fraction of real training images."""
-    visits: int = 3
+    visits: Count = 3
     """Points of the iteration trained on; 1 is none but the first."""
-    adjoint_fraction: float = 0.25
+    adjoint_fraction: Fraction = 0.25
     """Fraction of the images whose first point is AᵀA x*, in place of x* under noise."""
-    m_low: int = 20
+    m_low: Count = 20
     """Fewest rows of a Gaussian A."""
-    m_high: int = 500
+    m_high: Count = 500
     """Most rows of a Gaussian A."""
     operators: str = "gaussian"
     """Operators of the iteration trained on: a choice of gaussian,inpainting,super-resolution."""
-    step_low: float = 0.5
-    """Least step size η of the iteration, in units of 1/‖A‖² (a Gaussian A: as it is)."""
-    step_high: float = 1.4
+    step_low: Weight = 0.5
+    """Least step size η of the iteration, in units of 1/‖A‖²; of a Gaussian A, η itself."""
+    step_high: Weight = 1.4
     """Largest step size η."""
     balanced: bool = True
     """Divide each image's loss by 1 + ‖w − x*‖²/n."""
-    latent_weight: float = 0.1
+    latent_weight: Weight = 0.1
     """Weight λ of the latent's term."""
-    steps: int = 10_000
+    steps: Count = 10_000
     """Training steps."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Images a step."""
-    learning_rate: float = 5e-4
+    learning_rate: Positive = 5e-4
     """Learning rate of Adam."""
-    average: float = 0.999
+    average: Fraction = 0.999
     """Decay of the running average of the weights, which the training returns."""
     precision: str = "float32"
     """float32, or bfloat16 (mixed)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the first weights, the order of the images and every draw."""
 
     def __post_init__(self) -> None:
+        check(self)
         choice(self.precision, "precision", PRECISIONS)
         if not choices(self.operators, "operators", OPERATORS):
             raise ValueError(f"operators must be some of {', '.join(OPERATORS)}, got none")
         interval(self.noise_low, self.noise_high, "noise")
         interval(self.m_low, self.m_high, "m")
-        for name in ("real_fraction", "adjoint_fraction"):
-            fraction(getattr(self, name), name)
-        if self.visits < 1:
-            raise ValueError(
-                f"visits must be at least 1 (which is white noise only), got {self.visits}"
-            )
+        interval(self.step_low, self.step_high, "step")
 
 
 class PointsTask(Task[Averaged]):
@@ -132,10 +141,25 @@ class PointsTask(Task[Averaged]):
     ) -> None:
         if config.real_fraction > 0 and images is None:
             raise ValueError("images must be given where real_fraction > 0, got none")
+        latent_dim = size(latent_dim, "latent_dim")
         super().__init__(config, device, steps=config.steps, latent_dim=latent_dim, **stored)
         self.latent_dim = latent_dim
+        inputs.network(generator_network, "generator_network")
+        self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
         self.g = channels_last(generator_network.to(self.device))
         self.g.eval().requires_grad_(False)
+        does = f"map latents (batch, {latent_dim}) to images (batch, channels, height, width)"
+        self.made = inputs.output(self.fixed[:2].to(self.device), self.g, "generator_network", does)
+        """Two samples, which say what G's images are like."""
+        _, channels, height, width = self.made.shape
+        self.shape = (int(channels), int(height), int(width))
+        if images is not None:
+            inputs.images(
+                images,
+                f"(n, {', '.join(map(str, self.shape))}), as generator_network makes them",
+                lambda *_: tuple(images.shape[1:]) == self.shape,
+            )
+        self._check_operators()
         self.n_real = round(config.real_fraction * config.batch_size)
         self.n_samples = config.batch_size - self.n_real
         self.batches = (
@@ -143,10 +167,28 @@ class PointsTask(Task[Averaged]):
             if images is not None and self.n_real > 0
             else None
         )
-        self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
-        with torch.no_grad():
-            _, channels, height, width = self.g(self.fixed[:1].to(self.device)).shape
-        self.shape = (int(channels), int(height), int(width))
+
+    def _check_operators(self) -> None:
+        """Raise ValueError where images are too small or odd for one of the operators."""
+        side = self.shape[1]
+        extremes: dict[str, Callable[[], Any]] = {
+            "inpainting": lambda: [Inpainting(self.shape, h) for h in (side // 4, 5 * side // 8)],
+            "super-resolution": lambda: [SuperResolution(self.shape, f) for f in (2, 4)],
+        }
+        for kind in choices(self.config.operators, "operators", OPERATORS):
+            try:
+                extremes.get(kind, list)()
+            except ValueError as error:
+                raise ValueError(
+                    f"operators must suit images of shape {self.shape}, got {kind!r} ({error})"
+                ) from error
+
+    def _check_encoder(self, encoder: nn.Module, name: str) -> None:
+        """Raise unless this maps images as G makes them to latents, in float32."""
+        inputs.network(encoder, name)
+        does = f"map images (batch, {', '.join(map(str, self.shape))}) to latents"
+        does += f" (batch, {self.latent_dim})"
+        inputs.output(self.made, encoder.to(self.device), name, does, (2, self.latent_dim))
 
     def through(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """A network's output in float32; in mixed precision its products are in bfloat16."""

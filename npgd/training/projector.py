@@ -41,6 +41,8 @@ from torch import nn
 
 from npgd.networks import Encoder
 from npgd.networks.architectures import initialise_encoder
+from npgd.settings import Size, grouped, shown
+from npgd.training import inputs
 from npgd.training.checkpoints import tensors_digest
 from npgd.training.loop import generator_for, train
 from npgd.training.points import PointsConfig, PointsTask
@@ -50,10 +52,14 @@ from npgd.training.points import PointsConfig, PointsTask
 class ProjectorConfig(PointsConfig):
     """Settings of a projector's training; the defaults are what the shipped weights used."""
 
-    width: int = 64
+    width: Size = 64
     """Channels at half the image's side."""
-    hidden: int = 384
+    hidden: Size = 384
     """Units of the hidden layer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        grouped(self.width, "width")
 
 
 # The setting of the paper, section 4.1: white noise of standard deviation 1 on samples of G.
@@ -84,13 +90,18 @@ class ProjectorTask(PointsTask[nn.Module]):
         encoder: nn.Module | None = None,
         generator_digest: str = "",
     ) -> None:
+        if not isinstance(generator_digest, str):
+            raise TypeError(f"generator_digest must be a string, got {shown(generator_digest)}")
         stored = {"generator": generator_digest}
         if encoder is not None:
+            inputs.network(encoder, "encoder")
             stored["encoder"] = tensors_digest(encoder.state_dict())
         super().__init__(generator_network, latent_dim, images, config, device, **stored)
         if encoder is None:
             encoder = Encoder(latent_dim, config.width, config.hidden, *self.shape[:2])
             initialise_encoder(encoder, generator_for(config.seed, 2))
+        else:
+            self._check_encoder(encoder, "encoder")
         self.e = self.learn("encoder", encoder)
 
     def train_on(
@@ -134,7 +145,7 @@ def train_projector(
         ValueError: for settings that do not fit together, or a directory that holds another
             training.
     """
-    config = config or ProjectorConfig()
+    config = inputs.settings(config, ProjectorConfig)
     task = ProjectorTask(
         generator_network, latent_dim, images, config, device, encoder, generator_digest
     )

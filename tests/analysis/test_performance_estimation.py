@@ -27,6 +27,7 @@ from analysis.performance_estimation import (
     sweep_step_sizes,
     worst_case,
 )
+from analysis.rates import predicted_objective
 from npgd import NPGD, FiniteSet, MatrixOperator, recover
 
 KAPPAS = [round(1.05 + 0.05 * i, 2) for i in range(19)]
@@ -100,7 +101,22 @@ def test_closed_form_is_the_worst_case(
     assert case.value == pytest.approx(closed_form(beta / kappa, beta, n_iter, delta / beta), 1e-6)
     assert case.closed_form is not None
     assert case.value <= case.closed_form * (1 + 1e-12) <= case.dual_bound * (1 + 2e-12)
-    assert case.closed_form <= case.induction_bound * (1 + 1e-12)
+    assert case.induction_bound == pytest.approx(case.closed_form, rel=1e-9)
+
+
+@pytest.mark.parametrize("kappa", [1.5, 1.0 + 1e-5, 1.0 + 1e-9, 1.0 + 1e-12, 2.5])
+def test_closed_form_does_not_cancel(kappa: float) -> None:
+    alpha = Fraction(1 / kappa)
+    r = min((1 - alpha) / alpha, 1)
+    assert closed_form(1 / kappa, 1.0, 3) == pytest.approx(float(r**3), rel=1e-13)
+    assert step_bound(1.0, 1 / kappa, 1.0, 1.0) == pytest.approx(float(r), rel=1e-13)
+
+
+@pytest.mark.parametrize("step_size", [0.8, 1.0, 1.3])
+def test_the_induction_is_the_best_bound_there_is(step_size: float) -> None:
+    case = worst_case(0.4, 1.0, step_size, 3, delta=0.1)
+    predicted = predicted_objective(1.0, 3, 0.4, 1.0, 0.1, step_size=step_size)
+    assert case.induction_bound == float(predicted[-1])
 
 
 def test_theorem_is_loose_far_below_its_floor() -> None:

@@ -348,6 +348,19 @@ def test_no_displayed_formula_survives_the_loss_of_a_term(
                     print(replace(formula, **{side: mutant}).verify(), formula, side, mutant)
 
 
+def test_the_smaller_root_of_a_quadratic_is_refused(derivation: Derivation) -> None:
+    """It solves the quadratic too, and is no bound."""
+    tried = 0
+    for formula in derivation.formulas:
+        if str(formula).startswith("√(F_{n+1}) ≤") and formula.right.is_Add:
+            for part in formula.right.args:
+                flipped = sp.Add(*(-term if term is part else term for term in formula.right.args))
+                with pytest.raises(DerivationError):
+                    replace(formula, right=flipped).verify()
+                tried += 1
+    assert tried == 4
+
+
 def same_value(one: sp.Expr, other: sp.Expr, values: dict[sp.Symbol, float]) -> bool:
     first, second = (complex(sp.sympify(x).subs(values).evalf()) for x in (one, other))
     return bool(abs(first - second) < 1e-12)

@@ -75,6 +75,7 @@ def test_what_is_told_apart_stays_apart():
 
 def test_counts_are_said_as_a_reader_would():
     assert out_of(12, 12) == "all 12 images"
+    assert out_of(2, 2) == "both images"
     assert out_of(0, 12) == "none of 12 images"
     assert out_of(5, 12) == "5 of 12 images"
     assert out_of(1, 1) == "the one image" and out_of(0, 1) == "no image"

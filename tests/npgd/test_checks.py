@@ -29,7 +29,7 @@ X = torch.zeros(2, 1, 3, 4)
         (
             lambda: checks.image_shape(5, "s"),
             TypeError,
-            "s must be (channels, height, width), got 5",
+            "s must be (channels, height, width), each at least 1, got 5",
         ),
         (
             lambda: checks.image_shape((1, 0, 4), "s"),

@@ -46,6 +46,56 @@ def test_shrinkage_takes_a_level_for_each_image():
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.parametrize("rule", ["bayes", "universal"])
+def test_without_noise_shrinkage_is_the_identity_also_on_constant_images(rule):
+    w = torch.cat([normal(2, 1, 12, 12), torch.full((1, 1, 12, 12), -1.0, dtype=DOUBLE)])
+    torch.testing.assert_close(WaveletShrinkage(rule=rule)(w, 0.0), w, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "error"),
+    [
+        (-0.1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        ("a", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        (torch.tensor([0.1, -0.1, 0.1]), ValueError),
+        (torch.tensor([0.1, 0.1]), ValueError),
+        (torch.ones(3, 1), ValueError),
+        (torch.tensor([1, 1, 1]), TypeError),
+    ],
+)
+def test_a_noise_level_that_is_none_is_refused_by_name(sigma, error):
+    with pytest.raises(error, match="sigma must "):
+        WaveletShrinkage()(normal(3, 1, 12, 12), sigma)
+
+
+@pytest.mark.parametrize("shape", [(1, 27, 27), (1, 28, 27), (3, 4, 4)])
+def test_shrinkage_of_images_without_a_wavelet_basis_says_so(shape):
+    with pytest.raises(ValueError, match="must have even sides of 6 or more for a wavelet basis"):
+        WaveletShrinkage()(normal(2, *shape), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"rule": "sure"}, ValueError, "rule must be"),
+        ({"wavelet": "bior2.2"}, ValueError, "wavelet must be orthogonal"),
+        ({"wavelet": 3}, TypeError, "wavelet must be the name of a wavelet, got 3"),
+        ({"levels": 1.5}, TypeError, "levels must be an integer"),
+        ({"levels": -1}, ValueError, "levels must be at least 0"),
+        ({"shifts": 0}, ValueError, "shifts must be at least 1"),
+        ({"origin": float("nan")}, ValueError, "origin must be finite"),
+        ({"origin": "black"}, TypeError, "origin must be a number"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused_by_name(fields, error, message):
+    with pytest.raises(error, match=message):
+        WaveletShrinkage(**fields)
+
+
 def test_networks_are_saved_and_loaded_by_name_and_kind(tmp_path):
     network = DenoisingNetwork(4).eval()
     save_network(network, tmp_path / "d.safetensors", {"width": 4}, {"data": "none"})

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import npgd
+from analysis.testing import normal
 from npgd.priors import SHIPPED
 
 ARCHITECTURE = {
@@ -142,13 +143,110 @@ def test_files_that_are_no_prior_are_refused(tmp_path):
         npgd.load_prior(other)
     with pytest.raises(ValueError, match="safetensors"):
         npgd.save_prior(shipped_kind_of_prior(), tmp_path / "x.pt", ARCHITECTURE)
-    npgd.save_prior(
-        shipped_kind_of_prior(),
-        other,
-        {
-            **ARCHITECTURE,
-            "encoder": {"name": "Encoder", "settings": {"latent_dim": 3, "width": 8, "hidden": 8}},
-        },
+
+
+ENCODER = {"latent_dim": 3, "width": 8, "hidden": 8}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "error", "message"),
+    [
+        (
+            {**ARCHITECTURE, "encoder": {"name": "Encoder", "settings": ENCODER}},
+            ValueError,
+            "the prior must be the one that its architecture or settings describe: .*shape",
+        ),
+        ({"generator": 1, "encoder": 2}, TypeError, "name and settings for the generator, got 1"),
+        ({"generator": {}, "encoder": {}}, ValueError, "name must be in the header"),
+        ({"generator": {}}, ValueError, "architecture must describe generator, encoder"),
+        ([], ValueError, "architecture must describe generator, encoder"),
+        (None, ValueError, "architecture must describe generator, encoder"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_saved(architecture, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        npgd.save_prior(shipped_kind_of_prior(), tmp_path / "a.safetensors", architecture)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prior": nn.Linear(2, 2)}, "prior must be a GenerativePrior"),
+        ({"path": None}, "path must be a path, got None"),
+        ({"card": [1]}, r"card must be names with values, got \[1\]"),
+        ({"card": {"a": object()}}, "card must be plain numbers, words and lists"),
+        ({"half": "yes"}, "half must be True or False, got 'yes'"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(arguments, message, tmp_path):
+    given = {"prior": shipped_kind_of_prior(), "path": tmp_path / "a.safetensors"} | arguments
+    with pytest.raises(TypeError, match=message):
+        npgd.save_prior(**given, architecture=ARCHITECTURE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_large_running_variance_survives_saving(half, tmp_path):
+    """Half precision ends at 65504: an infinite variance would make all samples equal."""
+    prior = shipped_kind_of_prior()
+    prior.generator.layers[1].running_var.fill_(1e5)
+    npgd.save_prior(prior, tmp_path / "a.safetensors", ARCHITECTURE, half=half)
+    loaded = npgd.load_prior(tmp_path / "a.safetensors")
+    assert torch.equal(
+        loaded.generator.layers[1].running_var, prior.generator.layers[1].running_var
     )
-    with pytest.raises(ValueError, match="must hold the prior that its header describes"):
-        npgd.load_prior(other)
+    x = prior.sample(4, seed=0)
+    torch.testing.assert_close(loaded.sample(4, seed=0), x, rtol=0, atol=2e-3)
+    assert float(x.std(dim=0).max()) > 0
+
+
+def test_latents_and_images_of_another_precision_are_refused_by_name():
+    prior = own_prior()
+    for call, name in ((prior.generate, "z"), (prior.encode, "w")):
+        for value in ([1.0], torch.zeros(2, 3, dtype=torch.int64)):
+            with pytest.raises(TypeError, match=f"{name} must be "):
+                call(value)
+    with pytest.raises(TypeError, match=r"z must be torch\.float32 on cpu as the prior is, got"):
+        prior.generate(torch.zeros(2, 3, dtype=torch.float64))
+    with pytest.raises(TypeError, match=r"w must be torch\.float32 on cpu as the prior is, got"):
+        prior.project(torch.zeros(2, 1, 4, 5, dtype=torch.float64))
+
+
+class OwnGenerator(nn.Module):
+    """With a buffer that no file holds, and a number that no meta tensor has."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.linear = nn.Linear(3, hidden)
+        self.gain = float(torch.ones(3).sum())
+        self.register_buffer("grid", torch.linspace(-0.1, 0.1, hidden), persistent=False)
+
+    def forward(self, z):
+        return (self.gain * self.linear(z) + self.grid).tanh().reshape(-1, 1, 4, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_prior_of_ones_own_networks_is_saved_and_loaded_again(dtype, tmp_path, monkeypatch):
+    from npgd.networks import ARCHITECTURES
+
+    class OwnEncoder(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(20, 3))
+
+    monkeypatch.setitem(ARCHITECTURES, "OwnGenerator", OwnGenerator)
+    monkeypatch.setitem(ARCHITECTURES, "OwnEncoder", OwnEncoder)
+    prior = npgd.GenerativePrior(OwnGenerator(20), OwnEncoder(), 3, (1, 4, 5), "own")
+    architecture = {
+        "generator": {"name": "OwnGenerator", "settings": {"hidden": 20}},
+        "encoder": {"name": "OwnEncoder", "settings": {}},
+    }
+    path, before = tmp_path / "own.safetensors", torch.random.get_rng_state()
+    npgd.save_prior(prior, path, architecture, half=False)
+    loaded = npgd.load_prior(path, dtype)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    z = normal(5, 3).to(dtype)
+    torch.testing.assert_close(loaded.generate(z), prior.to(dtype).generate(z))
+    with pytest.raises(ValueError, match=r"settings must suit OwnGenerator, got .*'width'"):
+        wrong = {"name": "OwnGenerator", "settings": {"width": 20}}
+        npgd.save_prior(prior, path, {**architecture, "generator": wrong})

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import random
 import subprocess
 import sys
 
@@ -273,6 +274,117 @@ def test_data_sets_and_weights_are_where_the_package_looks(tmp_path, monkeypatch
     assert figure.weights("mnist").exists()
     assert figure.weights("mnist-denoiser").exists()
     assert figure.weights(str(tmp_path / "prior.safetensors")).parent == tmp_path
+
+
+# ----------------------------------------------------------------------------------------- damage
+
+ODD = (
+    b"", b"{", b"null", b"[]", b"{}", b"3", b'"x"', b"[" * 10**5, b"\xff\xfe", b"\0" * 64,
+    b'{"key": 1, "results": {}}', b'{"key": {}, "results": {}}', b'{"key": null, "results": null}',
+    b'{"figure": "line", "key": {"options": [], "inputs": {}, "code": ""}, "results": {}}',
+    b'{"figure": "line", "key": {"options": {}, "inputs": {}, "code": ""}, "results": []}',
+    b'{"figure": "line", "key": {"options": {}, "inputs": {}, "code": 3}, "results": {}}',
+)  # fmt: skip
+
+
+def test_numbers_of_another_type_are_measured_again_and_no_file_is_lost(toy, tmp_path):
+    toy()
+    path = tmp_path / "out" / "line.json"
+    good = path.read_bytes()
+    for i, content in enumerate(ODD, 1):
+        path.write_bytes(content)
+        assert toy() == (MEASURED, 1), content
+        assert path.read_bytes() == good
+        assert (tmp_path / "out" / f"line.json.{i}").read_bytes() == content
+        assert toy() == (UP_TO_DATE, 0)
+
+
+@pytest.mark.parametrize("many", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_damaged_numbers_are_measured_again_and_give_the_same_files(many, toy, tmp_path):
+    toy()
+    path = tmp_path / "out" / "line.json"
+    good = path.read_bytes()
+    for seed in range(many):
+        draw = random.Random(seed)
+        content = bytearray(good)
+        for _ in range(draw.randrange(1, 4)):
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content[: draw.choice((None, draw.randrange(len(content))))])
+        toy()
+        assert json.loads(path.read_bytes())["results"] == json.loads(good)["results"], seed
+        assert toy() == (UP_TO_DATE, 0)
+
+
+def test_results_of_another_shape_are_not_drawn(toy, tmp_path):
+    toy()
+    path = tmp_path / "out" / "line.json"
+    stored = json.loads(path.read_text())
+    for results in ({}, {"x": 3}, {"x": [1], "y": [1, 2]}, {"x": None, "y": "text"}):
+        path.write_text(json.dumps(stored | {"results": results}))
+        assert toy() == (MEASURED, 1)
+        path.write_text(json.dumps({**stored, "results": results, "digest": None}))
+        assert toy() == (MEASURED, 1)
+
+
+def test_a_folder_or_a_file_in_the_way_is_named_or_kept(toy, tmp_path):
+    (tmp_path / "out" / "line.json").mkdir(parents=True)
+    (tmp_path / "out" / "line.json" / "mine").write_text("mine")
+    assert toy() == (MEASURED, 1)
+    assert (tmp_path / "out" / "line.json.1" / "mine").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError, match="--output must be a folder, got the file"):
+        toy(output=tmp_path / "file")
+
+
+def test_damaged_cells_are_measured_again_and_those_of_others_are_kept(tmp_path, capsys):
+    from paper_figures.table_design import Cells
+
+    path, asked = tmp_path / "cells.json", []
+
+    def measured(name):
+        def compute():
+            asked.append(name)
+            return {"error": 0.25, "by_size": {10: [1, 2]}, "pair": (1, 2)}
+
+        return Cells(path, True)(name, compute)
+
+    first = measured("a")
+    assert measured("a") == first and asked == ["a"] and "digest" not in first
+    for damage in (
+        3, None, [], {}, {"error": 0.25}, {**first, "error": 0.5, "digest": "x"},
+        {**first, "seconds": "x"}, {**first, "digest": 3},
+    ):  # fmt: skip
+        stored = json.loads(path.read_text())
+        path.write_text(json.dumps(stored | {"quick | a": damage}))
+        asked.clear()
+        assert measured("b")["error"] == 0.25
+        assert measured("a")["error"] == 0.25 and asked[-1] == "a"
+    for i, content in enumerate(ODD[:4] + ODD[5:10], 1):
+        path.write_bytes(content)
+        asked.clear()
+        assert measured("a")["error"] == 0.25 and asked == ["a"]
+        if content != b"{}":
+            assert f"cells.json.{i}" in capsys.readouterr().out
+            assert (tmp_path / f"cells.json.{i}").read_bytes() == content
+
+
+def test_damaged_results_of_the_methods_are_measured_again(tmp_path):
+    from paper_figures.table_methods import Comparison
+
+    asked = []
+
+    def measured():
+        c = Comparison(None, 1, tmp_path)
+        return c.cached("one", {"m": 1}, lambda: asked.append(1) or {"error": 0.25})["error"]
+
+    assert measured() == measured() == 0.25 and len(asked) == 1
+    path = tmp_path / "one.json"
+    good = path.read_text()
+    damaged = [good.replace("0.25", "0.5").encode(), b'{"key": {"m": 2}, "error": 3}', *ODD[:10]]
+    for i, content in enumerate(damaged, 2):
+        path.write_bytes(content)
+        assert measured() == 0.25 and len(asked) == i
+    assert len(list(tmp_path.glob("one.json.*"))) == 10
 
 
 # ------------------------------------------------------------------------------------------ style

@@ -50,25 +50,12 @@ def test_the_same_seed_gives_the_same_result(tmp_path):
     assert a["solution"]["objective"] == b["solution"]["objective"]
 
 
-def test_nothing_is_overwritten_without_force(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "precious").write_text("kept")
-    arguments = ["recover", "--count", 1, "--max-iter", 1, "--output", out]
-    done = run(*arguments)
-    assert done.exit_code == 2 and "--force" in done.output
-    assert (out / "precious").read_text() == "kept"
-    assert run(*arguments, "--force").exit_code == 0
-    assert not (out / "precious").exists() and (out / "results.json").exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-
-
 def test_a_users_folder(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "black.png")
     done = run("recover", "--images", folder, "--max-iter", 2, "--output", tmp_path / "out")
-    assert done.exit_code == 0 and "1 pictures in" in done.output.replace("\n", " ")
+    assert done.exit_code == 0 and "1 picture in" in done.output.replace("\n", " ")
 
 
 def test_a_users_zip_with_a_broken_picture(tmp_path):
@@ -89,7 +76,7 @@ def test_a_users_zip_with_a_broken_picture(tmp_path):
     ("arguments", "message"),
     [
         (["--prior", "nonsense"], "a shipped prior"),
-        (["--m", "0"], "m must be at least 1"),
+        (["--m", "0"], "--m must be from 1 to 784"),
         (["--task", "inpainting", "--hole", "28"], "pixel"),
         (["--task", "super-resolution", "--factor", "3"], "divide"),
         (["--step-size", "quick"], "--step-size"),
@@ -98,6 +85,10 @@ def test_a_users_zip_with_a_broken_picture(tmp_path):
         (["--device", "abacus"], "--device"),
         (["--images", "/nowhere/at/all"], "folder, zip or LMDB"),
         (["--dataset", "mnist", "--images", "x"], "give one of the two"),
+        (["--m", "9999"], "--m must be from 1 to 784"),
+        (["--task", "inpainting", "--m", "5"], "--m must be left out"),
+        (["--boxes", "2"], "--boxes must be left out"),
+        (["--dataset", "celeba"], "--prior celeba or church would fit"),
     ],
 )
 def test_bad_arguments_are_named_and_leave_nothing(arguments, message, tmp_path):
@@ -205,8 +196,8 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
         def table(self):
             return "a table"
 
-        def write(self, output, force):
-            return output / "report.html"
+        def write(self, output):
+            (output / "report.json").write_text('{"findings": []}')
 
     def verify(A, prior, images=None, **options):
         asked.append((A, images, options))
@@ -221,6 +212,10 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
                "--count", 3, *pictures, "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "a table" in done.output and "All is well." in done.output
+    made = json.loads((tmp_path / "out/report.json").read_text())["made"]
+    assert made["sources"] == (["white.png"] if given else [f"sample {i} of G" for i in range(3)])
+    assert made["dtype"] == "float64" and made["device"] == "cpu" and "date" in made
+    assert made["command_line"].startswith("npgd verify --m 7 --seed 5 --step-size 0.8")
     ((A, images, options),) = asked
     assert A.m == 7 and (images.shape == (1, 1, 28, 28) if given else images is None)
     told = {"step_size": 0.8, "n_iter": 9, "noise": 0.1, "count": 3, "seed": 5}

@@ -85,7 +85,8 @@ def test_a_command_is_given_its_groups_and_its_own_options():
     # A parameter of the function takes the place of the field, which keeps its default.
     assert seen == [(Hike(goal=Path("there"), steps=1000, uphill=False), False, "x")]
     assert go.__doc__ == "Go."
-    assert list(inspect.signature(go).parameters) == ["steps", "goal", "uphill", "name"]
+    expected = ["context", "steps", "goal", "uphill", "name"]
+    assert list(inspect.signature(go).parameters) == expected
 
 
 def test_what_a_group_refuses_is_one_line():
@@ -95,7 +96,7 @@ def test_what_a_group_refuses_is_one_line():
 
     done = invoke(go, "--steps", "-1")
     assert done.exit_code == 2
-    assert done.output.split("\n") == ["error: steps must be at least 0, got -1", ""]
+    assert done.output.split("\n") == ["error: --steps must be at least 0, got -1", ""]
 
 
 def options(*names):

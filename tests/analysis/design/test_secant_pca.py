@@ -271,7 +271,7 @@ def test_the_command_writes_what_recover_takes(method, tmp_path):
         (["design", "--output", "A.pt", "--m", 3], "ends in .safetensors"),
         (["design", "--output", "A.safetensors"], "needs the number of measurements"),
         (["design", "--output", "A.safetensors", "--m", 785], "m must be at most 784"),
-        (["recover", "--operator", "missing.safetensors"], "no operator file at"),
+        (["recover", "--operator", "missing.safetensors"], "path must be a file"),
     ],
 )
 def test_the_command_names_what_is_wrong(arguments, message, tmp_path, monkeypatch):

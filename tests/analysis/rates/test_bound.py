@@ -334,9 +334,9 @@ def test_every_image_has_its_own_constants():
     ("arguments", "message"),
     [
         ((1.0, 5, 2.0, 1.0), "alpha must be at most beta, got"),
-        ((1.0, 5, 0.0, 1.0), "alpha must be finite and > 0"),
-        ((1.0, 5, 1.0, math.inf), "beta must be finite and > 0"),
-        ((1.0, 5, 1.0, 1.0, -1.0), "delta must be finite and >= 0"),
+        ((1.0, 5, 0.0, 1.0), "alpha must be finite and positive"),
+        ((1.0, 5, 1.0, math.inf), "beta must be finite and positive"),
+        ((1.0, 5, 1.0, 1.0, -1.0), "delta must be finite and not negative"),
         ((math.nan, 5, 1.0, 1.0), "initial must be finite"),
         ((torch.ones(2, 2), 5, 1.0, 1.0), "initial must be a number or of shape"),
     ],

@@ -147,7 +147,7 @@ def test_verdicts_say_what_happened():
     void = rates.check_convergence(*run, alpha / 20, beta)
     assert not void.applies and void.holds
     assert "does not fall for any image, so it is void there." in void.status
-    assert "nevertheless falls" in void.status and "because its own pairs" in void.status
+    assert "nevertheless falls" in void.status and "Its own pairs (x_n, x*)" in void.status
     assert "below the bound, void as it is." in void.status
     wrong = rates.check_convergence(*run, beta, beta)
     measured, claimed = wrong.broken["alpha"]
@@ -180,8 +180,12 @@ def test_what_helps_and_what_hurts_is_read_from_the_numbers(sign):
     check = rates.check_convergence(*run_of(affine_problem(0, m=200)), 0.01, 2.0)
     factor = {"total": 0.7, "alpha": 0.9, "beta": sign * 0.0381, "delta": -sign * 0.2, "noise": 0.0}
     text = dataclasses.replace(check, step_factor=factor).observation()
-    low, high = ("β_n (-0.0381)", "δ_n (+0.2)") if sign < 0 else ("δ_n (-0.2)", "β_n (+0.0381)")
-    assert f"is 0.9 by α_n, lowered by {low}, raised by {high}." in text
+    parts = "−0.0381 from β_n and +0.2" if sign < 0 else "+0.0381 from β_n and −0.2"
+    assert f"0.7 is 0.9 from α_n, {parts} from δ_n." in text
+    assert "that alone makes it fall." in text
+    factor = {**factor, "alpha": 1.1}
+    text = dataclasses.replace(check, step_factor=factor).observation()
+    assert "that alone does not make it fall." in text
     assert "gain" not in text and "noise" not in text
 
 
@@ -189,7 +193,12 @@ def test_no_reason_is_given_where_the_constants_are_none():
     """α_n below α is no reason for a fall."""
     check = rates.check_convergence(*run_of(affine_problem(0, m=200)), 0.01, 2.0)
     check = dataclasses.replace(check, alpha=torch.full((4,), 100.0))
-    assert "nevertheless" in check.observation() and "because" not in check.observation()
+    assert "nevertheless" in check.observation() and "own pairs" not in check.observation()
+    median = float(check.decomposition.alpha[check.start :].nanquantile(0.5))
+    for share, text in ((1 - 1e-10, None), (1 - 1e-6, f"{median:.6g} (median), where α is ")):
+        near = dataclasses.replace(check, alpha=torch.full((4,), share * median)).observation()
+        assert ("own pairs" in near) is (text is not None)
+        assert text is None or f"{share * median:.6g}" in near
 
 
 def test_a_sign_that_broken_numbers_contradict_is_not_printed():
@@ -277,5 +286,5 @@ def test_step_factor_is_over_the_fitted_iterates_alone(sequence):
 
 def test_the_start_must_be_an_iterate(sequence):
     run = sequence(0, 5, 3)
-    with pytest.raises(ValueError, match="start must be from 0 to 3, got 4"):
+    with pytest.raises(ValueError, match="start must be from 0 to n_iter = 3, got 4"):
         rates.check_convergence(*run, 0.5, 0.1, 10.0, start=4)

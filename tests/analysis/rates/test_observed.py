@@ -37,7 +37,7 @@ def test_observed_rate_of_a_geometric_fall(rate, initial, floor):
     assert observed.first == (0,) and observed.last[0] >= 2
     assert observed.reasons == ("",) and observed.period.isnan().all()
     if floor:
-        assert observed.after == ("rests",) and "afterwards it rests" in observed.status
+        assert observed.after == ("rests",) and "afterwards it levels off" in observed.status
         assert float(observed.floor[0]) == pytest.approx(initial * floor, rel=3e-3)
         # To within a tenth of the floor.
         assert rate ** observed.last[0] >= 0.1 * floor * 0.999
@@ -51,17 +51,39 @@ def test_a_fall_that_turns_into_a_rise_is_told_with_its_range():
     assert observed.last == (14,) and observed.after == ("rises",)
     assert float(observed.after_factor[0]) == pytest.approx(1.02, rel=1e-3)
     assert "fitted on x_0 to x_14" in observed.status
-    assert "afterwards it rises, by 1.02 per step" in observed.status
+    assert "afterwards it rises, by a factor 1.02 per step" in observed.status
     grown = seen(torch.cat([0.6 ** n[:20], 0.6**19 * 1.05 ** (n[:30] + 1)]))
     assert float(grown.rate[0]) == pytest.approx(0.6, rel=1e-3)
-    assert grown.last == (19,) and "rises, by 1.05 per step" in grown.status
+    assert grown.last == (19,) and "rises, by a factor 1.05 per step" in grown.status
+
+
+def test_a_fall_that_breaks_off_has_its_own_rate_not_that_above_a_floor():
+    n = numbers(60)
+    risen = seen(torch.cat([0.84 ** n[:15], 0.84**14 * 1.01 ** (n[:16] + 1)]))
+    assert float(risen.rate[0]) == pytest.approx(0.84, rel=1e-9)
+    assert risen.last == (14,) and risen.after == ("rises",) and risen.floor[0] == 0
+    still = seen(torch.cat([0.5 ** n[:8], 0.5**7 * 0.999 ** (n[:23] + 1)]))
+    assert float(still.rate[0]) == pytest.approx(0.5, rel=1e-9)
+    assert still.last == (7,) and still.after == ("rests",)
+
+
+@pytest.mark.parametrize("period", [3, 6, 9])
+def test_a_fall_that_ends_in_circles_is_told(period):
+    n = numbers(60)
+    circling = 1e-2 * (1 + 0.5 * torch.cos(2 * math.pi * n / period))
+    observed = seen(0.5**n + circling)
+    assert float(observed.rate[0]) == pytest.approx(0.5, rel=0.1)
+    assert observed.after == ("circles",)
+    assert "afterwards it circles around a level" in observed.status
+    noise = torch.exp(0.2 * testing.normal(60, 60, seed=3))
+    assert "circles" not in rates.observed_rate(0.5 ** n[:, None] + 1e-2 * noise).after
 
 
 def test_a_fall_that_slows_is_told():
     n = numbers(20)
     observed = seen(torch.cat([0.6**n, 0.6**19 * 0.9 ** (n[:10] + 1)]))
     assert float(observed.rate[0]) == pytest.approx(0.6, rel=1e-3) and observed.last == (19,)
-    assert observed.after == ("slows",) and "falls more slowly, by 0.9" in observed.status
+    assert observed.after == ("slows",) and "falls more slowly, by a factor 0.9" in observed.status
 
 
 def test_of_two_falls_the_longer_has_the_rate():
@@ -93,6 +115,9 @@ def test_a_drift_is_no_fall():
     observed = seen(0.994 ** numbers(90))
     assert observed.rate.isnan().all()
     assert "it drifts down by 0.6 % a step, 41 % in all" in observed.status
+    # However small: nothing says that it will stop.
+    assert "it drifts down by 0.1 % a step, 3 % in all" in seen(0.999 ** numbers(31)).status
+    assert "rises from x_0 to x_1, and by 0.1 % a step" in seen(1.001 ** numbers(31)).status
 
 
 NOISES = {
@@ -164,7 +189,7 @@ def test_several_images_are_counted():
     observed = rates.observed_rate(values)
     assert observed.after == ("rests", "ends", "rests", "")
     assert "per step (median of 3, fitted on x_0 to x_" in observed.status
-    assert "afterwards it rests for 2" in observed.status
+    assert "afterwards it levels off for 2" in observed.status
     assert observed.median == pytest.approx(0.7, rel=5e-3)
     plain = json.loads(json.dumps(observed.to_dict(), allow_nan=False))
     assert plain["after"] == list(observed.after) and plain["period"][0] is None
@@ -218,5 +243,5 @@ def test_no_rate_comes_with_a_reason(objective, reason):
 def test_door(arguments, message):
     with pytest.raises(ValueError, match=message):
         rates.observed_rate(*arguments)
-    with pytest.raises(ValueError, match="start must be from 0 to 2, got 3"):
+    with pytest.raises(ValueError, match="start must be from 0 to n_iter = 2, got 3"):
         rates.observed_rate(torch.ones(3, 1), start=3)

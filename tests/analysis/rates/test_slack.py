@@ -69,6 +69,14 @@ def test_slacks_are_not_negative_under_the_assumptions(sequence, seed, noise, st
         assert (slack.noise.abs() <= 1e-9 * slack.bound).all()
 
 
+def test_without_noise_no_slack_is_noise_however_long_the_run(sequence):
+    """A surplus grows by q_n = 1/(ηα_n) − 1 a step; what noise adds must not."""
+    parts = rates.decompose(*sequence(0, 6, 60), 0.02)
+    assert float((1 / (0.02 * parts.alpha) - 1).min()) > 1.5
+    slack = rates.split_slack(parts, 0.1, 20.0, 1e3, start=0)
+    assert (slack.noise.abs() <= 1e-9 * slack.bound).all()
+
+
 @many
 @given(
     seed=testing.seeds,
@@ -110,7 +118,7 @@ def test_every_image_is_split_by_itself(sequence):
     A, y, x_true, iterates = sequence(4, 6, 5, noise=0.1)
     iterates = x_true + torch.tensor([1.0, 0.3, 0.1])[:, None, None, None] * (iterates - x_true)
     parts = rates.decompose(A, y, x_true, iterates, 0.05)
-    alpha = own_constants(parts)[0]
+    alpha, _, _ = own_constants(parts)
     constants = alpha, float(parts.beta.median()), float(parts.delta.clamp_min(0).median())
     together = rates.split_slack(parts, *constants, start=1)
     for i in range(3):

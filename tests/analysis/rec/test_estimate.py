@@ -344,6 +344,13 @@ class Constant(Curve):
         return super().generate(0 * z) + 1
 
 
+class Unmoved(Curve):
+    """Constant, and no function of z for autograd either."""
+
+    def generate(self, z):
+        return torch.full((len(z), *SHAPE), 0.3, dtype=z.dtype)
+
+
 class Broken(Curve):
     def generate(self, z):
         return super().generate(z).where(z[:, :1, None, None] < 1, torch.nan)
@@ -353,11 +360,12 @@ class Broken(Curve):
     ("prior", "message"),
     [
         (Constant(), r"looks must find a direction of the set \(prior\), got none"),
+        (Unmoved(), r"looks must find a direction of the set \(prior\), got none"),
         (Broken(), r"prior must generate finite images, got NaN or infinity in \d+ of 300"),
         (torch.ones(5, *SHAPE), "looks must find a direction"),
         (torch.ones(1, *SHAPE), "prior must hold at least two images"),
         (torch.ones(0, *SHAPE), "prior must hold at least two images"),
-        (torch.full((3, *SHAPE), torch.nan), "prior holds NaN"),
+        (torch.full((3, *SHAPE), torch.nan), "prior must be finite"),
         (FiniteSet(torch.ones(1, *SHAPE)), "prior must have at least two points"),
         (FiniteSet(torch.ones(4, *SHAPE)), "points must differ to form a secant"),
     ],
@@ -375,7 +383,7 @@ def test_measurements_that_are_no_numbers_are_refused():
     A = Lost(SHAPE, 5, dtype=torch.float64)
     A.norm = lambda: 1.0
     for S in (Curve(), testing.random_affine_set(SHAPE, 3)):
-        with pytest.raises(ValueError, match=r"A must give finite|A\(x\) holds NaN"):
+        with pytest.raises(ValueError, match=r"A must give finite|A\(x\) must be finite"):
             estimate_rec(A, S, **SMALL)
 
 
@@ -384,8 +392,8 @@ def test_measurements_that_are_no_numbers_are_refused():
     [
         ({"z_true": torch.zeros(0, 3)}, "z_true must have shape"),
         ({"x_true": torch.zeros(0, *SHAPE)}, "x_true must have shape"),
-        ({"z_true": torch.full((1, 3), torch.nan)}, "z_true holds NaN"),
-        ({"x_true": torch.full((1, *SHAPE), torch.nan)}, "x_true holds NaN"),
+        ({"z_true": torch.full((1, 3), torch.nan)}, "z_true must be finite"),
+        ({"x_true": torch.full((1, *SHAPE), torch.nan)}, "x_true must be finite"),
         ({"z_true": torch.zeros(1, 3), "x_true": torch.zeros(1, *SHAPE)}, "x_true must be None"),
     ],
 )
@@ -402,3 +410,28 @@ def test_a_set_without_a_generator_takes_no_latents():
 def test_no_look_leaves_nothing_but_exact_constants():
     with pytest.raises(ValueError, match="no look was asked for"):
         estimate_rec(gaussian(5, 0), Curve(), looks=(), points=5)
+
+
+def test_exact_constants_of_directions_that_A_does_not_see_are_0():
+    low_rank = testing.normal(40, 6, seed=1) @ testing.normal(6, 200, seed=2)
+    affine = testing.random_affine_set(SHAPE, 8, seed=3)  # 8 dimensions, of which A sees 6
+    x_true = affine.sample(2, seed=4)
+    outside = x_true.double() + testing.normal(2, *SHAPE, seed=5)
+    q = torch.linalg.qr(testing.normal(200, 200, seed=6))[0]
+    twins = testing.normal(5, 200, seed=7)
+    twins[1] = twins[0] + q[9]
+    finite = FiniteSet(twins.reshape(-1, *SHAPE))
+    for matrix, S, seen_from in (
+        (low_rank, affine, x_true),
+        (1e6 * low_rank, affine, outside),
+        (q[:9], finite, finite.points[:2]),
+    ):
+        estimate = estimate_rec(MatrixOperator(matrix, SHAPE), S, x_true=seen_from, **SMALL)
+        assert estimate.alpha == 0 and estimate.kappa == float("inf")
+        assert (estimate.pointwise.alpha[:2] == 0).all()
+        assert estimate.status == "κ ≥ 2: it is ∞ exactly"
+    basis = torch.linalg.qr(affine.basis.double())[0]
+    blind = MatrixOperator(torch.eye(200, dtype=torch.float64) - basis @ basis.T, SHAPE)
+    estimate = estimate_rec(blind, affine, **SMALL)
+    assert (estimate.alpha, estimate.beta) == (0, 0)
+    assert estimate.status == "κ = β/α has no value: A maps every direction looked at to 0"

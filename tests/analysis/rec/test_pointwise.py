@@ -54,14 +54,20 @@ def test_an_image_of_an_affine_set_has_the_constants_of_the_set():
 
 
 def infimum(A, S, x_true, starts=12):
-    """The least ‖A(B z + c − x*)‖²/‖B z + c − x*‖² that descent from many z finds."""
+    """The least ‖A(B z + c − x*)‖²/‖B z + c − x*‖² that descent from many z finds.
 
-    def value(z):
-        return float(ratio(A, S.generate(torch.from_numpy(z)[None]) - x_true))
+    It descends on (y, t), z = y/t, since the best z may be far.
+    """
+    offset = x_true - S.generate(torch.zeros(1, S.latent_dim, dtype=torch.float64))
+
+    def value(yt):
+        y = torch.from_numpy(yt[None, :-1])
+        zero = S.generate(torch.zeros_like(y))
+        return float(ratio(A, S.generate(y) - zero - yt[-1] * offset))
 
     found = [
-        scipy.optimize.minimize(value, z, tol=1e-14).fun
-        for z in testing.normal(starts, S.latent_dim).mul(3).numpy()
+        scipy.optimize.minimize(value, yt, tol=1e-14).fun
+        for yt in testing.normal(starts, S.latent_dim + 1).numpy()
     ]
     return min(found)
 

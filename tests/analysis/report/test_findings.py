@@ -199,7 +199,7 @@ def test_a_direction_that_A_does_not_see_makes_kappa_infinite():
             assert "≤ 0" not in finding(report, subject).text
         assert report.uniform.bound[2:].isinf().all() and report.uniform.holds
         assert "alpha" not in report.uniform.broken
-        assert "no finite gap" in finding(report, "where the bound").text
+        assert "no finite slack" in finding(report, "where the bound").text
         for shown in (report.summary, report.to_html().split("<h2>Settings")[0]):
             assert not re.search(r"e\+(?:[12]\d|3\d)\b", re.sub(r"base64,[^']*", "", shown))
         assert "infinite bound is not drawn" in figures.FIGURES[1].caption(report)
@@ -368,14 +368,20 @@ def test_a_report_says_who_came_to_rest_and_who_circles(affine):
     assert number(text, "in the last step by") == pytest.approx(23 / 145, rel=1e-2)
     text = rested(affine, torch.stack([away, 1.0 + n, away], 1))
     assert "in the last step by 0.0769 to 0.159 of their length" in text  # 1/13 and 23/145
-    assert "none of 3 images came to rest, 3 still move" in text and "round" not in text
+    assert (
+        "After 12 iterations all 3 images still move, in the last step by" in text
+        and "round" not in text
+    )
 
 
 def test_images_without_a_rate_are_counted(affine):
     observed = affine.uniform.observed
     some = replace(observed, reasons=("", "it rises", ""))
     report = replace(affine, uniform=replace(affine.uniform, observed=some))
-    assert "No rate is seen for 1 of 3 images, the first because it rises." in report.summary
+    assert "No rate is seen for 1 of 3 images, because it rises." in report.summary
+    two = replace(observed, reasons=("", "it rises", "it rests"))
+    report = replace(affine, uniform=replace(affine.uniform, observed=two))
+    assert "for 2 of 3 images, for the first because it rises." in report.summary
     every = replace(observed, reasons=("", "", ""))
     report = replace(affine, uniform=replace(affine.uniform, observed=every))
     assert "No rate is seen" not in report.summary
@@ -611,6 +617,6 @@ def test_captions_speak_of_what_is_drawn(affine, poor):
     none = torch.full_like(affine.uniform.slack.gap, math.inf)
     slackless = replace(affine.uniform, slack=replace(affine.uniform.slack, gap=none, alpha=none))
     slackless = replace(affine, uniform=slackless, pointwise=slackless)
-    assert figures.FIGURES[3].caption(slackless).startswith("There is no finite gap")
+    assert figures.FIGURES[3].caption(slackless).startswith("There is no finite slack")
     far = replace(poor.uniform, bound=poor.uniform.bound * 1e12)
     assert "leaves the picture" in figures.FIGURES[1].caption(replace(poor, uniform=far))

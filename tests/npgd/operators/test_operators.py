@@ -16,6 +16,7 @@ from analysis.testing import normal
 from npgd.operators import (
     Gaussian,
     Inpainting,
+    LinearOperator,
     MatrixOperator,
     SubsampledDCT,
     SuperResolution,
@@ -175,6 +176,62 @@ def test_norm_follows_a_changed_matrix():
     assert A.norm() == pytest.approx(3 * before, rel=1e-12)
 
 
+class Scaled(LinearOperator):
+    """A x = s M vec(x), with M a parameter and s a plain number."""
+
+    def __init__(self, matrix, scale=1.0):
+        super().__init__((1, 4, 4), len(matrix))
+        self.matrix, self.scale = torch.nn.Parameter(matrix), scale
+
+    def _forward(self, x):
+        return self.scale * x.flatten(1) @ self.matrix.T
+
+    def _adjoint(self, y):
+        return (self.scale * y @ self.matrix).reshape(-1, 1, 4, 4)
+
+
+def _in_place(A):
+    with torch.no_grad():
+        A.matrix.mul_(3)
+
+
+def _of_data(A):
+    A.matrix.data.mul_(3)
+
+
+def _of_shared_memory(A):
+    A.matrix.detach().numpy()[:] *= 3
+
+
+def _loaded(A):
+    A.load_state_dict({"matrix": 3 * A.matrix.detach()})
+
+
+def _replaced(A):
+    A.matrix = torch.nn.Parameter(3 * A.matrix.detach())
+
+
+def _of_a_number(A):
+    A.scale *= 3
+
+
+@pytest.mark.parametrize(
+    "change", [_in_place, _of_data, _of_shared_memory, _loaded, _replaced, _of_a_number]
+)
+def test_norm_follows_every_change(change):
+    A = Scaled(normal(5, 16))
+    before = A.norm()
+    change(A)
+    assert A.norm() == pytest.approx(3 * before, rel=1e-12)
+
+
+def test_norm_is_computed_once_and_anew_in_another_precision():
+    A = Scaled(normal(5, 16))
+    A._norm = lambda: next(norms)
+    norms = iter([1.0, 2.0, 3.0])
+    assert [A.norm(), A.norm(), A.float().norm(), A.norm(), A.double().norm()] == [1, 1, 2, 2, 3]
+
+
 @pytest.mark.parametrize("m", [1, 5, 40])
 def test_the_norm_of_equal_entries_is_known(m):
     assert MatrixOperator(torch.zeros(m, 16), (1, 4, 4)).norm() == 0
@@ -215,7 +272,7 @@ X, Y = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3)
         (lambda: Gaussian((4, 4), 3), ValueError, "image_shape"),
         (lambda: Gaussian((1, 0, 4), 3), ValueError, "image_shape"),
         (lambda: Gaussian(16, 3), TypeError, "image_shape"),
-        (lambda: Gaussian(S, 3, dtype=torch.float16), TypeError, "matrix"),
+        (lambda: Gaussian(S, 3, dtype=torch.float16), TypeError, "dtype"),
         (lambda: Gaussian(S, 3, seed=-1), ValueError, "seed"),
         (lambda: MatrixOperator(NAN, S), ValueError, "matrix must be finite"),
         (lambda: MatrixOperator(1 / torch.zeros(3, 16), S), ValueError, "matrix must be finite"),

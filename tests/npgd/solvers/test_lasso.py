@@ -175,3 +175,12 @@ def test_the_transform_may_come_without_its_name():
     assert Lasso("dct").transform == Lasso(transform="dct").transform == "dct"
     with pytest.raises(TypeError):
         Lasso("dct", 0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 7), (1, 8, 7), (1, 4, 4)])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_wavelet_basis_that_would_be_the_pixels_is_refused(named, shape):
+    transform = "wavelet" if named else Wavelet(shape, "haar").float()
+    A = Gaussian(shape, 5)
+    with pytest.raises(ValueError, match="must have even sides of 6 or more for a wavelet basis"):
+        recover(A, torch.ones(1, 5), Lasso(transform))

@@ -7,11 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -207,28 +205,6 @@ def test_a_killed_process_leaves_a_run_that_goes_on_to_the_same_bits(tmp_path):
         assert killed(directory, 3, moment, step).wait() == -signal.SIGKILL
         assert load_checkpoint(newest_checkpoint(directory))[0] == kept
     assert_same(train_alone(directory, 3), train_alone(tmp_path / "alone", 3))
-
-
-@pytest.fixture(scope="module")
-def left_alone(tmp_path_factory):
-    """The end of a training of 60 steps that nothing happened to."""
-    return train_alone(tmp_path_factory.mktemp("alone"), 15)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("moment", range(20))
-def test_twenty_random_moments(moment, tmp_path, left_alone):
-    """Where in a step, a checkpoint or a log line the signal falls is left to chance."""
-    draw = np.random.default_rng(moment)
-    step, pause = int(draw.integers(0, 58)), draw.uniform(0, 0.1)
-    process = killed(tmp_path, 15)
-    while process.poll() is None:
-        found = newest_checkpoint(tmp_path)
-        if found and int(found.stem.split("-")[1]) >= step:
-            time.sleep(pause)
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.001)
-    assert_same(train_alone(tmp_path, 15), left_alone)
 
 
 def test_a_tampered_checkpoint_is_refused_and_the_one_before_used(images, tmp_path):
@@ -599,7 +575,7 @@ def test_two_processes_train_one_network(tmp_path):
         environment = os.environ | {key: str(value) for key, value in told.items()}
         command = [sys.executable, "-c", TOGETHER, str(tmp_path)]
         running.append(subprocess.Popen(command, env=environment))
-    assert [process.wait(timeout=180) for process in running] == [0, 0]
+    assert [process.wait() for process in running] == [0, 0]
 
     ends = [load_file(tmp_path / f"state-{rank}.safetensors") for rank in range(2)]
     assert ends[0].keys() == ends[1].keys()

@@ -201,9 +201,9 @@ def test_a_zip_with_a_symbolic_link_is_refused(tmp_path):
     with pytest.raises(ValueError, match="without symbolic links"):
         data.image_archive(tmp_path / "a.zip", (3, 64, 64))
     (tmp_path / "b.zip").write_bytes(b"no zip at all")
-    with pytest.raises(ValueError, match="must be a readable zip"):
+    with pytest.raises(ValueError, match="or a readable zip"):
         data.image_archive(tmp_path / "b.zip", (3, 64, 64))
-    with pytest.raises(ValueError, match="must be a folder, zip or LMDB"):
+    with pytest.raises(ValueError, match="must be a picture, or a folder, zip or LMDB"):
         data.image_archive(tmp_path / "absent", (3, 64, 64))
 
 
@@ -213,7 +213,7 @@ def test_the_cache_is_used_until_the_source_changes(tmp_path, cache, monkeypatch
     first, names = data.image_archive(path, (3, 64, 64))
     (kept,) = cache.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("npgd.data.pictures._picture", lambda *_: pytest.fail("decoded again"))
+        patch.setattr("npgd.data.pictures.decode", lambda *_: pytest.fail("decoded again"))
         again = data.image_archive(path, (3, 64, 64))
     assert torch.equal(first, again[0]) and names == again[1]
     # a broken cache is made again; so is one of another source, in the same place
