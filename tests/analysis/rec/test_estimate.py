@@ -101,6 +101,18 @@ def test_finite_sets_are_exact(A, S):
     assert estimate.looks["tangents"].status.startswith("skipped")
 
 
+@pytest.mark.parametrize("m", [6, 200])
+def test_an_exact_kappa_is_on_the_side_of_two_that_is_said(m):
+    """And so is the number that is printed."""
+    estimate = estimate_rec(gaussian(m, 0), testing.random_affine_set(SHAPE, 3, 1), looks=())
+    side = "<" if estimate.kappa < 2 else "≥"
+    assert (m == 200) == (estimate.kappa < 2)
+    assert estimate.status.startswith(f"κ {side} 2: it is ")
+    printed = float(estimate.status.split("it is ")[1].split()[0])
+    assert (printed < 2) == (estimate.kappa < 2)
+    assert printed == pytest.approx(estimate.kappa, rel=1e-2)
+
+
 def test_an_affine_set_has_one_alpha_for_all_its_points():
     A, S = gaussian(30, 2), testing.random_affine_set(SHAPE, 10, 2)
     z_true = draw_latents(10, 4, dtype=torch.float64)
