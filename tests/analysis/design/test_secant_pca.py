@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 import analysis
 import npgd
-from analysis.design import design_dct, design_secant_pca
+from analysis.design import design_dct, design_secant_pca, local_coherence, secant_points
 from analysis.design import secant_pca as design
-from analysis.design.secant_pca import local_coherence, secant_points
 from analysis.testing import normal, random_affine_set
 
 DOUBLE = torch.float64
