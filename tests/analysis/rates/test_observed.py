@@ -200,7 +200,7 @@ def test_the_middle_of_what_came_after_is_told():
     values = [torch.cat([0.6**n, 0.6**19 * r ** (n[:12] + 1)]) for r in (1.05, 1.3, 1.1)]
     observed = rates.observed_rate(torch.stack(values, 1))
     assert observed.after == ("rises",) * 3
-    assert "afterwards it rises, by 1.1 per step for 3" in observed.status
+    assert "afterwards it rises for 3, by a factor 1.1 per step" in observed.status
 
 
 @pytest.mark.parametrize("count", [3, 6, 30])
@@ -243,5 +243,5 @@ def test_no_rate_comes_with_a_reason(objective, reason):
 def test_door(arguments, message):
     with pytest.raises(ValueError, match=message):
         rates.observed_rate(*arguments)
-    with pytest.raises(ValueError, match="start must be from 0 to 2, got 3"):
+    with pytest.raises(ValueError, match="start must be from 0 to n_iter = 2, got 3"):
         rates.observed_rate(torch.ones(3, 1), start=3)
