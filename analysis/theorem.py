@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -172,8 +173,22 @@ def _nonnegative_check(what: str, expression: sp.Expr) -> Check:
     return Check(what, sp.sympify(expression), "≥")
 
 
-Proof = Callable[[sp.Expr, sp.Expr], Iterable[Check]]
-"""What must hold for a formula with this left and this right side."""
+RELATIONS: Mapping[str, str] = MappingProxyType({"=": "=", "≤": r"\le", "≥": r"\ge", "<": "<"})
+"""Of a left side to a right one, and how LaTeX writes it."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What must hold for a formula with a given left and right side, and what it then proves."""
+
+    relation: str
+    """The one relation of left to right that the checks prove: "=", "≤", "≥" or "<"."""
+    checks: Callable[[sp.Expr, sp.Expr], Iterable[Check]]
+
+
+def _proves(relation: str) -> Callable[[Callable[[sp.Expr, sp.Expr], Iterable[Check]]], Proof]:
+    """Makes the function below it a proof of this relation, and of no other."""
+    return partial(Proof, relation)
 
 
 @dataclass(frozen=True)
@@ -189,10 +204,14 @@ class Formula:
         """What sympy confirmed of these two sides, now.
 
         Raises:
-            DerivationError: the formula does not follow.
+            DerivationError: the formula does not follow, or its proof is one of another relation.
         """
+        if self.relation != self.proof.relation:
+            raise DerivationError(
+                f"{self}: the proof is one of {self.proof.relation}, not of {self.relation}"
+            )
         confirmed = []
-        for check in self.proof(self.left, self.right):
+        for check in self.proof.checks(self.left, self.right):
             check.confirm()
             confirmed.append(check.what)
         return tuple(confirmed)
@@ -201,8 +220,7 @@ class Formula:
         return f"{_plain(self.left)} {self.relation} {_plain(self.right)}"
 
     def latex(self) -> str:
-        relation = {"=": "=", "≤": r"\le", "≥": r"\ge", "<": "<"}[self.relation]
-        return f"{_latex(self.left)} {relation} {_latex(self.right)}"
+        return f"{_latex(self.left)} {RELATIONS[self.relation]} {_latex(self.right)}"
 
 
 @dataclass(frozen=True)
@@ -575,9 +593,15 @@ def _identity(w: _Writer) -> Formula:
     def closes(left: sp.Expr, right: sp.Expr, defined: _Meanings) -> sp.Expr:
         return (left - right).subs(defined).subs(in_products)
 
+    @_proves("=")
     def defines(symbol: sp.Expr, meaning: sp.Expr) -> list[Check]:
         closed = closes(BIG_FNEXT, right, {**definitions, symbol: meaning})
         return [_zero(f"the identity holds for this `{_plain(symbol)}`", closed)]
+
+    @_proves("=")
+    def closes_as_a_whole(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        what = "with the definitions put back, both sides are the same in inner products"
+        return [_zero(what, closes(left, right, definitions))]
 
     w.step("The one-step identity")
     w.say(
@@ -596,12 +620,7 @@ def _identity(w: _Writer) -> Formula:
         BIG_FNEXT,
         "=",
         right,
-        lambda left, right: [
-            _zero(
-                "with the definitions put back, both sides are the same in inner products",
-                closes(left, right, definitions),
-            )
-        ],
+        closes_as_a_whole,
     )
     w.say("This assumes nothing: no set, no projector, no bound on A.")
     w.expressions["identity"] = identity.right
@@ -622,10 +641,12 @@ def _one_step(w: _Writer, identity: Formula) -> Formula:
     a, b, c = map(_nonnegative, ("a_slack", "b_slack", "c_slack"))
     assumed = {ALPHA_N: ALPHA + a, BETA: BETA_N + b, DELTA: DELTA_N + c}
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         lost = right.subs(RATIO) - left.subs(FNEXT, exact)
         return [_zero("the bound minus the identity is the sum of three slacks", lost - total)]
 
+    @_proves("=")
     def loses(left: sp.Expr, right: sp.Expr) -> list[Check]:
         lost = left.subs(RATIO).subs(FNEXT, exact)
         named = zip(("α_n ≥ α", "β_n ≤ β", "δ_n ≤ δ"), right.args, strict=False)
@@ -654,6 +675,7 @@ def _every_step(w: _Writer, recursion: Formula) -> tuple[Formula, Formula]:
     following = recursion.right.subs(KAPPA, 1 + R)
     found = sp.rsolve(f(N + 1) - following.subs(FN, f(N)), f(N), {f(0): F0})
 
+    @_proves("≤")
     def solves(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero("it starts at f_0", right.subs(N, 0) - F0),
@@ -661,6 +683,7 @@ def _every_step(w: _Writer, recursion: Formula) -> tuple[Formula, Formula]:
             _zero("it is sympy's solution of the recursion", found - right),
         ]
 
+    @_proves("≤")
     def is_larger(_: sp.Expr, right: sp.Expr) -> list[Check]:
         added = (right.subs(KAPPA, 1 + R) - solution.right).subs(INSIDE)
         left_out = (BETA * DELTA * R**N / (1 - R)).subs(INSIDE)
@@ -684,6 +707,7 @@ def _every_step(w: _Writer, recursion: Formula) -> tuple[Formula, Formula]:
 def _limit(w: _Writer, recursion: Formula, solution: Formula) -> Formula:
     limit = sp.limit(sp.expand(sp.simplify(solution.right.subs(INSIDE))), N, sp.oo)
 
+    @_proves("≤")
     def is_limit(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero("the limit for 0 < r < 1", limit - right.subs(KAPPA, 1 + R).subs(INSIDE)),
@@ -698,6 +722,7 @@ def _limit(w: _Writer, recursion: Formula, solution: Formula) -> Formula:
 
 
 def _distance(w: _Writer, floor: Formula) -> Formula:
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         farthest = left.subs(FINAL_ERROR, sp.sqrt(floor.right / ALPHA))
         farthest = farthest.subs(ALPHA, BETA / KAPPA)
@@ -713,16 +738,19 @@ def _distance(w: _Writer, floor: Formula) -> Formula:
 def _number_of_steps(w: _Writer, simple: Formula, distance: Formula) -> tuple[Formula, Formula]:
     decaying = R**N * F0 / ALPHA
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         farthest = left.subs(ERROR, sp.sqrt(simple.right / ALPHA))
         farthest = (farthest - right).subs(BETA, KAPPA * ALPHA).subs(KAPPA, 1 + R).subs(INSIDE)
         return [_zero("it is the bound on f_n over α", farthest)]
 
+    @_proves("≥")
     def suffices(_: sp.Expr, right: sp.Expr) -> list[Check]:
         # rⁿ = e^{−n log(1/r)}
         left_over = sp.exp(-right * sp.log(1 / R)) * (decaying / R**N)
         return [_zero("after so many steps the decaying term is Cδ", left_over - C * DELTA)]
 
+    @_proves("≥")
     def is_above(left: sp.Expr, right: sp.Expr) -> list[Check]:
         # The difference has derivative 1 − 1/r < 0 on (0, 1): it falls to 0 at 1.
         slope = sp.diff(left - right, R)
@@ -732,10 +760,12 @@ def _number_of_steps(w: _Writer, simple: Formula, distance: Formula) -> tuple[Fo
             _zero("they touch there", slope.subs(R, 1)),
         ]
 
+    @_proves("≥")
     def is_enough(_: sp.Expr, right: sp.Expr) -> list[Check]:
         exchanged = right * below.right - needed.right * below.left
         return [_zero("`1 − r` in place of `log(1/r)`", exchanged.subs(KAPPA, 1 + R))]
 
+    @_proves("≤")
     def remains(left: sp.Expr, right: sp.Expr) -> list[Check]:
         farthest = left.subs(ERROR, sp.sqrt(C * DELTA + distance.right))
         return [_zero("it is Cδ and the floor", (farthest - right).subs(KAPPA, 1 + R))]
@@ -765,30 +795,33 @@ def _constants_of_the_paper(
     floor = 1 / (2 * ALPHA / BETA - 1)
     w.step("The constants of the paper")
     w.say("Theorem 1 as the paper states it, with `f = ‖Ax − y‖²`:")
-    for what, found, right in (
-        ("the objective", simple, _sum((ratio - 1) ** N * F0, BETA * DELTA / (2 - ratio))),
-        ("the limit of the distance", distance, DELTA * floor),
-        ("the number of steps", enough, sp.log(F0 / (C * ALPHA * DELTA)) / (2 - ratio)),
-        ("the distance then", reached, (C + floor) * DELTA),
+    for what, found, relation, right in (
+        ("the objective", simple, "≤", _sum((ratio - 1) ** N * F0, BETA * DELTA / (2 - ratio))),
+        ("the limit of the distance", distance, "≤", DELTA * floor),
+        ("the number of steps", enough, "≥", sp.log(F0 / (C * ALPHA * DELTA)) / (2 - ratio)),
+        ("the distance then", reached, "≤", (C + floor) * DELTA),
     ):
 
+        @_proves(found.proof.relation)
         def agrees(
             left: sp.Expr, right: sp.Expr, what: str = what, found: Formula = found
         ) -> list[Check]:
             ours = (found.left - found.right).subs(RATIO)
             return [_zero(f"{what}, as found above", (left - right) - ours)]
 
-        w.claim(found.left, found.relation, right, agrees)
+        w.claim(found.left, relation, right, agrees)
 
 
 def _noise(w: _Writer, identity: Formula) -> None:
     u, u_oo = _nonnegative("u_n"), sp.Symbol("u_oo")
     exact = identity.right.subs(ETA, 1 / BETA)
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         lost = right.subs(R, BETA / ALPHA - 1) - left.subs(BIG_FNEXT, exact)
         return [_zero("what it loses are the same three slacks", lost - sum(_slacks()))]
 
+    @_proves("≤")
     def is_image(_: sp.Expr, right: sp.Expr) -> list[Check]:
         slope = sp.diff(right, u)
         return [
@@ -796,6 +829,7 @@ def _noise(w: _Writer, identity: Formula) -> None:
             _nonnegative_check("it contracts: the slope is at most `√r`", R - slope**2),
         ]
 
+    @_proves("≤")
     def is_limit(_: sp.Expr, right: sp.Expr) -> list[Check]:
         # Of (u − ν)² = r u² + ν² + βδ the root above ν.
         return [
@@ -808,6 +842,7 @@ def _noise(w: _Writer, identity: Formula) -> None:
             ),
         ]
 
+    @_proves("≤")
     def is_distance(_: sp.Expr, right: sp.Expr) -> list[Check]:
         exact_projector = limit.right.subs(DELTA, 0) / sp.sqrt(ALPHA)
         return [_zero("it is `u_∞/√α`", right.subs(KAPPA, 1 + R) - exact_projector)]
@@ -883,6 +918,7 @@ def _other_step_sizes(w: _Writer, identity: Formula, recursion: Formula) -> _Com
         image_step: sp.sqrt(space.square(_add((1, _atom("Ap")), (-1, _atom("Ae"))))),
     }
 
+    @_proves("=")
     def expands(left: sp.Expr, right: sp.Expr) -> list[Check]:
         return [_zero("the same inner products", (left - right).subs(in_products))]
 
@@ -897,6 +933,7 @@ def _other_step_sizes(w: _Writer, identity: Formula, recursion: Formula) -> _Com
     star = _against_truth(w, identity, moved.right)
     w.say("As `|⟨r_n, v⟩| ≤ ν√F_n` and `|c_n| ≤ √(F_n F_{n+1})`,")
 
+    @_proves("≤")
     def is_farthest(_: sp.Expr, right: sp.Expr) -> list[Check]:
         # x, z ≥ 0: how far ⟨r_n, v⟩ and c_n stay from their worst values.
         x, z = map(_nonnegative, "xz")
@@ -943,6 +980,7 @@ def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
     )
     assumed = {ALPHA_N: ALPHA + a, BETA: BETA_N + b, DELTA: DELTA_N + c}
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         # `exact` equals F_{n+1} and contains it: adding a multiple of the difference is allowed.
         lost = (right - left - (1 + S) * (exact - BIG_FNEXT)).subs(RATIO)
@@ -966,6 +1004,7 @@ def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
 def _is_root(quadratic: sp.Expr) -> Proof:
     """That `right` is the largest √F_{n+1} for which `quadratic` is not positive."""
 
+    @_proves("≤")
     def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
         x = _positive("x")
         found = left.subs(BIG_FNEXT, x**2)  # x
@@ -989,6 +1028,7 @@ def _against_staying(w: _Writer) -> Formula:
     }
     excess = space.nearness("p") - space.nearness("e")  # βδ at most
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         lost = (right - left).subs(in_products)
         return [
@@ -1001,12 +1041,13 @@ def _against_staying(w: _Writer) -> Formula:
     w.say("The projector could also have stayed at `x_n`: `‖x_{n+1} − w_n‖² ≤ ‖x_n − w_n‖² + δ` is")
     stay = w.claim(BIG_FNEXT, "≤", _sum((1 + 2 * S) * BIG_F, BETA * DELTA, -2 * S * CROSS), follows)
 
+    @_proves("≤")
     def is_root(left: sp.Expr, right: sp.Expr) -> list[Check]:
         m, checks = _nonnegative("m"), []
         for sign in (1, -1):
             worst = stay.right.subs(CROSS, -sign * sp.sqrt(BIG_F) * sp.sqrt(BIG_FNEXT))
             quadratic = (stay.left - worst).subs(S, sign * m)
-            for check in _is_root(quadratic)(left, right.subs(S, sign * m)):
+            for check in _is_root(quadratic).checks(left, right.subs(S, sign * m)):
                 checks.append(check._replace(what=f"{check.what}, s {'≥≤'[sign < 0]} 0"))
         return checks
 
@@ -1021,6 +1062,7 @@ def _against_staying(w: _Writer) -> Formula:
 
 def _rates(w: _Writer, root_star: Formula, root_stay: Formula) -> tuple[Formula, Formula]:
     def is_square(root: Formula) -> Proof:
+        @_proves("≤")
         def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
             squared = root.right.subs({NU: 0, DELTA: 0}) ** 2
             apart = (squared - right).subs(S, P - 1).replace(sp.Abs, lambda x: sp.Abs(sp.factor(x)))
@@ -1042,6 +1084,7 @@ def _rates(w: _Writer, root_star: Formula, root_stay: Formula) -> tuple[Formula,
 def _floor_of_any_step(w: _Writer, farthest: Formula, rates: tuple[Formula, Formula]) -> Formula:
     m, x = _nonnegative("m"), _positive("x")
 
+    @_proves("<")
     def is_edge(left: sp.Expr, right: sp.Expr) -> list[Check]:
         slope = sp.diff(sp.sqrt(rates[0].right.subs(S, m) / BIG_F), m).subs(KAPPA, 1 + x)
         still = (farthest.left - farthest.right).subs({NU: 0, DELTA: 0, BIG_FNEXT: BIG_F})
@@ -1055,6 +1098,7 @@ def _floor_of_any_step(w: _Writer, farthest: Formula, rates: tuple[Formula, Form
     edge = w.claim(sp.Abs(S), "<", (2 - KAPPA) / 2, is_edge)
 
     def is_end(sign: int) -> Proof:
+        @_proves("<")
         def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
             end = ((1 + sign * edge.right) / BETA).subs(RATIO)
             low, high = (end, ETA) if sign < 0 else (ETA, end)
@@ -1068,6 +1112,7 @@ def _floor_of_any_step(w: _Writer, farthest: Formula, rates: tuple[Formula, Form
     w.check(_zero("1/β is its midpoint", (lower.left + upper.right) / 2 - 1 / BETA))
     w.say("an interval around 1/β that is not empty exactly when `κ < 2`. The bound settles at")
 
+    @_proves("≤")
     def is_fixed(left: sp.Expr, right: sp.Expr) -> list[Check]:
         rest = (farthest.left - farthest.right).subs(BIG_FNEXT, x**2).subs(BIG_F, x**2)
         return [
@@ -1086,6 +1131,7 @@ def _floor_of_any_step(w: _Writer, farthest: Formula, rates: tuple[Formula, Form
         is_fixed,
     )
 
+    @_proves("≤")
     def is_without_noise(left: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero(
@@ -1113,6 +1159,7 @@ def _shorter_steps(w: _Writer, compared: _Compared) -> None:
     }
     excess = space.nearness("p") - space.nearness(None)  # βδ at most
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         lost = (right - left).subs(in_products) - eta * space.stretch - (BETA * DELTA - excess)
         return [_zero("the loss is `(1 − m)(β‖d_n‖² − ‖A d_n‖²)` and what is left of `βδ`", lost)]
@@ -1126,6 +1173,7 @@ def _shorter_steps(w: _Writer, compared: _Compared) -> None:
     rest = (-BIG_F * eta, -2 * TILT * eta, BETA * DELTA)
     first = w.claim(M * away, "≤", _sum(far, -BIG_FNEXT * eta, *rest), follows)
 
+    @_proves("≤")
     def with_triangle(left: sp.Expr, right: sp.Expr) -> list[Check]:
         least = (sp.sqrt(far) - sp.sqrt(near)) ** 2
         lost = (right - left) - (first.right - first.left).subs(away, least)
@@ -1159,6 +1207,7 @@ def _roots_of_shorter_steps(w: _Writer, third: Formula, compared: _Compared) -> 
         " the least, and at the floor all agree."
     )
 
+    @_proves("≤")
     def is_square(_: sp.Expr, right: sp.Expr) -> list[Check]:
         squared = root.right.subs({NU: 0, DELTA: 0}) ** 2
         return [_zero("it is the bound at ν = δ = 0", squared - right)]
@@ -1180,6 +1229,7 @@ def _farthest_of_shorter_steps(
     worst_near = KAPPA * (sp.sqrt(BIG_FNEXT) + NU) ** 2
     at_worst = {far: worst_far, near: worst_near, TILT: NU * sp.sqrt(BIG_F)}
 
+    @_proves("≤")
     def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
         roots = rest.subs({far: y**2, near: z**2})
         along = sp.diff((1 - M) * (2 * TILT - KAPPA * (BIG_F + 2 * TILT + NU**2)), TILT)
@@ -1270,6 +1320,7 @@ def _start_outside(w: _Writer, simple: Formula) -> None:
     # On an eigenvector of AᵀA with eigenvalue λ, in units of x*: x_0 = λ, Aᵀ(A x_0 − y) = λ² − λ.
     first = t - ETA * (t**2 - t)
 
+    @_proves("≤")
     def shifted(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero(
@@ -1278,9 +1329,11 @@ def _start_outside(w: _Writer, simple: Formula) -> None:
             )
         ]
 
+    @_proves("≤")
     def is_farthest(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [_zero("`(‖e_1‖ − ρ)²` is `ρ² + δ`", (right - rho) ** 2 - rho**2 - DELTA)]
 
+    @_proves("≤")
     def follows(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero("it is β‖e_1‖²", right - BETA * farthest.right**2),
@@ -1309,7 +1362,10 @@ def _start_outside(w: _Writer, simple: Formula) -> None:
         omega,
         "=",
         -(1 - t) * (1 - ETA * t),
-        lambda _, right: [_zero("it is the first step's error there", (first - 1) - right)],
+        Proof(
+            "=",
+            lambda _, right: [_zero("it is the first step's error there", (first - 1) - right)],
+        ),
     )
     w.expressions["first_objective"] = bound.right
 
@@ -1318,24 +1374,34 @@ def _half(w: _Writer, recursion: Formula, floor: Formula, enough: Formula) -> No
     half, start = _positive("h_n"), _positive("h_0")
     w.step("With f = ½‖Ax − y‖²")
     w.say("Let `h_n = f_n/2`. The contraction is the same, additive constants are halved:")
-    for what, left, relation, right, found in (
+    for what, left, relation, right, known, found in (
         (
             "the recursion",
             sp.Symbol("h_{n+1}"),
             "≤",
             _sum((KAPPA - 1) * half, BETA * DELTA / 2),
+            recursion,
             recursion.right.subs(FN, 2 * half) / 2,
         ),
-        ("its floor", sp.Symbol("h_oo"), "≤", BETA * DELTA / (2 * (2 - KAPPA)), floor.right / 2),
+        (
+            "its floor",
+            sp.Symbol("h_oo"),
+            "≤",
+            BETA * DELTA / (2 * (2 - KAPPA)),
+            floor,
+            floor.right / 2,
+        ),
         (
             "the number of steps",
             N,
             "≥",
             sp.log(2 * start / (C * ALPHA * DELTA)) / (2 - KAPPA),
+            enough,
             enough.right.subs(F0, 2 * start),
         ),
     ):
 
+        @_proves(known.proof.relation)
         def agrees(
             _: sp.Expr, right: sp.Expr, what: str = what, found: sp.Expr = found
         ) -> list[Check]:
@@ -1373,6 +1439,7 @@ def _memory(w: _Writer, recursion: Formula) -> None:
         return meaning.subs({moved: sp.sqrt(space.square(d)), cross: space.inner(here, there)})
 
     def compares(to: str | None, name: str) -> Proof:
+        @_proves("≤")
         def proof(_: sp.Expr, right: sp.Expr) -> list[Check]:
             grown = potential(form.right, "p") - right.subs(v, potential(form.right, "e"))
             excess = taken - space.nearness(to) - BETA * DELTA  # 0 at most
@@ -1380,11 +1447,13 @@ def _memory(w: _Writer, recursion: Formula) -> None:
 
         return proof
 
+    @_proves("≤")
     def is_step(left: sp.Expr, right: sp.Expr) -> list[Check]:
         grown = right.subs(v_next, potential(form.right, "p"))
         lost = (grown - left).subs(in_products) - space.stretch
         return [_zero("the difference is `β‖d_n‖² − ‖A d_n‖² ≥ 0`", lost)]
 
+    @_proves("=")
     def defines(_: sp.Expr, meaning: sp.Expr) -> list[Check]:
         excess = taken - space.nearness("q")
         grown = potential(meaning, "p") - potential(meaning, "e")
@@ -1418,6 +1487,7 @@ def _sharper(
     v, v_next = _nonnegative("V_n"), _nonnegative("V_{n+1}")
     there = {S: 0, NU: 0, TILT: 0, BIG_F: FN, BIG_FNEXT: FNEXT}
 
+    @_proves("≤")
     def is_least_of_two(_: sp.Expr, right: sp.Expr) -> list[Check]:
         return [
             _zero(
@@ -1426,6 +1496,7 @@ def _sharper(
             _zero("for κ ≥ 2 it is that against x_n", right.subs(R, 1) - still.right.subs(there)),
         ]
 
+    @_proves("≤")
     def is_step(left: sp.Expr, _: sp.Expr) -> list[Check]:
         return [_zero("it is the last of them", left - step.left.subs(there))]
 
@@ -1448,10 +1519,12 @@ def _over_several_steps(
     j = sp.Symbol("j", integer=True, nonnegative=True)
     f_j, b = _nonnegative("f_j"), _positive("b_n")
 
+    @_proves("≤")
     def is_mean(left: sp.Expr, right: sp.Expr) -> list[Check]:
         mean = star.right / k + R * back.right / k - (third.left - left)
         return [_zero("the weighted mean", mean - right)]
 
+    @_proves("≤")
     def is_unrolled(_: sp.Expr, right: sp.Expr) -> list[Check]:
         # V_n ≤ V_{j+1} + (n − 1 − j)βδ, and V_{j+1} ≤ (1 + r) f_j + βδ
         grown = star.right.subs(FN, f_j) + (N - 1 - j) * BETA * DELTA
@@ -1460,6 +1533,7 @@ def _over_several_steps(
             _zero("j = n is the theorem", right.subs(j, N) - (star.right - FN).subs(FN, f_j)),
         ]
 
+    @_proves("=")
     def is_least(_: sp.Expr, right: sp.Expr) -> list[Check]:
         # The least over j ≤ n is that over j = n and, one βδ r/(1 + r) above b_n, over j < n.
         last = line.right.subs(j, N).subs(f_j, b)
@@ -1470,10 +1544,12 @@ def _over_several_steps(
             for what, expected in (("j = n is one of the two", last), ("j < n the other", grown))
         ]
 
+    @_proves("<")
     def is_meeting(_: sp.Expr, right: sp.Expr) -> list[Check]:
         one, other = least.right.args
         return [_zero("the two meet there", (one - other).subs(b, right))]
 
+    @_proves("≤")
     def is_beyond(_: sp.Expr, right: sp.Expr) -> list[Check]:
         first = line.right.subs({R: 1, j: 0, f_j: F0}).subs(N, N - 1)
         return [_zero("it is j = 0 for r = 1", first - right)]
@@ -1544,10 +1620,10 @@ def _certificate(w: _Writer) -> None:
             symbol,
             "=",
             value,
-            lambda symbol, value: proves({**meaning, symbol: value}, claimed, weighted),
+            Proof("=", lambda symbol, value: proves({**meaning, symbol: value}, claimed, weighted)),
         )
     w.say("their weighted sum is")
-    w.claim(claimed, "=", weighted, lambda left, right: proves(meaning, left, right))
+    w.claim(claimed, "=", weighted, Proof("=", partial(proves, meaning)))
     w.say(
         "(+ for s > 0, − for s < 0). At `η = 1/β` the square vanishes, `λ = 1`, `q² = κ − 1`: the"
         " one-step identity. N steps weigh step n with `(κ − 1)^{N−1−n}`."
@@ -1562,6 +1638,7 @@ def _certificate_of_shorter_steps(w: _Writer, claimed: sp.Expr) -> None:
     # The quadratic for q is linear in κ.
     solved = 1 + (2 * M * q - q**2) / (M * q**2 - 2 * M * q - 1 + M)
 
+    @_proves("=")
     def is_root(_: sp.Expr, right: sp.Expr) -> list[Check]:
         factor = w.expressions["rate_short"].subs(ETA, (1 - M) / BETA)
         return [_zero("q² is the factor of shorter steps", right**2 - factor)]
@@ -1581,9 +1658,9 @@ def _certificate_of_shorter_steps(w: _Writer, claimed: sp.Expr) -> None:
         -lam * BETA * M / q * _nonnegative("|e_1 - qe_0|") ** 2,
     )
     weight = q / (scale * q - KAPPA * M)
-    w.claim(lam, "=", weight, lambda _, right: proves(right, claimed, weighted))
+    w.claim(lam, "=", weight, Proof("=", lambda _, right: proves(right, claimed, weighted)))
     w.say("it is")
-    w.claim(claimed, "=", weighted, lambda left, right: proves(weight, left, right))
+    w.claim(claimed, "=", weighted, Proof("=", partial(proves, weight)))
     w.say("The multiplier of `A_1` is not negative as long as `q ≤ 1`.")
 
 
@@ -1592,6 +1669,7 @@ def _tightness(w: _Writer, recursion: Formula) -> None:
     near = sp.Symbol("<e_n,e_{n+1}>")
     following = recursion.right.subs(KAPPA, 1 + R)
 
+    @_proves("=")
     def stretches(left: sp.Expr, right: sp.Expr) -> list[Check]:
         # α‖e_n‖² = ‖A e_n‖² = f_n; images and errors of points two or more apart are orthogonal.
         size = right.subs(FN, FN + FNEXT) - right - right.subs(FN, FNEXT)
@@ -1600,6 +1678,7 @@ def _tightness(w: _Writer, recursion: Formula) -> None:
             _zero("and so for pairs two or more apart", size),
         ]
 
+    @_proves("=")
     def steps(_: sp.Expr, right: sp.Expr) -> list[Check]:
         squared = length.right + length.right.subs(FN, FNEXT) - 2 * right  # ‖d_n‖²
         return [_zero("`‖A d_n‖² = β‖d_n‖²`", FN + FNEXT - BETA * squared)]
@@ -1652,6 +1731,7 @@ def _chosen_by_the_projector(
         _zero("x_{n−1} is farther by `f_{n−1} − r f_n`", back - (h - R * FN)),
     )
 
+    @_proves("≥")
     def suffices(left: sp.Expr, right: sp.Expr) -> list[Check]:
         # f_{n−1} − r f_n from f_n = r f_{n−1} + βδ
         difference = (h - R * FN).subs(FN, following.subs(FN, h))

@@ -2,7 +2,20 @@
 
 from analysis.design.minimax import design_minimax
 from analysis.design.numax import design_numax
-from analysis.design.secant_pca import design_dct, design_secant_pca
+from analysis.design.secant_pca import (
+    design_dct,
+    design_secant_pca,
+    local_coherence,
+    secant_points,
+)
 from npgd.operators import whiten
 
-__all__ = ["design_dct", "design_minimax", "design_numax", "design_secant_pca", "whiten"]
+__all__ = [
+    "design_dct",
+    "design_minimax",
+    "design_numax",
+    "design_secant_pca",
+    "local_coherence",
+    "secant_points",
+    "whiten",
+]

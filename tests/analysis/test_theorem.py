@@ -292,11 +292,13 @@ def test_a_step_that_does_not_follow_is_refused() -> None:
     writer = theorem._Writer()
     writer.step("A step")
     x = sp.Symbol("x", positive=True)
-    equal = lambda left, right: [theorem._zero("equal", left - right)]  # noqa: E731
+    equal = theorem.Proof("=", lambda left, right: [theorem._zero("equal", left - right)])
     writer.claim((x + 1) ** 2, "=", x**2 + 2 * x + 1, equal)
     writer.check(theorem._nonnegative_check("true", x**2 + x))
     with pytest.raises(DerivationError, match="A step: equal"):
         writer.claim((x + 1) ** 2, "=", x**2 + 1, equal)
+    with pytest.raises(DerivationError, match="the proof is one of =, not of ≤"):
+        writer.claim((x + 1) ** 2, "≤", x**2 + 2 * x + 1, equal)
     with pytest.raises(DerivationError, match="cannot see"):
         writer.check(theorem._nonnegative_check("unknown", x - 1))
     writer.close()
@@ -346,6 +348,15 @@ def test_no_displayed_formula_survives_the_loss_of_a_term(
                     continue  # such as |β| for β
                 with pytest.raises(DerivationError):
                     print(replace(formula, **{side: mutant}).verify(), formula, side, mutant)
+
+
+def test_no_displayed_formula_survives_another_relation(derivation: Derivation) -> None:
+    """Each proof proves one relation, so that ≥ for ≤, or = for <, is refused."""
+    for formula in derivation.formulas:
+        assert formula.relation in theorem.RELATIONS
+        for other in theorem.RELATIONS.keys() - {formula.relation}:
+            with pytest.raises(DerivationError, match="the proof is one of"):
+                replace(formula, relation=other).verify()
 
 
 def test_the_smaller_root_of_a_quadratic_is_refused(derivation: Derivation) -> None:

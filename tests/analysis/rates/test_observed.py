@@ -200,7 +200,7 @@ def test_the_middle_of_what_came_after_is_told():
     values = [torch.cat([0.6**n, 0.6**19 * r ** (n[:12] + 1)]) for r in (1.05, 1.3, 1.1)]
     observed = rates.observed_rate(torch.stack(values, 1))
     assert observed.after == ("rises",) * 3
-    assert "afterwards it rises, by 1.1 per step for 3" in observed.status
+    assert "afterwards it rises for 3, by a factor 1.1 per step" in observed.status
 
 
 @pytest.mark.parametrize("count", [3, 6, 30])
