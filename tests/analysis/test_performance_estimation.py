@@ -469,7 +469,7 @@ def test_the_command_writes_the_proof(tmp_path: Path) -> None:
     assert is_proved(proof, tmp_path)
     done = CliRunner().invoke(app, [*arguments, "--sweep", "--certificate", str(path)])
     assert done.exit_code != 0
-    assert "certificate must be left out with sweep" in " ".join(done.output.split())
+    assert "--certificate must be left out with --sweep" in " ".join(done.output.split())
 
 
 def test_bounds_are_rounded_up() -> None:

@@ -260,7 +260,7 @@ def test_tables_have_a_row_for_every_image(report, request):
         ({"n_iter": 1}, "n_iter"),
         ({"noise": -0.1}, "noise"),
         ({"start": "anywhere"}, "start"),
-        ({"images": torch.zeros(2, 1, 5, 6, dtype=torch.float64)}, "points"),
+        ({"images": torch.zeros(2, 1, 5, 6, dtype=torch.float64)}, "images"),
         ({"images": torch.zeros(0, *SHAPE, dtype=torch.float64)}, "images"),
         ({"images": torch.zeros(2, K + 1, dtype=torch.float64)}, "images"),
         ({"count": 0}, "count"),
