@@ -118,7 +118,7 @@ def test_the_command_lists_figures():
 def test_an_unknown_figure_is_named():
     done = runner.invoke(app, ["figures", "convergence", "nonesuch"])
     assert done.exit_code == 2
-    assert "nonesuch: no such figure or table; there are convergence, " in done.output
+    assert "NAMES must be of figures or tables (convergence, " in done.output
 
 
 def test_a_table_is_kept_as_text(tmp_path):

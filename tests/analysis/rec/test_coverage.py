@@ -113,7 +113,7 @@ def test_equal_samples_are_no_pairs():
 def test_given_pairs_have_one_shape_and_hold_an_image(counts):
     pairs = tuple(testing.normal(count, *SHAPE) for count in counts)
     with pytest.raises(
-        ValueError, match="pairs must have one shape, that of S.s images, and hold an image"
+        ValueError, match="pairs must have one shape, that of S's images, and hold an image"
     ):
         estimate_rec(FIRST, testing.normal(3, *SHAPE), pairs=pairs, looks=("secants",))
 

@@ -155,7 +155,7 @@ def test_images_equal_to_the_origin_stay_there():
     ("settings_", "message"),
     [
         ({"transform": "fourier"}, "transform must be one of dct, wavelet, pixels"),
-        ({"penalty": "large"}, "penalty must be positive or"),
+        ({"penalty": "large"}, "penalty must be a positive number or"),
         ({"penalty": 0.0}, "penalty must be finite and positive"),
         ({"origin": float("nan")}, "origin must be finite"),
         ({"continuation": -1}, "continuation must be at least 0"),

@@ -347,7 +347,7 @@ def test_sixty_four_squared_in_colour():
 @pytest.mark.parametrize(
     ("settings_", "error", "message"),
     [
-        ({"penalty": "large"}, ValueError, 'penalty must be positive or "auto"'),
+        ({"penalty": "large"}, ValueError, 'penalty must be a positive number or "auto"'),
         ({"penalty": 0.0}, ValueError, "penalty must be finite and positive"),
         ({"penalty": [0.1]}, TypeError, "penalty must be a number"),
         ({"step_size": -1.0}, ValueError, "step_size must be finite and positive"),
