@@ -136,7 +136,7 @@ def _pointwise_contraction(evidence: Evidence) -> Finding:
         bound = "" if math.isinf(low) else "at least "
         text = f"κ(x*) is {bound}{' to '.join(dict.fromkeys(ends))}"
         if good < batch:
-            text += f", and not below 2 for {out_of(batch - good, batch)}"
+            text += f", which is 2 or more for {out_of(batch - good, batch)}"
         if good:
             text += f"; no direction found contradicts κ(x*) < 2 for {out_of(good, batch)}"
     what = "β and α(x*) are exact" if exact else "α(x*) and β are the extremes found"
