@@ -221,7 +221,11 @@ def test_points_of_a_prior_are_its_samples_and_data_is_itself():
         (lambda: design_secant_pca(points(), 0), ValueError, "m must be at least 1"),
         (lambda: design_secant_pca(points(), 25), ValueError, "m must be at most 24"),
         (lambda: design_secant_pca(points(5), 5), ValueError, "m must be at most 4"),
-        (lambda: design_secant_pca(points(), 3, points=31), ValueError, "count must be at most 30"),
+        (
+            lambda: design_secant_pca(points(), 3, points=31),
+            ValueError,
+            "points must be at most 30",
+        ),
         (lambda: design_secant_pca(points(), 3, pairs=0), ValueError, "pairs must be"),
         (lambda: design_secant_pca(points(), 3, tol=0), ValueError, "tol must be"),
         (lambda: design_secant_pca(points(), 3, seed=-1), ValueError, "seed must be"),
@@ -269,7 +273,7 @@ def test_the_command_writes_what_recover_takes(method, tmp_path):
     [
         (["design", "--output", "A.pt", "--m", 3], "ends in .safetensors"),
         (["design", "--output", "A.safetensors"], "needs the number of measurements"),
-        (["design", "--output", "A.safetensors", "--m", 785], "m must be at most 784"),
+        (["design", "--output", "A.safetensors", "--m", 785], "--m must be from 1 to 784"),
         (["recover", "--operator", "missing.safetensors"], "path must be a file"),
     ],
 )
