@@ -30,9 +30,10 @@ FALL = math.log(2)
 """The least fall of log F_n over the fitted iterates: less cannot be told from a drift."""
 STANDS_OUT = 5.0
 """How many standard errors the slope must have."""
-UNIT_ROOT = 2.5
-"""√n(1 − φ) below which n numbers with correlation φ of neighbours may be a random walk."""
-WALK = 0.6
+LINE_ROOT, BENT_ROOT = 3.0, 2.5
+"""√n(1 − φ) below which what a line, or two lines, leave of n numbers may be a random walk, φ being
+the correlation of neighbours. Chosen on random walks and on noisy falls."""
+WALK = 0.5
 """A slope must be so many times `STANDS_OUT` standard errors of the slope of a random walk."""
 CIRCLING = 0.01
 """A level stretch of log F_n that swings by less rests."""
@@ -142,9 +143,11 @@ def observed_rate(
     being the median of the level part, over the n before F_n comes within 10 % of it or into its
     noise; but to log F_n, up to the break, where that leaves half or less. Where the second falls
     too, and for longer, the rate is the second's. A swing of one frequency is fitted with the line
-    if it explains most of what is left. A rate is given for a fall by half or more whose slope has
-    five standard errors, counted for what is left as it wanders, and by six standard deviations of what is left; elsewhere `reasons` says
-    what there is instead.
+    if it explains most of what is left. A rate is given for a fall by half or more, and by
+    six standard deviations of what is left, whose slope has five standard errors, or as many as a
+    random walk seldom has where what is left may be one; not for a fall like a power of n, nor for
+    a single drop. Where a level or slower part comes before a steeper fall, the rate is that of
+    the fall. Elsewhere `reasons` says what there is instead.
 
     Args:
         objective: F_n ≥ 0, shape (n_iter + 1, batch).
@@ -240,8 +243,13 @@ class _Tail:
         return "rises" if change > 0 else "slows"
 
 
-def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
-    """The rate of F_start, F_{start+1}, …"""
+def _observe(
+    values: Numbers, start: int, floor: float | None, inflation: float | None = None
+) -> _Fit:
+    """The rate of F_start, F_{start+1}, …
+
+    `inflation` is what a longer stretch tells of the error of a slope.
+    """
     count, end = len(values), start + len(values) - 1
     largest = float(values.max())
     if largest == 0:
@@ -254,6 +262,9 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
     clear = values - level > max(0.1 * level, SMALLEST * largest)
     reached = count if floor is None or clear.all() else int(np.argmin(clear))
     logs = np.log(np.maximum(values[:reached] - level, SMALLEST * largest))
+    if (power := _power(logs)) is not None:
+        reason = f"no geometric fall: it falls ever more slowly, about as n^−{power:.2g}"
+        return _Fit(start, start + reached - 1, level, reason=reason)
     tail = _tail(logs)
     word = "" if tail is None else tail.word(reached)
     noise = 0.0 if tail is None else tail.spread
@@ -264,10 +275,12 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
         reason = f"x_{start} is already within 10 % of the floor {level:.3g}"
         return _Fit(start, start, level, reason=_circling(logs) or reason)
 
+    if tail is not None:
+        inflation = max(inflation or 1.0, tail.inflation)
     if tail is not None and word == "slows" and tail.begins < reached - 1 - tail.begins:
         # The slower fall is the longer one, and what the run comes to.
         past = (tail.begins + tail.settles) // 2
-        slower = _observe(values[past:], start + past, floor)
+        slower = _observe(values[past:], start + past, floor, inflation)
         if not math.isnan(slower.rate):
             return slower
     limit = reached if tail is None or level_tail else tail.begins + 1
@@ -276,9 +289,9 @@ def _observe(values: Numbers, start: int, floor: float | None) -> _Fit:
     last = start + max(used - 1, 0)
     if used < 3 or (used < 4 and tail is None):
         return _Fit(start, last, level, reason=_too_short(values, start, level))
-    inflation = None if tail is None else tail.inflation
-    if (begins := _steepens(np.log(values[:used] - level))) is not None:
-        steeper = _observe(values[begins:], start + begins, floor)
+    if (bend := _steepens(np.log(values[:used] - level))) is not None:
+        begins, wanders = bend
+        steeper = _observe(values[begins:], start + begins, floor, max(inflation or 1.0, wanders))
         if not math.isnan(steeper.rate):
             return steeper
     line = _line(np.log(values[:used] - level), inflation)
@@ -327,7 +340,7 @@ def _tail(logs: Numbers) -> _Tail | None:
     swings = spread > CIRCLING and _swing(y, np.ones((len(y), 1)), float(np.var(y)) * len(y))
     columns = _bent(count, b)
     left_over = logs - columns @ found
-    return _Tail(b, settles, float(slope), spread, _inflation(left_over), bool(swings))
+    return _Tail(b, settles, float(slope), spread, _inflation(left_over, BENT_ROOT), bool(swings))
 
 
 def _bent(count: int, b: int) -> np.ndarray:
@@ -336,8 +349,34 @@ def _bent(count: int, b: int) -> np.ndarray:
     return np.stack([np.ones(count), np.minimum(n, b), np.maximum(n - b, 0)], 1)
 
 
+def _power(logs: Numbers) -> float | None:
+    """The p of a fall like (n + c)^−p, where that leaves less than what has a rate leaves.
+
+    A quarter or less of two lines that meet, and of a geometric fall to a floor.
+    """
+    count = len(logs)
+    n, ones = np.arange(count, dtype=float), np.ones(count)
+    if count < 8 or _residual(_bent(count, 0)[:, [0, 2]], logs)[1] <= 1e-6 * count:
+        return None
+    shifts = np.geomspace(0.1, count, 60)
+    fits = [_residual(np.stack([ones, np.log(n + c)], 1), logs) for c in shifts]
+    found, squares, _ = min(fits, key=lambda fit: fit[1])
+    if -found[1] * math.log(count) < FALL:
+        return None
+    lines = min(_residual(_bent(count, b), logs)[1] for b in _places(1, count - 4))
+    if squares > 0.25 * lines:
+        return None
+    values = np.exp(logs - logs.min())
+    columns = np.stack([ones, n], 1)
+    for floor in 1 - np.geomspace(1e-4, 1, 20, endpoint=False):
+        fall = columns @ _residual(columns, np.log(values - floor))[0]
+        if squares > 0.25 * float(((np.log(floor + np.exp(fall)) - np.log(values)) ** 2).sum()):
+            return None
+    return -float(found[1])
+
+
 def _line(y: Numbers, inflation: float | None = None) -> _Line:
-    """The line; `inflation` is that of the error of its slope, if a longer stretch tells it."""
+    """The line; `inflation` is what a longer stretch tells of the error of its slope."""
     count = len(y)
     n = np.arange(count, dtype=float)
     columns = np.stack([np.ones(count), n], 1)
@@ -351,7 +390,8 @@ def _line(y: Numbers, inflation: float | None = None) -> _Line:
     error = spread * float(errors[1])
     if period < count / 4:  # of fewer swings a random walk has some, too
         left = swung
-    inflation = _inflation(left) if inflation is None else inflation
+    if inflation is None:
+        inflation = _inflation(left, LINE_ROOT)
     walk = math.sqrt(1.2 / count * float((np.diff(left) ** 2).mean()))  # of a random walk's slope
     return _Line(
         slope=float(found[1]),
@@ -363,18 +403,18 @@ def _line(y: Numbers, inflation: float | None = None) -> _Line:
     )
 
 
-def _inflation(left: Numbers) -> float:
+def _inflation(left: Numbers, root: float) -> float:
     """How much larger than of white noise the standard error of a slope beside it is.
 
     √((1 + φ)/(1 − φ)) for an autoregression with coefficient φ: the correlation of neighbours, and
-    (2 + 4φ)/n that taking a line off n numbers hides of it. ∞ where 1 − φ, before this is added, is
-    too small to tell the autoregression from a random walk.
+    (2 + 4φ)/n that taking a line off n numbers hides of it. ∞ where 1 − φ, before this is added, at
+    most root/√n, too small to tell the autoregression from a random walk.
     """
     count, squares = len(left), float((left**2).sum())
     if count < 5 or squares == 0:
         return 1.0
     phi = float((left[1:] * left[:-1]).sum()) / squares
-    if 1 - phi < UNIT_ROOT / math.sqrt(count):
+    if 1 - phi < root / math.sqrt(count):
         return math.inf
     phi = max(phi + (2 + 4 * phi) / count, 0.0)
     return math.sqrt((1 + phi) / (1 - phi)) if phi < 1 else math.inf
@@ -428,10 +468,12 @@ def _circling(logs: Numbers) -> str:
     return "" if swing is None else f"it circles with a period of {swing[0]:.3g} iterates"
 
 
-def _steepens(logs: Numbers) -> int | None:
+def _steepens(logs: Numbers) -> tuple[int, float] | None:
     """Where a level or slower first part ends, after which log F_n falls as a line.
 
-    Two lines that meet leave a quarter or less of what one leaves, the first falls at most half as
+    With what the two lines leave as the inflation of the error of a slope.
+
+    Two lines that meet leave a tenth or less of what one leaves, the first falls at most half as
     fast as the second, and the second by half or more.
     """
     count = len(logs)
@@ -445,9 +487,11 @@ def _steepens(logs: Numbers) -> int | None:
         ((_residual(_bent(count, b), logs), b) for b in near), key=lambda fit: fit[0][1]
     )
     fall = -found[2] * (count - 1 - b)
-    if squares > 0.25 * whole or whole <= 1e-6 * count or fall < FALL:
+    if squares > 0.1 * whole or whole <= 1e-6 * count or fall < FALL:
         return None
-    return b if found[1] >= 0.5 * found[2] else None
+    if found[1] < 0.5 * found[2]:
+        return None
+    return b, _inflation(logs - _bent(count, b) @ found, BENT_ROOT)
 
 
 def _places(first: int, last: int) -> list[int]:

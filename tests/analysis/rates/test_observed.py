@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -109,6 +110,49 @@ def test_circling_is_no_fall(period):
     observed = seen(2 + torch.cos(2 * math.pi * numbers(90) / period))
     assert observed.rate.isnan().all()
     assert f"it circles with a period of {period} iterates" in observed.status
+
+
+@pytest.mark.parametrize(("before", "rate"), [(1.0, 0.7), (0.97, 0.6), (1.01, 0.8)])
+def test_a_steeper_fall_after_a_level_start_has_its_own_rate(before, rate):
+    n = numbers(40)
+    noise = torch.exp(0.02 * testing.normal(31, 50, seed=11))
+    values = torch.cat([before ** n[:12], before**11 * rate ** (n[:19] + 1)])
+    exact = seen(values)
+    assert float(exact.rate[0]) == pytest.approx(rate, rel=1e-6)
+    assert exact.first == (11,) and exact.last == (30,)
+    noisy = rates.observed_rate(values[:, None] * noise)
+    assert float((noisy.rate / rate - 1).abs().max()) <= 0.02
+
+
+@pytest.mark.parametrize("count", [31, 100])
+@pytest.mark.parametrize("step", [0.1, 0.3])
+def test_few_random_walks_have_a_rate(step, count):
+    walks = testing.normal(count, 300, seed=13).mul(step).cumsum(0)
+    found = ~rates.observed_rate(torch.exp(walks)).rate.isnan()
+    assert float(found.double().mean()) <= 0.08
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+@pytest.mark.parametrize("count", [20, 100])
+def test_a_power_law_has_no_rate(power, count):
+    observed = seen(1 / (1 + numbers(count)) ** power)
+    assert observed.rate.isnan().all()
+    assert f"it falls ever more slowly, about as n^−{power}" in observed.status
+
+
+@pytest.mark.parametrize("after", [10, 30])
+def test_a_single_drop_is_no_geometric_fall(after):
+    drop = torch.cat([torch.ones(10, dtype=DOUBLE), torch.full((after,), 0.01, dtype=DOUBLE)])
+    observed = seen(drop)
+    assert observed.rate.isnan().all()
+    assert "F_n is level up to x_9, drops from 1 to 0.01 at x_10" in observed.status
+
+
+def test_a_slower_fall_is_told_where_it_prints_as_slower():
+    told = seen(torch.cat([0.6 ** numbers(20), 0.6**19 * 0.9 ** (numbers(10) + 1)]))
+    assert "falls more slowly" in told.status
+    alike = replace(told, after_factor=told.rate + 1e-6)
+    assert "more slowly" not in alike.status
 
 
 def test_a_drift_is_no_fall():

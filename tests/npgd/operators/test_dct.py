@@ -37,8 +37,16 @@ def test_dct_draws_follow_the_weights():
         (lambda: SubsampledDCT(S), ValueError, "m and index"),
         (lambda: SubsampledDCT(S, 17), ValueError, "m must be at most 16"),
         (lambda: SubsampledDCT(S, 2, weights=torch.eye(16)[0]), ValueError, "at most 1"),
-        (lambda: SubsampledDCT(S, 2, weights=-torch.ones(16)), ValueError, "weights must not be negative"),
-        (lambda: SubsampledDCT(S, 2, weights=torch.ones(15)), ValueError, "weights must have shape"),
+        (
+            lambda: SubsampledDCT(S, 2, weights=-torch.ones(16)),
+            ValueError,
+            "weights must not be negative",
+        ),
+        (
+            lambda: SubsampledDCT(S, 2, weights=torch.ones(15)),
+            ValueError,
+            "weights must have shape",
+        ),
         (lambda: SubsampledDCT(S, index=torch.tensor([1, 1])), ValueError, "index must be"),
         (lambda: SubsampledDCT(S, index=torch.tensor([16])), ValueError, "index must be"),
     ],
