@@ -307,6 +307,10 @@ def _observe(
     settles = used < count
     if settles and not word:  # a given floor is reached
         word = "rests"
+    if floor is None and tail is not None and level_tail and level > 0:
+        # The level part without what the fitted fall leaves of itself there.
+        rest = np.exp(line.slope * (np.arange(tail.settles, count) - (used - 1)))
+        level = float(np.median(values[tail.settles :] - (values[used - 1] - level) * rest))
     return _Fit(
         start, last, level, math.exp(line.slope), line.r_squared, line.period,
         word if settles else "ends",
