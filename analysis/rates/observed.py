@@ -18,27 +18,25 @@ import torch
 from jaxtyping import Float
 
 from analysis.rates.bound import Constant, constant, first_of, for_batch
+from analysis.rates.fits import (
+    FALL,
+    STANDS_OUT,
+    Line,
+    Numbers,
+    Tail,
+    jump_of,
+    line_of,
+    power_of,
+    steepens,
+    swing_of,
+    tail_of,
+)
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
 
-Numbers = Float[np.ndarray, " n"]
-
 SMALLEST = 1e-28
 """Of the largest F_n: less than that is rounding."""
-FALL = math.log(2)
-"""The least fall of log F_n over the fitted iterates: less cannot be told from a drift."""
-STANDS_OUT = 5.0
-"""How many standard errors the slope must have."""
-LINE_ROOT, BENT_ROOT = 3.0, 2.5
-"""√n(1 − φ) below which what a line, or two lines, leave of n numbers may be a random walk, φ being
-the correlation of neighbours. Chosen on random walks and on noisy falls."""
-WALK = 0.5
-"""A slope must be so many times `STANDS_OUT` standard errors of the slope of a random walk."""
-CIRCLING = 0.01
-"""A level stretch of log F_n that swings by less rests."""
-BREAKS = 40
-"""At most so many places are tried for the end of the fall."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,43 +204,6 @@ class _Fit:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class _Line:
-    """Least squares of a line, and of one frequency if it explains enough, to y_0, y_1, …"""
-
-    slope: float
-    error: float
-    """Standard error of the slope, were what is left white noise."""
-    wander: float
-    """The same for what is left as it is: neighbours that go together tell the slope less well."""
-    spread: float
-    """Standard deviation of what is left."""
-    r_squared: float
-    period: float
-
-
-@dataclass(frozen=True)
-class _Tail:
-    """What comes after the fall."""
-
-    begins: int
-    settles: int
-    """Past the bend; slope and spread are those from here on."""
-    slope: float
-    spread: float
-    inflation: float
-    """Of the error of a slope, by what the two lines leave."""
-    swings: bool
-    """Whether one frequency explains most of what is left."""
-
-    def word(self, count: int, since: int | None = None) -> str:
-        """What it does, by the end, from n = `since` on, by default from `settles`."""
-        change = self.slope * (count - 1 - (self.settles if since is None else since))
-        if abs(change) <= max(0.1, 3 * self.spread):
-            return "circles" if self.swings else "rests"
-        return "rises" if change > 0 else "slows"
-
-
 def _observe(
     values: Numbers, start: int, floor: float | None, inflation: float | None = None
 ) -> _Fit:
@@ -250,22 +211,16 @@ def _observe(
 
     `inflation` is what a longer stretch tells of the error of a slope.
     """
-    count, end = len(values), start + len(values) - 1
-    largest = float(values.max())
-    if largest == 0:
-        return _Fit(start, start, floor or 0.0, reason=f"x_{start} is already 0")
-    if count < 3:
-        return _Fit(start, end, floor or 0.0, reason=_too_short(values, start, floor or 0.0))
-    if (place := _jump(np.log(np.maximum(values, SMALLEST * largest)))) is not None:
-        return _Fit(start, end, floor or 0.0, reason=_jumps(values, start, place))
-    level = floor or 0.0
+    count, largest, level = len(values), float(values.max()), floor or 0.0
+    if (nothing := _no_line(values, start, level)) is not None:
+        return nothing
     clear = values - level > max(0.1 * level, SMALLEST * largest)
     reached = count if floor is None or clear.all() else int(np.argmin(clear))
     logs = np.log(np.maximum(values[:reached] - level, SMALLEST * largest))
-    if (power := _power(logs)) is not None:
+    if (power := power_of(logs)) is not None:
         reason = f"no geometric fall: it falls ever more slowly, about as n^−{power:.2g}"
         return _Fit(start, start + reached - 1, level, reason=reason)
-    tail = _tail(logs)
+    tail = tail_of(logs)
     word = "" if tail is None else tail.word(reached)
     noise = 0.0 if tail is None else tail.spread
     level_tail = word in ("rests", "circles")
@@ -289,14 +244,14 @@ def _observe(
     last = start + max(used - 1, 0)
     if used < 3 or (used < 4 and tail is None):
         return _Fit(start, last, level, reason=_too_short(values, start, level))
-    if (bend := _steepens(np.log(values[:used] - level))) is not None:
+    if (bend := steepens(np.log(values[:used] - level))) is not None:
         begins, wanders = bend
         steeper = _observe(values[begins:], start + begins, floor, max(inflation or 1.0, wanders))
         if not math.isnan(steeper.rate):
             return steeper
-    line = _line(np.log(values[:used] - level), inflation)
+    line = line_of(np.log(values[:used] - level), inflation)
     if floor is None and tail is not None and level_tail and tail.begins >= 4:
-        sharp = _line(logs[: tail.begins + 1], inflation)
+        sharp = line_of(logs[: tail.begins + 1], inflation)
         if sharp.spread < 0.5 * line.spread:  # it falls towards 0 and breaks off: no floor
             line, level, used = sharp, 0.0, tail.begins + 1
             last, word = start + tail.begins, tail.word(reached, tail.begins)
@@ -308,9 +263,7 @@ def _observe(
     if settles and not word:  # a given floor is reached
         word = "rests"
     if floor is None and tail is not None and level_tail and level > 0:
-        # The level part without what the fitted fall leaves of itself there.
-        rest = np.exp(line.slope * (np.arange(tail.settles, count) - (used - 1)))
-        level = float(np.median(values[tail.settles :] - (values[used - 1] - level) * rest))
+        level = _floor(values, tail, line, used - 1, level)
     return _Fit(
         start, last, level, math.exp(line.slope), line.r_squared, line.period,
         word if settles else "ends",
@@ -318,149 +271,22 @@ def _observe(
     )  # fmt: skip
 
 
-def _tail(logs: Numbers) -> _Tail | None:
-    """The second of two lines that meet, where two leave half or less of what one leaves."""
-    count = len(logs)
-    if count < 6:
-        return None
-    n = np.arange(count, dtype=float)
-    whole = _residual(np.stack([np.ones(count), n], 1), logs)[1]
-    best: tuple[float, int, Numbers] | None = None
-    for b in _places(1, count - 4):
-        found, squares, _ = _residual(_bent(count, b), logs)
-        if best is None or squares < best[0]:
-            best = squares, b, found
-    assert best is not None
-    squares, b, found = best
-    if squares > 0.5 * whole or whole <= 1e-20 * count or found[2] <= found[1]:
-        return None
-    settles = b + (count - b) // 2 if count - b >= 8 else b
-    y = logs[settles:]
-    n = np.arange(len(y), dtype=float)
-    (_, slope), left, _ = _residual(np.stack([np.ones(len(y)), n], 1), y)
-    # Of an exponential approach the line's residuals are no noise: its differences are.
-    jumps = np.diff(y, 2)
-    spread = min(math.sqrt(left / max(len(y) - 2, 1)), float(np.std(jumps)) / math.sqrt(6) * 1.5)
-    swings = spread > CIRCLING and _swing(y, np.ones((len(y), 1)), float(np.var(y)) * len(y))
-    columns = _bent(count, b)
-    left_over = logs - columns @ found
-    return _Tail(b, settles, float(slope), spread, _inflation(left_over, BENT_ROOT), bool(swings))
+def _no_line(values: Numbers, start: int, level: float) -> _Fit | None:
+    """Of what no line could say anything: zeros, two numbers, a single jump."""
+    largest, end = float(values.max()), start + len(values) - 1
+    if largest == 0:
+        return _Fit(start, start, level, reason=f"x_{start} is already 0")
+    if len(values) < 3:
+        return _Fit(start, end, level, reason=_too_short(values, start, level))
+    if (place := jump_of(np.log(np.maximum(values, SMALLEST * largest)))) is not None:
+        return _Fit(start, end, level, reason=_jumps(values, start, place))
+    return None
 
 
-def _bent(count: int, b: int) -> np.ndarray:
-    """Two lines that meet at b, as columns of a least squares problem."""
-    n = np.arange(count, dtype=float)
-    return np.stack([np.ones(count), np.minimum(n, b), np.maximum(n - b, 0)], 1)
-
-
-def _power(logs: Numbers) -> float | None:
-    """The p of a fall like (n + c)^−p, where that leaves less than what has a rate leaves.
-
-    A quarter or less of two lines that meet, and of a geometric fall to a floor.
-    """
-    count = len(logs)
-    n, ones = np.arange(count, dtype=float), np.ones(count)
-    if count < 8 or _residual(_bent(count, 0)[:, [0, 2]], logs)[1] <= 1e-6 * count:
-        return None
-    shifts = np.geomspace(0.1, count, 60)
-    fits = [_residual(np.stack([ones, np.log(n + c)], 1), logs) for c in shifts]
-    found, squares, _ = min(fits, key=lambda fit: fit[1])
-    if -found[1] * math.log(count) < FALL:
-        return None
-    lines = min(_residual(_bent(count, b), logs)[1] for b in _places(1, count - 4))
-    if squares > 0.25 * lines:
-        return None
-    values = np.exp(logs - logs.min())
-    columns = np.stack([ones, n], 1)
-    for floor in 1 - np.geomspace(1e-4, 1, 20, endpoint=False):
-        fall = columns @ _residual(columns, np.log(values - floor))[0]
-        if squares > 0.25 * float(((np.log(floor + np.exp(fall)) - np.log(values)) ** 2).sum()):
-            return None
-    return -float(found[1])
-
-
-def _line(y: Numbers, inflation: float | None = None) -> _Line:
-    """The line; `inflation` is what a longer stretch tells of the error of its slope."""
-    count = len(y)
-    n = np.arange(count, dtype=float)
-    columns = np.stack([np.ones(count), n], 1)
-    found, squares, errors = _residual(columns, y)
-    period, total = math.nan, float(((y - y.mean()) ** 2).sum())
-    left = y - columns @ found
-    if (swing := _swing(y, columns, squares)) is not None:
-        period, found, squares, errors, swung = swing
-    freedom = max(count - (2 if math.isnan(period) else 5), 1)
-    spread = math.sqrt(squares / freedom)
-    error = spread * float(errors[1])
-    if period < count / 4:  # of fewer swings a random walk has some, too
-        left = swung
-    if inflation is None:
-        inflation = _inflation(left, LINE_ROOT)
-    walk = math.sqrt(1.2 / count * float((np.diff(left) ** 2).mean()))  # of a random walk's slope
-    return _Line(
-        slope=float(found[1]),
-        error=error,
-        wander=max(error, min(error * inflation, WALK * walk)),
-        spread=spread,
-        r_squared=1 - squares / total if total > 0 else math.nan,
-        period=period,
-    )
-
-
-def _inflation(left: Numbers, root: float) -> float:
-    """How much larger than of white noise the standard error of a slope beside it is.
-
-    √((1 + φ)/(1 − φ)) for an autoregression with coefficient φ: the correlation of neighbours, and
-    (2 + 4φ)/n that taking a line off n numbers hides of it. ∞ where 1 − φ, before this is added, at
-    most root/√n, too small to tell the autoregression from a random walk.
-    """
-    count, squares = len(left), float((left**2).sum())
-    if count < 5 or squares == 0:
-        return 1.0
-    phi = float((left[1:] * left[:-1]).sum()) / squares
-    if 1 - phi < root / math.sqrt(count):
-        return math.inf
-    phi = max(phi + (2 + 4 * phi) / count, 0.0)
-    return math.sqrt((1 + phi) / (1 - phi)) if phi < 1 else math.inf
-
-
-_Swing = tuple[float, Numbers, float, Numbers, Numbers]
-"""The period, and of the fit with it: coefficients, squares, their errors, and what is left."""
-
-
-def _swing(y: Numbers, columns: np.ndarray, squares: float) -> _Swing | None:
-    """One frequency beside the columns, where it explains more than noise would let it.
-
-    Fisher's test: of white noise, the largest of m periodogram ordinates exceeds a share g of their
-    sum with probability about m(1 − g)^{m−1}; one in a thousand is asked.
-    """
-    count = len(y)
-    if count < 8 or squares <= 1e-12 * count:
-        return None
-    n = np.arange(count, dtype=float)
-    left = y - columns @ _residual(columns, y)[0]
-    power = np.abs(np.fft.rfft(left, 8 * count)[12:]) ** 2
-    peak = (12 + int(power.argmax())) / (8 * count)
-    best: _Swing | None = None
-    for frequency in np.clip(peak + np.linspace(-0.25, 0.25, 9) / count, 1.5 / count, 0.5):
-        angle = 2 * math.pi * frequency * n
-        waves = [np.cos(angle)] + ([np.sin(angle)] if frequency < 0.4999 else [])
-        both = np.column_stack([columns, *waves])
-        found, rest, errors = _residual(both, y)
-        if best is None or rest < best[2]:
-            best = 1 / float(frequency), found, rest, errors, y - both @ found
-    assert best is not None
-    m = count // 2
-    needed = max(0.6, 1 - (1e-3 / m) ** (1 / (m - 1)))
-    return best if 1 - best[2] / squares >= needed else None
-
-
-def _residual(columns: np.ndarray, y: Numbers) -> tuple[Numbers, float, Numbers]:
-    """Least squares: the coefficients, the sum of squares left, and √diag (XᵀX)⁻¹."""
-    q, r = np.linalg.qr(columns)
-    found = np.linalg.solve(r, q.T @ y)
-    left = float(((y - columns @ found) ** 2).sum())
-    return found, left, np.sqrt((np.linalg.inv(r) ** 2).sum(1))
+def _floor(values: Numbers, tail: Tail, line: Line, last: int, level: float) -> float:
+    """The level part without what the fitted fall, up to `last`, leaves of itself there."""
+    rest = np.exp(line.slope * (np.arange(tail.settles, len(values)) - last))
+    return float(np.median(values[tail.settles :] - (values[last] - level) * rest))
 
 
 def _circling(logs: Numbers) -> str:
@@ -468,49 +294,8 @@ def _circling(logs: Numbers) -> str:
     count = len(logs)
     level = np.ones((count, 1))
     squares = float(((logs - logs.mean()) ** 2).sum())
-    swing = _swing(logs, level, squares)
+    swing = swing_of(logs, level, squares)
     return "" if swing is None else f"it circles with a period of {swing[0]:.3g} iterates"
-
-
-def _steepens(logs: Numbers) -> tuple[int, float] | None:
-    """Where a level or slower first part ends, after which log F_n falls as a line.
-
-    With what the two lines leave as the inflation of the error of a slope.
-
-    Two lines that meet leave a tenth or less of what one leaves, the first falls at most half as
-    fast as the second, and the second by half or more.
-    """
-    count = len(logs)
-    if count < 8:
-        return None
-    whole = _residual(_bent(count, 0)[:, [0, 2]], logs)[1]
-    fits = [(_residual(_bent(count, b), logs), b) for b in _places(2, count - 4)]
-    _, middle = min(fits, key=lambda fit: fit[0][1])
-    near = range(max(middle - count // BREAKS, 2), min(middle + count // BREAKS, count - 4) + 1)
-    (found, squares, _), b = min(
-        ((_residual(_bent(count, b), logs), b) for b in near), key=lambda fit: fit[0][1]
-    )
-    fall = -found[2] * (count - 1 - b)
-    if squares > 0.1 * whole or whole <= 1e-6 * count or fall < FALL:
-        return None
-    if found[1] < 0.5 * found[2]:
-        return None
-    return b, _inflation(logs - _bent(count, b) @ found, BENT_ROOT)
-
-
-def _places(first: int, last: int) -> list[int]:
-    """Every place from first to last, or `BREAKS` of them."""
-    return [int(b) for b in np.unique(np.linspace(first, last, BREAKS).astype(int))]
-
-
-def _jump(logs: Numbers) -> int | None:
-    """The place of one fall that is all there is: before and after it, log F_n hardly moves."""
-    place = int(np.argmin(np.diff(logs)))
-    fall = logs[place] - logs[place + 1]
-    before, after = logs[: place + 1], logs[place + 1 :]
-    if min(len(before), len(after)) < 2 or fall < FALL:
-        return None
-    return place if max(np.ptp(before), np.ptp(after)) <= 0.1 * fall else None
 
 
 def _jumps(values: Numbers, start: int, place: int) -> str:
@@ -536,9 +321,7 @@ def _too_short(values: Numbers, start: int, floor: float) -> str:
     return f"it falls for too few iterates to tell: {stop}"
 
 
-def _no_fall(
-    values: Numbers, logs: Numbers, start: int, line: _Line, fall: float, used: int
-) -> str:
+def _no_fall(values: Numbers, logs: Numbers, start: int, line: Line, fall: float, used: int) -> str:
     """Why a line through log F_n is no geometric fall."""
     if circling := _circling(logs):
         return f"no geometric fall: {circling}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import linregress
 
 from analysis import rates, testing
-from analysis.rates.observed import _line
+from analysis.rates.fits import line_of
 
 DOUBLE = torch.float64
 many = settings(deadline=None, max_examples=40)
@@ -250,7 +250,7 @@ def test_the_middle_of_what_came_after_is_told():
 @pytest.mark.parametrize("count", [3, 6, 30])
 def test_the_slope_has_the_standard_error_of_least_squares(count):
     y = -0.3 * numbers(count) + 0.1 * testing.normal(count, seed=count)
-    line, expected = _line(y.numpy()), linregress(numbers(count), y)
+    line, expected = line_of(y.numpy()), linregress(numbers(count), y)
     assert math.isnan(line.period)
     assert line.slope == pytest.approx(expected.slope, rel=1e-9)
     assert line.error == pytest.approx(expected.stderr, rel=1e-9)
