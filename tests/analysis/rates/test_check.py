@@ -286,5 +286,5 @@ def test_step_factor_is_over_the_fitted_iterates_alone(sequence):
 
 def test_the_start_must_be_an_iterate(sequence):
     run = sequence(0, 5, 3)
-    with pytest.raises(ValueError, match="start must be from 0 to 3, got 4"):
+    with pytest.raises(ValueError, match="start must be from 0 to n_iter = 3, got 4"):
         rates.check_convergence(*run, 0.5, 0.1, 10.0, start=4)

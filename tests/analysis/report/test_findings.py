@@ -378,7 +378,7 @@ def test_images_without_a_rate_are_counted(affine):
     observed = affine.uniform.observed
     some = replace(observed, reasons=("", "it rises", ""))
     report = replace(affine, uniform=replace(affine.uniform, observed=some))
-    assert "No rate is seen for 1 of 3 images, the first because it rises." in report.summary
+    assert "No rate is seen for 1 of 3 images, because it rises." in report.summary
     every = replace(observed, reasons=("", "", ""))
     report = replace(affine, uniform=replace(affine.uniform, observed=every))
     assert "No rate is seen" not in report.summary
