@@ -250,14 +250,9 @@ def _observe(
 
     `inflation` is what a longer stretch tells of the error of a slope.
     """
-    count, end = len(values), start + len(values) - 1
-    largest = float(values.max())
-    if largest == 0:
-        return _Fit(start, start, floor or 0.0, reason=f"x_{start} is already 0")
-    if count < 3:
-        return _Fit(start, end, floor or 0.0, reason=_too_short(values, start, floor or 0.0))
-    if (place := _jump(np.log(np.maximum(values, SMALLEST * largest)))) is not None:
-        return _Fit(start, end, floor or 0.0, reason=_jumps(values, start, place))
+    count, largest = len(values), float(values.max())
+    if (refused := _refused(values, start, floor or 0.0)) is not None:
+        return refused
     level = floor or 0.0
     clear = values - level > max(0.1 * level, SMALLEST * largest)
     reached = count if floor is None or clear.all() else int(np.argmin(clear))
@@ -312,6 +307,18 @@ def _observe(
         word if settles else "ends",
         math.exp(tail.slope) if tail is not None and settles else 1.0 if settles else math.nan,
     )  # fmt: skip
+
+
+def _refused(values: Numbers, start: int, floor: float) -> _Fit | None:
+    """Where there is no rate at a glance: F_start = 0, too few numbers, or a single drop."""
+    count, end, largest = len(values), start + len(values) - 1, float(values.max())
+    if largest == 0:
+        return _Fit(start, start, floor, reason=f"x_{start} is already 0")
+    if count < 3:
+        return _Fit(start, end, floor, reason=_too_short(values, start, floor))
+    if (place := _jump(np.log(np.maximum(values, SMALLEST * largest)))) is not None:
+        return _Fit(start, end, floor, reason=_jumps(values, start, place))
+    return None
 
 
 def _tail(logs: Numbers) -> _Tail | None:

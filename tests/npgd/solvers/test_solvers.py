@@ -322,7 +322,7 @@ A0, S0, X0, Y0 = problem()
             ValueError,
             "A maps the difference",
         ),
-        (lambda: choose_step_size(A0, S0, images=X0[:1]), ValueError, "images must hold at least 2"),
+        (lambda: choose_step_size(A0, S0, images=X0[:1]), ValueError, "images must hold at least"),
         (lambda: choose_step_size(A0, S0, images=X0[:, 0]), ValueError, "images must have shape"),
         (lambda: NPGD(3), TypeError, "prior must have"),
         (lambda: NPGD(S0, "fast"), ValueError, "step_size must be"),
