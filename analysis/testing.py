@@ -677,15 +677,7 @@ def check_projector(
         TypeError, ValueError: for arguments that do not fit.
     """
     P = projector(project, "project")
-    w = checks.finite(checks.floating(points, "points"), "points")
-    checks.same_kind(w, project, "points", "project")
-    if hasattr(project, "image_shape"):
-        checks.images(w, checks.image_shape(project.image_shape), "points")
-    if w.ndim != 4 or len(w) < 2:
-        raise ValueError(
-            "points must be of shape (batch, channels, height, width) with batch at least 2, got"
-            f" {tuple(w.shape)}"
-        )
+    w = _points(project, points)
     delta = checks.number(delta, "delta", zero=True)
     probes = checks.integer(probes, "probes", minimum=0)
     seed = checks.seed(seed)
@@ -733,6 +725,20 @@ def check_projector(
     nearest(_squared_distances(w, p).amin(1), "P of another point")
     if probes:
         nearest(_nearest_around(P, w, p, probes, seed), "P of a point near P(w)")
+
+
+def _points(project: Projectable | Projector, points: Images) -> Images:
+    """Two points or more that `project` takes; TypeError or ValueError for others."""
+    w = checks.finite(checks.floating(points, "points"), "points")
+    checks.same_kind(w, project, "points", "project")
+    if hasattr(project, "image_shape"):
+        checks.images(w, checks.image_shape(project.image_shape), "points")
+    if w.ndim != 4 or len(w) < 2:
+        raise ValueError(
+            "points must be of shape (batch, channels, height, width) with batch at least 2, got"
+            f" {tuple(w.shape)}"
+        )
+    return w
 
 
 def _projection(P: Projector, w: Images, tol: float, again: str) -> Images:

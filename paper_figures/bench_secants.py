@@ -70,7 +70,7 @@ def synthetic_prior() -> npgd.GenerativePrior:
     return npgd.GenerativePrior(DCGANGenerator(20), Encoder(20), 20, (1, 28, 28))
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--tangent-points", type=int, default=1000)
@@ -81,6 +81,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.points, options.tangent_points, options.runs = 500, 4, 1
+    return options
+
+
+def main() -> None:
+    options = parse()
     size = 256 if options.quick else PRODUCT
 
     prior = synthetic_prior() if options.synthetic else npgd.load_prior("mnist")

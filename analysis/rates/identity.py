@@ -202,24 +202,14 @@ def decompose(
     A_d_sq, d_sq, delta, stay, back = (
         [torch.stack(column).cpu() for column in zip(*rows, strict=True)] if rows else [empty] * 5
     )
-    terms = torch.stack(
-        [
-            error[:-1] / step_size,
-            -f[:-1],
-            noise_squared.expand_as(d_sq),
-            delta / step_size,
-            A_d_sq,
-            -d_sq / step_size,
-            -objective[1:],
-        ]
-    )
-    scale = terms.abs().amax(0)
+    terms = [error[:-1] / step_size, -f[:-1], noise_squared.expand_as(d_sq), delta / step_size]
+    terms += [A_d_sq, -d_sq / step_size, -objective[1:]]
     return Decomposition(
         alpha=quotient(f[:-1], error[:-1]),
         beta=quotient(A_d_sq, d_sq),
         delta=delta,
         behind=torch.stack([stay, back]),
-        residual=torch.where(scale > 0, terms.sum(0).abs() / scale, 0.0),
+        residual=_relative_residual(torch.stack(terms)),
         objective=objective,
         range_objective=f,
         error=error,
@@ -277,6 +267,12 @@ def _iteration(
         inner(d, d + 2 * gradient_step),
         inner(d + before, d - before + 2 * gradient_step),
     )
+
+
+def _relative_residual(terms: Float[torch.Tensor, "terms n_iter batch"]) -> torch.Tensor:
+    """|Σ terms| over the largest of them, and 0 where all are 0."""
+    scale = terms.abs().amax(0)
+    return torch.where(scale > 0, terms.sum(0).abs() / scale, 0.0)
 
 
 def _or_zero(ratio: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:

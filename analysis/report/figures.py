@@ -141,8 +141,8 @@ def draw_bounds(evidence: Evidence) -> Figure:
         )
         floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
         low = min(low, max(floor, low * 1e-3))
-    axis.set_yscale("log")
     axis.set_ylim(low / 3, _top(seen))
+    axis.set_yscale("log")  # after the limits: where nothing is positive it would warn of its own
     _iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{SUBSCRIPTS[check.start]} − y‖²")
     _legend(figure, axis)

@@ -197,24 +197,9 @@ def recover(
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    if not isinstance(A, LinearOperator):
-        raise TypeError(
-            f"A must be a LinearOperator, got {type(A).__name__}; wrap it with"
-            " npgd.as_operator(A, image_shape)"
-        )
-    if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
-    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    _check(A, y, solver, x_true)
     record_iterates = checks.flag(record_iterates, "record_iterates")
     progress = checks.flag(progress, "progress")
-    if x_true is not None:
-        checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
-        checks.same_tensor(x_true, y, "x_true", "y")
-        if x_true.shape[0] != y.shape[0]:
-            raise ValueError(
-                f"x_true must hold {y.shape[0]} images as y does, got {x_true.shape[0]}"
-            )
-
     began = _now(y)
     state = solver.init(A, y)
     elapsed = [_now(y) - began]
@@ -255,6 +240,25 @@ def recover(
         method=type(solver).__name__,
         info=solver.info(state),
     )
+
+
+def _check(A: LinearOperator, y: Measurements, solver: Solver[Any], x_true: Images | None) -> None:
+    """Raise TypeError or ValueError, by name, unless these fit together."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(
+            f"A must be a LinearOperator, got {type(A).__name__}; wrap it with"
+            " npgd.as_operator(A, image_shape)"
+        )
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
+    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    if x_true is not None:
+        checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
+        checks.same_tensor(x_true, y, "x_true", "y")
+        if x_true.shape[0] != y.shape[0]:
+            raise ValueError(
+                f"x_true must hold {y.shape[0]} images as y does, got {x_true.shape[0]}"
+            )
 
 
 def _status(
