@@ -19,10 +19,9 @@ from analysis.commands.options import (
     command,
     invocation,
     load_prior,
-    record,
     within,
 )
-from analysis.commands.output import output_file
+from analysis.commands.output import output_file, record
 from analysis.commands.terminal import console
 
 if TYPE_CHECKING:

@@ -15,14 +15,12 @@ import inspect
 import itertools
 import math
 import os
-import shlex
 import textwrap
 import typing
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from inspect import Parameter
 from pathlib import Path
@@ -492,20 +490,3 @@ def naming(option: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError, OSError) as error:
         raise ValueError(f"{option}: {sentence(error)}") from error
-
-
-def record() -> dict[str, Any]:
-    """What made an output: command line, versions, date."""
-    import platform
-
-    import torch
-
-    import npgd
-
-    return {
-        "npgd": npgd.__version__,
-        "command_line": shlex.join(["npgd", *invocation().arguments]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }

@@ -14,10 +14,15 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from analysis.commands.options import invocation
 
 try:
     import fcntl
@@ -325,3 +330,20 @@ def _alone(folder: Path) -> Iterator[None]:
                 opened.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+
+
+def record() -> dict[str, Any]:
+    """What made an output: command line, versions, date."""
+    import platform
+
+    import torch
+
+    import npgd
+
+    return {
+        "npgd": npgd.__version__,
+        "command_line": shlex.join(["npgd", *invocation().arguments]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

@@ -21,10 +21,9 @@ from analysis.commands.options import (
     TaskName,
     command,
     load_prior,
-    record,
     within,
 )
-from analysis.commands.output import Folder, output_directory
+from analysis.commands.output import Folder, output_directory, record
 from analysis.commands.terminal import console
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from analysis.commands.options import (
     Subject,
     command,
     load_prior,
-    record,
 )
-from analysis.commands.output import output_directory
+from analysis.commands.output import output_directory, record
 from analysis.commands.terminal import console
 
 

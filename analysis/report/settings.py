@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from analysis.projection import ProjectionSettings
 from analysis.rec.settings import RecSettings
 from npgd import checks
+from npgd.operators import LinearOperator
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,20 @@ def rec_settings(effort: str) -> RecSettings:
     if effort == "default":
         return RecSettings(points=3000, search_starts=16, search_steps=80)
     return RecSettings.of(effort)
+
+
+def recorded(rec: RecSettings, projection: ProjectionSettings) -> dict[str, Any]:
+    """How far was looked for α, β and δ."""
+    found = asdict(rec) | {"looks": list(rec.looks)}
+    return found | {f"projection_{name}": value for name, value in asdict(projection).items()}
+
+
+def described(operator: LinearOperator) -> dict[str, Any]:
+    """What A is."""
+    return {
+        "kind": type(operator).__name__,
+        "m": operator.m,
+        "n": operator.n,
+        "norm": operator.norm(),
+        "row_orthonormal": operator.row_orthonormal,
+    }

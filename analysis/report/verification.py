@@ -25,7 +25,7 @@ from analysis.rec import RecEstimate, estimate_rec
 from analysis.rec.settings import RecSettings
 from analysis.report.evidence import OWN, unseen
 from analysis.report.report import Report
-from analysis.report.settings import RunSettings, rec_settings
+from analysis.report.settings import RunSettings, described, rec_settings, recorded
 from analysis.tasks import check_executor
 from npgd import checks, sets
 from npgd.images import Images, Latents, Measurements, PerImage, inner, norm, squared_norm
@@ -82,13 +82,7 @@ def verify(
     rec = rec or rec_settings(effort)
     projection = projection or ProjectionSettings.of(effort)
     search = _search(projection, seed, progress)
-    if not isinstance(images, torch.Tensor | None):
-        raise TypeError(f"images must be a torch tensor or None, got {checks.shown(images)}")
-    if images is not None and _finite(images).ndim not in (2, 4):
-        raise ValueError(
-            "images must be (batch, channels, height, width), or latents (batch, k), got shape"
-            f" {tuple(images.shape)}"
-        )
+    _images_or_latents(images)
     operator = _operator(A, _shape(prior))
     errors = _linearity(converted(operator))
     _examine(prior)
@@ -123,12 +117,22 @@ def verify(
         target=problem.x_bar.cpu(),
         distance=squared_norm(problem.x_true - problem.x_bar).cpu(),
         nearest=problem.nearest.cpu(),
-        operator=_described(operator) | errors,
+        operator=described(operator) | errors,
         settings=_recorded(prior, images, problem, asked, eta)
         | {"seed": seed, "effort": chosen}
-        | _looks(rec, projection),
+        | recorded(rec, projection),
         seconds=clock.seconds | {"total": sum(clock.seconds.values())},
     )
+
+
+def _images_or_latents(images: Images | Latents | None) -> None:
+    if not isinstance(images, torch.Tensor | None):
+        raise TypeError(f"images must be a torch tensor or None, got {checks.shown(images)}")
+    if images is not None and _finite(images).ndim not in (2, 4):
+        raise ValueError(
+            "images must be (batch, channels, height, width), or latents (batch, k), got shape"
+            f" {tuple(images.shape)}"
+        )
 
 
 class _Clock:
@@ -471,16 +475,6 @@ def _against(
     )
 
 
-def _described(operator: LinearOperator) -> dict[str, Any]:
-    return {
-        "kind": type(operator).__name__,
-        "m": operator.m,
-        "n": operator.n,
-        "norm": operator.norm(),
-        "row_orthonormal": operator.row_orthonormal,
-    }
-
-
 def _recorded(
     prior: ImageSet,
     images: Images | Latents | None,
@@ -504,9 +498,3 @@ def _recorded(
         "noise": asked.noise,
         "start": asked.start,
     }
-
-
-def _looks(rec: RecSettings, projection: ProjectionSettings) -> dict[str, Any]:
-    """How far was looked for α, β and δ."""
-    found = asdict(rec) | {"looks": list(rec.looks)}
-    return found | {f"projection_{name}": value for name, value in asdict(projection).items()}
