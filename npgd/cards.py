@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from npgd import checks
+from npgd.checks import shown
 from npgd.files import (
     a_path,
     as_json,
-    brief,
     described,
     destination,
     holding,
@@ -73,9 +73,9 @@ def save(
             description of another network.
     """
     if not isinstance(half, bool):
-        raise TypeError(f"half must be True or False, got {brief(half)}")
+        raise TypeError(f"half must be True or False, got {shown(half)}")
     if card is not None and not isinstance(card, Mapping):
-        raise TypeError(f"card must be names with values, got {brief(card)}")
+        raise TypeError(f"card must be names with values, got {shown(card)}")
     path = safetensors_path(path)
     state = network.state_dict()
     tensors = {key: _halved(value) if half else value for key, value in state.items()}
@@ -164,9 +164,9 @@ def _precise(value: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
 def card(name: str, kind: Kind) -> dict[str, Any]:
     """The card of what is shipped; TypeError for no name, ValueError for an unknown one."""
     if not isinstance(name, str):
-        raise TypeError(f"name must be one of {', '.join(SHIPPED[kind])}, got {brief(name)}")
+        raise TypeError(f"name must be one of {', '.join(SHIPPED[kind])}, got {shown(name)}")
     if name not in SHIPPED[kind]:
-        raise ValueError(f"name must be one of {', '.join(SHIPPED[kind])}, got {brief(name)}")
+        raise ValueError(f"name must be one of {', '.join(SHIPPED[kind])}, got {shown(name)}")
     place = files("npgd.weights") / f"{_stem(name, kind)}.json"
     found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
     return found
@@ -174,7 +174,7 @@ def card(name: str, kind: Kind) -> dict[str, Any]:
 
 @contextmanager
 def _located(name: str | os.PathLike[str], kind: Kind) -> Iterator[Path]:
-    wanted = a_path(name, "name")
+    wanted = a_path(name, "name") if name != "" else Path()
     if str(wanted) in SHIPPED[kind]:
         with as_file(files("npgd.weights") / f"{_stem(str(wanted), kind)}.safetensors") as path:
             yield path
@@ -183,7 +183,7 @@ def _located(name: str | os.PathLike[str], kind: Kind) -> Iterator[Path]:
     if path.suffix != ".safetensors" or not is_file(path):
         raise ValueError(
             f"name must be a shipped {kind} ({', '.join(SHIPPED[kind])}) or an existing"
-            f" .safetensors file, got {brief(str(name))}"
+            f" .safetensors file, got {shown(str(name))}"
         )
     yield path
 

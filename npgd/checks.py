@@ -11,6 +11,7 @@ import itertools
 import math
 import numbers
 import operator
+import reprlib
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -39,10 +40,20 @@ def shown(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(_SHORT.repr(value).split())
     except Exception:  # a repr of somebody else's may fail in any way
         return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+_SHORT = reprlib.Repr()  # the beginning and the end, which takes no time to find
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 3
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what a terminal would act on, or could not show, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _scalar(value: object) -> object:

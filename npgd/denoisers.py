@@ -17,7 +17,7 @@ from torch import nn
 
 from npgd import cards, checks
 from npgd.checks import ImageShape
-from npgd.files import brief, entry
+from npgd.files import entry
 from npgd.images import Images, PerImage
 from npgd.networks import DenoisingNetwork, ProximalNetwork
 from npgd.networks.architectures import outline
@@ -175,10 +175,10 @@ def save_network(
     """
     if not isinstance(network, DenoisingNetwork | ProximalNetwork):
         raise TypeError(
-            f"network must be a DenoisingNetwork or a ProximalNetwork, got {brief(network)}"
+            f"network must be a DenoisingNetwork or a ProximalNetwork, got {checks.shown(network)}"
         )
     if not isinstance(settings, Mapping):
-        raise TypeError(f"settings must be names with values, got {brief(settings)}")
+        raise TypeError(f"settings must be names with values, got {checks.shown(settings)}")
     description = {"name": type(network).__name__, "settings": dict(settings)}
     kind: cards.Kind = "denoiser" if isinstance(network, DenoisingNetwork) else "onenet"
     cards.save(network, path, kind, _network, description, card)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import reprlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -189,9 +188,9 @@ def safetensors_path(path: str | os.PathLike[str]) -> Path:
 def a_path(path: object, name: str = "path") -> Path:
     """`path` as a Path; TypeError if it is none, ValueError if no file can have that name."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"{name} must be a path, got {brief(path)}")
+        raise TypeError(f"{name} must be a path, got {checks.shown(path)}")
     try:
-        if b"\0" not in os.fsencode(path):
+        if os.fspath(path) and b"\0" not in os.fsencode(path):
             return Path(path)
     except UnicodeEncodeError:
         pass
@@ -301,17 +300,17 @@ def _description(path: Path, holds: str, metadata: Mapping[str, str]) -> dict[st
 def _outline(part: Any, key: str) -> torch.Tensor:
     kind = part.get_dtype()
     if kind not in DTYPES:
-        raise ValueError(f"{kind} in {brief(key)}")
+        raise ValueError(f"{kind} in {checks.shown(key)}")
     return torch.empty(part.get_shape(), dtype=DTYPES[kind], device="meta")
 
 
 def entry(description: Mapping[str, Any], name: str, kind: type[T]) -> T:
     """What a description says under a name; raises if it is not there, or of another kind."""
     if name not in description:
-        raise ValueError(f"{name} must be in the header, got {brief(sorted(description))}")
+        raise ValueError(f"{name} must be in the header, got {checks.shown(sorted(description))}")
     value = description[name]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {brief(value)}")
+        raise TypeError(f"{name} must be a {kind.__name__}, got {checks.shown(value)}")
     return value
 
 
@@ -323,7 +322,9 @@ def require_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.
     for these, those, words in ((expected, found, "be there"), (found, expected, "not be there")):
         for key in these:
             if key not in those:
-                raise ValueError(f"tensor {brief(key)} must {words}, got {len(found)} tensors")
+                raise ValueError(
+                    f"tensor {checks.shown(key)} must {words}, got {len(found)} tensors"
+                )
     for key, tensor in expected.items():
         got = found[key]
         if got.shape != tensor.shape:
@@ -343,12 +344,16 @@ def destination(
         TypeError, ValueError: naming the one that does not fit.
     """
     if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype must be a torch dtype such as torch.float32, got {brief(dtype)}")
+        raise TypeError(
+            f"dtype must be a torch dtype such as torch.float32, got {checks.shown(dtype)}"
+        )
     if dtype is not None and dtype not in FLOATING:
         names = ", ".join(str(known) for known in FLOATING)
         raise ValueError(f"dtype must be one of {names}, got {dtype}")
     if isinstance(device, bool) or not isinstance(device, str | torch.device | int):
-        raise TypeError(f"device must be a device such as 'cpu' or 'cuda', got {brief(device)}")
+        raise TypeError(
+            f"device must be a device such as 'cpu' or 'cuda', got {checks.shown(device)}"
+        )
     try:
         there = torch.device(device)
         if there.type == "meta":
@@ -356,7 +361,7 @@ def destination(
         torch.empty(1, dtype=dtype, device=there)
     except Exception as error:  # each kind of device fails in its own way
         raise ValueError(
-            f"device must be one that is there, such as 'cpu', got {brief(str(device))}:"
+            f"device must be one that is there, such as 'cpu', got {checks.shown(str(device))}:"
             f" {sentence(error)}"
         ) from error
     return dtype, there
@@ -397,23 +402,11 @@ def _deep(value: object) -> bool:
 
 # --- words and numbers -------------------------------------------------------------------------
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
-_short.maxlevel = 3
-
-
-def brief(value: object) -> str:
-    """How a value is quoted in a message: its beginning and its end, on one line."""
-    try:
-        return " ".join(_short.repr(value).split())
-    except Exception:  # a stranger's __repr__, or an integer of too many digits
-        return f"a {type(value).__name__}"
-
 
 def sentence(error: BaseException) -> str:
     """The first line of what an error says, cut where it is long; its type if it says nothing."""
     words = str(error).strip() or type(error).__name__
-    line = _printable(words.splitlines()[0])
+    line = checks.printable(words.splitlines()[0])
     if isinstance(error, KeyError):
         line = f"{line} is missing"
     return line if len(line) <= 400 else f"{line[:399]}…"
@@ -421,11 +414,7 @@ def sentence(error: BaseException) -> str:
 
 def shown(path: Path) -> str:
     """A path for a message: on one line, and without codes that a terminal would obey."""
-    return _printable(str(path))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return checks.printable(str(path))
 
 
 def plain(value: Any) -> Any:

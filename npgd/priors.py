@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import nn
 
 from npgd import cards, checks
-from npgd.files import brief, entry, sentence
+from npgd.files import entry, sentence
 from npgd.images import Images, Latents
 from npgd.networks.architectures import outline
 
@@ -75,7 +75,7 @@ class GenerativePrior(nn.Module):
         self.latent_dim = checks.integer(latent_dim, "latent_dim")
         self.image_shape = checks.image_shape(image_shape)
         if not isinstance(name, str):
-            raise TypeError(f"name must be a word, got {brief(name)}")
+            raise TypeError(f"name must be a word, got {checks.shown(name)}")
         self.name = name
         self.eval()
         self._try_out()
@@ -213,19 +213,19 @@ def save_prior(
             networks, or weights that are not finite.
     """
     if not isinstance(prior, GenerativePrior):
-        raise TypeError(f"prior must be a GenerativePrior, got {brief(prior)}")
+        raise TypeError(f"prior must be a GenerativePrior, got {checks.shown(prior)}")
     architecture = prior.architecture if architecture is None else architecture
     parts = ["generator", "encoder"] + (["corrector"] if prior.corrector is not None else [])
     if not isinstance(architecture, Mapping) or not set(parts) <= set(architecture):
         raise ValueError(
             f"architecture must describe {', '.join(parts)} of a prior that was not loaded from a"
-            f" file, got {brief(architecture)}"
+            f" file, got {checks.shown(architecture)}"
         )
     for part in parts:
         if not isinstance(architecture[part], Mapping):
             raise TypeError(
                 f"architecture must give a name and settings for the {part}, got"
-                f" {brief(architecture[part])}"
+                f" {checks.shown(architecture[part])}"
             )
     description: dict[str, Any] = {
         "name": prior.name,

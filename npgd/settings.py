@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import torch
+
+from npgd import checks
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class Whole:
     def read(self, value: Any, name: str) -> int:
         """`value` as an int; TypeError for another kind, ValueError outside the range."""
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{name} must be an integer, got {shown(value)}")
+            raise TypeError(f"{name} must be an integer, got {checks.shown(value)}")
         number = operator.index(value)
         if not self.least <= number <= self.most:
-            raise ValueError(f"{name} must be {self.words}, got {shown(number)}")
+            raise ValueError(f"{name} must be {self.words}, got {checks.shown(number)}")
         return number
 
 
@@ -50,14 +51,14 @@ class Real:
     def read(self, value: Any, name: str) -> float:
         """`value` as a float; TypeError for another kind, ValueError outside the range."""
         if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a number, got {shown(value)}")
+            raise TypeError(f"{name} must be a number, got {checks.shown(value)}")
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
         inside = self.least <= number <= self.most  # false of NaN
         if not inside or (self.excluded and number == self.least):
-            raise ValueError(f"{name} must be {self.words}, got {shown(value)}")
+            raise ValueError(f"{name} must be {self.words}, got {checks.shown(value)}")
         return number
 
 
@@ -94,7 +95,7 @@ def check(settings: Any) -> None:
         else:
             words, known = ("a string", str) if kind is str else ("True or False", bool | np.bool_)
             if not isinstance(value, known):
-                raise TypeError(f"{name} must be {words}, got {shown(value)}")
+                raise TypeError(f"{name} must be {words}, got {checks.shown(value)}")
             plain = kind(value)
         object.__setattr__(settings, name, plain)
 
@@ -120,20 +121,10 @@ def size(value: Any, name: str) -> int:
     return SIZES.read(value, name)
 
 
-def shown(value: object) -> str:
-    """A value in an error: a long one by its beginning, a tensor or array by its kind."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
-        return f"a whole number of {value.bit_length()} bits"
-    words = repr(value)
-    return words if len(words) <= 60 else words[:57] + "…"
-
-
 def choice(value: str, name: str, known: Collection[str]) -> None:
     """Raise ValueError for a value that is not one of `known`."""
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {shown(value)}")
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {checks.shown(value)}")
 
 
 def choices(value: str, name: str, known: Collection[str]) -> tuple[str, ...]:
@@ -142,7 +133,7 @@ def choices(value: str, name: str, known: Collection[str]) -> tuple[str, ...]:
     for part in chosen:
         if part not in known:
             expected = f"a comma-separated choice of {', '.join(known)}"
-            raise ValueError(f"{name} must be {expected}, got {shown(part)}")
+            raise ValueError(f"{name} must be {expected}, got {checks.shown(part)}")
     return chosen
 
 

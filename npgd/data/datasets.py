@@ -17,7 +17,7 @@ from npgd import checks
 from npgd.data.idx import MNIST_FILES, mnist_uint8
 from npgd.data.pictures import read_pictures, warn_of_skipped
 from npgd.data.pixels import first, to_pixels
-from npgd.data.places import DataNotFoundError, data_directory, one_of, yes_or_no
+from npgd.data.places import DataNotFoundError, data_directory
 
 IMAGE_SHAPES = {"mnist": (1, 28, 28), "celeba": (3, 64, 64), "church": (3, 64, 64)}
 # CelebA's own partition, by the number in the file's name (list_eval_partition.txt).
@@ -46,7 +46,7 @@ def celeba_uint8(
         ValueError: an unknown split, and as `image_archive` does.
         DataNotFoundError: none of them is there.
     """
-    split = one_of(split, tuple(CELEBA_PARTITION), "split")
+    split = checks.choice(split, "split", *CELEBA_PARTITION)
     places = ("celeba64.zip", "img_align_celeba.zip", "img_align_celeba")
     path = _place("CelebA", places, data_dir)
     if path.name == "celeba64.zip":
@@ -101,7 +101,7 @@ def church_uint8(
         ValueError: an unknown split, and as `image_archive` does.
         DataNotFoundError: none of them is there.
     """
-    split = one_of(split, tuple(MNIST_FILES), "split")
+    split = checks.choice(split, "split", *MNIST_FILES)
     lmdb = {"train": "church_outdoor_train_lmdb", "test": "church_outdoor_val_lmdb"}[split]
     path = _place("LSUN church_outdoor", ("church64.zip", lmdb), data_dir)
     return _bytes(path, None, split if path.suffix == ".zip" else None, count, strict)
@@ -141,10 +141,10 @@ def dataset_uint8(
             function does.
         DataNotFoundError: it is not there.
     """
-    name = one_of(name, tuple(IMAGE_SHAPES), "dataset")
-    yes_or_no(download, "download")
+    name = checks.choice(name, "dataset", *IMAGE_SHAPES)
+    checks.flag(download, "download")
     if name == "mnist":
-        yes_or_no(strict, "strict")
+        checks.flag(strict, "strict")
         images = mnist_uint8(split, data_dir, download)[0]
     else:
         read = {"celeba": celeba_uint8, "church": church_uint8}[name]

@@ -13,6 +13,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
+from npgd.checks import printable
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -175,8 +177,3 @@ def why(error: Exception) -> str:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     line = printable(" ".join(text.split()) or type(error).__name__)
     return line if len(line) <= 200 else f"{line[:199]}…"
-
-
-def printable(text: str) -> str:
-    """`text` with what a terminal would act on, or could not show, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

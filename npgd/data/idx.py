@@ -17,9 +17,11 @@ from typing import BinaryIO
 import torch
 from jaxtyping import Float, Int, UInt8
 
+from npgd import checks
 from npgd.data.decoding import why
 from npgd.data.pixels import first, to_pixels
-from npgd.data.places import DataNotFoundError, as_path, data_directory, one_of, yes_or_no
+from npgd.data.places import DataNotFoundError, data_directory
+from npgd.files import a_path
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_FILES = {
@@ -55,7 +57,7 @@ def read_idx(path: str | os.PathLike[str]) -> UInt8[torch.Tensor, "*shape"]:
             than its header says, or states more than 1 GiB.
         OSError: a file that cannot be opened.
     """
-    path = as_path(path, "path")
+    path = a_path(path, "path")
     with open(path, "rb") as plain:
         zipped = path.suffix == ".gz" or plain.read(2) == b"\x1f\x8b"
         plain.seek(0)
@@ -143,8 +145,8 @@ def mnist_uint8(
         ValueError: an unknown split, or files that are damaged or not MNIST's.
         DataNotFoundError: the files are absent, and `download` is false or fails.
     """
-    split = one_of(split, tuple(MNIST_FILES), "split")
-    yes_or_no(download, "download")
+    split = checks.choice(split, "split", *MNIST_FILES)
+    checks.flag(download, "download")
     images_path, labels_path = (_mnist_file(n, data_dir, download) for n in MNIST_FILES[split])
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1]:

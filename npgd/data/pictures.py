@@ -28,11 +28,11 @@ from npgd.data.decoding import (
     LARGEST_PICTURE,
     OTHER_SUFFIXES,
     decode,
-    printable,
     why,
 )
-from npgd.data.places import as_path, cache_directory, yes_or_no
+from npgd.data.places import cache_directory
 from npgd.data.sources import Lmdb, Skipped, Source, source
+from npgd.files import a_path
 
 # Raised whenever the same file would be decoded to other bytes: what older code kept is not read.
 DECODING = 2
@@ -55,11 +55,11 @@ class Pictures:
 
     def told(self, path: Path, are: str = "are skipped") -> str:
         """How many pictures are skipped, and the first ten by name, in one printable line."""
-        parts = [f"{printable(name)}: {reason}" for name, reason in self.skipped[:10]]
+        parts = [f"{checks.printable(name)}: {reason}" for name, reason in self.skipped[:10]]
         if len(self.skipped) > 10:
             parts.append(f"and {len(self.skipped) - 10} more")
         of = len(self.skipped) + len(self.names)
-        where = printable(str(path))
+        where = checks.printable(str(path))
         return f"{len(self.skipped)} of {of} pictures in {where} {are} ({'; '.join(parts)})"
 
 
@@ -107,7 +107,7 @@ def read_pictures(
         TypeError: an argument of the wrong kind.
         OSError: a path that may not be read.
     """
-    path = as_path(path, "path").absolute()
+    path = a_path(path, "path").absolute()
     image_shape = _door(image_shape, split, background, strict=strict, cache=cache)
     crop = None if crop is None else checks.integer(crop, "crop")
     count = None if count is None else checks.integer(count, "count")
@@ -178,7 +178,7 @@ def _door(
     if checks.integer(background, "background", minimum=0) > 255:
         raise ValueError(f"background must be a grey value from 0 to 255, got {background}")
     for name, flag in flags.items():
-        yes_or_no(flag, name)
+        checks.flag(flag, name)
     return shape
 
 
@@ -215,9 +215,9 @@ def _may_count(name: str, split: str | None) -> bool:
 
 def _nothing(path: Path, place: Source, split: str | None) -> str:
     """That there are no pictures, and what there is."""
-    where = printable(f"{path}" if split is None else f"{split}/ of {path}")
+    where = checks.printable(f"{path}" if split is None else f"{split}/ of {path}")
     there = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in place.names)
-    what = ", ".join(f"{printable(kind)} ×{number}" for kind, number in there.most_common(5))
+    what = ", ".join(f"{checks.printable(kind)} ×{number}" for kind, number in there.most_common(5))
     kinds = ", ".join(sorted(IMAGE_SUFFIXES))
     files = f" ({len(place.names)} files in all: {what})" if place.names else ""
     return f"images must hold pictures ({kinds}), got none in {where}{files}"

@@ -5,40 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from npgd.files import a_path
+
 
 class DataNotFoundError(FileNotFoundError):
     """The data asked for is in none of the places looked at; the message says which they were."""
 
     __module__ = "npgd.data"  # the public name, as tracebacks show it
-
-
-def as_path(value: object, name: str) -> Path:
-    """`value` as a path; TypeError unless it is a string or a path of one."""
-    try:
-        text = os.fspath(value)  # type: ignore[call-overload]
-    except TypeError:
-        text = None
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a path, got {value!r}")
-    if "\0" in text or not text:
-        raise ValueError(f"{name} must be a path, got {text!r}")
-    return Path(text)
-
-
-def yes_or_no(value: object, name: str) -> bool:
-    """`value`; TypeError unless it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
-def one_of(value: object, choices: tuple[str, ...], name: str) -> str:
-    """`value`; TypeError unless it is a string, ValueError unless it is one of the choices."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return value
 
 
 def data_directory(data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -50,7 +23,7 @@ def data_directory(data_dir: str | os.PathLike[str] | None = None) -> Path:
         FileNotFoundError: as `cache_directory` does.
     """
     if data_dir is not None:
-        return as_path(data_dir, "data_dir")
+        return a_path(data_dir, "data_dir")
     if os.environ.get("NPGD_DATA"):
         return Path(os.environ["NPGD_DATA"])
     return cache_directory()

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from npgd.data.decoding import IMAGE_SUFFIXES, OTHER_SUFFIXES, printable, why
+from npgd import checks
+from npgd.data.decoding import IMAGE_SUFFIXES, OTHER_SUFFIXES, why
 from npgd.data.lmdb_file import LmdbFile
 
 LARGEST_FILE = 64 * 2**20
@@ -141,7 +142,7 @@ def _refuse_unsafe(entry: zipfile.ZipInfo, path: Path) -> None:
     """ValueError for an entry that would be unpacked elsewhere, or is a link."""
     # ZipInfo.orig_filename is what the file says, before zipfile tidies it.
     said = entry.orig_filename.replace("\\", "/")
-    shown = f"'{printable(said)}' in {path}"
+    shown = f"'{checks.printable(said)}' in {path}"
     if said.startswith("/") or re.match("[A-Za-z]:", said) or ".." in said.split("/"):
         raise ValueError(f"images must be a zip without unsafe paths, got {shown}")
     if stat.S_ISLNK(entry.external_attr >> 16):
@@ -193,5 +194,5 @@ def source(path: Path) -> Source:
     got = "which is none" if path.exists() else "which does not exist"
     raise ValueError(
         "images must be a picture, or a folder, zip or LMDB of pictures, got"
-        f" {printable(str(path))}, {got}"
+        f" {checks.printable(str(path))}, {got}"
     )

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from npgd import checks
-from npgd.files import brief, sentence
+from npgd.checks import shown
+from npgd.files import sentence
 from npgd.networks.corrector import Corrector
 from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
@@ -43,16 +44,16 @@ def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
     """
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"architecture must be one of {known}, got {brief(architecture)}")
+        raise ValueError(f"architecture must be one of {known}, got {shown(architecture)}")
     if not isinstance(settings, Mapping):
-        raise TypeError(f"settings must be names with values, got {brief(settings)}")
+        raise TypeError(f"settings must be names with values, got {shown(settings)}")
     network = ARCHITECTURES[architecture]
     try:
         return network(**(_settings(network, settings) if _is_ours(network) else settings))
     # What torch makes of sides and channels beyond all bounds has many types.
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(
-            f"settings must suit {architecture}, got {brief(dict(settings))}: {sentence(error)}"
+            f"settings must suit {architecture}, got {shown(dict(settings))}: {sentence(error)}"
         ) from error
 
 
@@ -74,7 +75,7 @@ def outline(architecture: str, settings: Mapping[str, Any], latent_dim: int | No
         network = build(architecture, settings)
     if ours and latent_dim is not None and getattr(network, "latent_dim", None) != latent_dim:
         raise ValueError(
-            f"{architecture} must be of latent_dim {latent_dim}, got {brief(dict(settings))}"
+            f"{architecture} must be of latent_dim {latent_dim}, got {shown(dict(settings))}"
         )
     return network
 
@@ -90,9 +91,9 @@ def _settings(network: type[nn.Module], settings: Mapping[str, Any]) -> dict[str
     checked = {}
     for name, value in settings.items():
         if name not in arguments:
-            raise ValueError(f"{brief(name)} must be one of {', '.join(arguments)}")
+            raise ValueError(f"{shown(name)} must be one of {', '.join(arguments)}")
         if kinds[name] is bool and not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, got {brief(value)}")
+            raise TypeError(f"{name} must be True or False, got {shown(value)}")
         checked[name] = checks.integer(value, name) if kinds[name] is int else value
     for name, argument in arguments.items():
         if argument.default is inspect.Parameter.empty and name not in settings:

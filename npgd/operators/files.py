@@ -14,7 +14,6 @@ from npgd import checks
 from npgd.files import (
     a_path,
     as_json,
-    brief,
     described,
     destination,
     entry,
@@ -61,7 +60,7 @@ def save_operator(
         )
     path = safetensors_path(path)
     if provenance is not None and not isinstance(provenance, Mapping):
-        raise TypeError(f"provenance must be names with values, got {brief(provenance)}")
+        raise TypeError(f"provenance must be names with values, got {checks.shown(provenance)}")
     kept = dict(A.provenance if provenance is None else provenance)
     if isinstance(A, Gaussian) and not kept:
         kept = {"method": "gaussian", "m": A.m, "seed": A.seed}
@@ -162,7 +161,7 @@ def _expected(
     if kind == "MatrixOperator":
         return matrix
     if kind not in ("WhitenedMatrix", "Whitened"):
-        raise ValueError(f"kind must be known to this version, got {brief(kind)}")
+        raise ValueError(f"kind must be known to this version, got {checks.shown(kind)}")
     if checks.number(entry(description, "condition", object), "condition") < 1:
         raise ValueError(f"condition must be at least 1, got {description['condition']}")
     if kind == "WhitenedMatrix":

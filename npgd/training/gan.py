@@ -40,6 +40,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import nn
 
+from npgd import checks
 from npgd.data import to_pixels
 from npgd.networks import build
 from npgd.networks.architectures import channels_last, initialise_encoder, network_spec
@@ -57,7 +58,6 @@ from npgd.settings import (
     choice,
     count,
     grouped,
-    shown,
 )
 from npgd.training import inputs
 from npgd.training.augment import augment, parse
@@ -329,7 +329,7 @@ def _trained(
         raise ValueError(f"generator: {directory} holds no training run (no config.json)")
     run = read_config(directory)
     if run["kind"] != "generator":
-        raise ValueError(f"generator: {directory} holds a {shown(run['kind'])[1:-1]}'s run")
+        raise ValueError(f"generator: {directory} holds a {checks.shown(run['kind'])[1:-1]}'s run")
     config = asdict(GeneratorConfig()) | GeneratorTask.absent | run
     try:
         settings = {field.name: config[field.name] for field in fields(GeneratorConfig)}

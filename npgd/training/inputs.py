@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from npgd.settings import shown
+from npgd.checks import shown
 
 Settings = TypeVar("Settings")
 

@@ -45,12 +45,13 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import nn
 
+from npgd.checks import shown
 from npgd.data import to_pixels, to_uint8
 from npgd.files import write_atomically
 from npgd.networks.architectures import channels_last
 from npgd.networks.sagan import folded_state
 from npgd.progress import bar
-from npgd.settings import Real, count, kinds, shown
+from npgd.settings import Real, count, kinds
 from npgd.training import inputs
 from npgd.training.checkpoints import (
     checkpoints,

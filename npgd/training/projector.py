@@ -39,9 +39,10 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
+from npgd.checks import shown
 from npgd.networks import Encoder
 from npgd.networks.architectures import initialise_encoder
-from npgd.settings import Size, grouped, shown
+from npgd.settings import Size, grouped
 from npgd.training import inputs
 from npgd.training.checkpoints import tensors_digest
 from npgd.training.loop import generator_for, train

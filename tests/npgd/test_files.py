@@ -13,7 +13,8 @@ import torch
 
 from analysis.testing import normal
 from npgd import files
-from npgd.files import TEMPORARY, as_json, brief, sentence, write_atomically, write_together
+from npgd.checks import shown
+from npgd.files import TEMPORARY, as_json, sentence, write_atomically, write_together
 
 
 def leftovers(folder):
@@ -145,7 +146,7 @@ def test_quotes_are_short_and_on_one_line():
             raise RuntimeError
 
     for value in ("a\nb" * 1000, [[[[[1]]]]], dict.fromkeys(range(10**4)), Rude(), 10**5000):
-        assert len(brief(value)) < 200 and "\n" not in brief(value)
+        assert len(shown(value)) < 200 and "\n" not in shown(value)
     assert sentence(ValueError("one\ntwo")) == "one" and sentence(MemoryError()) == "MemoryError"
     assert len(sentence(ValueError("a" * 10**4))) == 400
 
