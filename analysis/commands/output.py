@@ -187,11 +187,16 @@ def _names(folder: Path) -> list[str]:
 
 def _foreign(folder: Path) -> list[str]:
     """What lies in a folder and is not in its list."""
-    try:
-        listed = set(json.loads((folder / LIST).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = set()
+    listed = _listed(folder) or set()
     return sorted(name for name in _names(folder) if name not in listed)
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """The names in a folder's list; None where there is none, or not a whole one."""
+    try:
+        return set(json.loads((folder / LIST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 # ------------------------------------------------------------------------- taking its place
@@ -286,11 +291,14 @@ def _beside(place: Path, path: Path, option: str) -> Iterator[Path]:
 
 
 def _clear(part: Path) -> None:
-    """Remove a folder that a run was filling, or one that it replaced: of that, what is listed."""
+    """Remove a folder that a run was filling, or one that it replaced: of that, what is listed.
+
+    The list is written last: without a whole one, a run was filling the folder.
+    """
     if not part.is_dir() or part.is_symlink():
         part.unlink(missing_ok=True)
         return
-    foreign = _foreign(part) if (part / LIST).is_file() else []
+    foreign = _foreign(part) if _listed(part) is not None else []
     if foreign:
         raise FileExistsError(f"{part} must hold what npgd wrote, got {', '.join(foreign)} with it")
     shutil.rmtree(part)

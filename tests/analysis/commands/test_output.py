@@ -154,6 +154,17 @@ def test_a_planted_name_beside_the_output_is_not_followed(tmp_path):
     assert names(tmp_path) == ["out", "precious"]
 
 
+@pytest.mark.parametrize("left", [b"", b'{"npgd": 1, "fil'], ids=["empty", "half"])
+def test_a_run_killed_while_it_wrote_its_list_stops_no_other(left, tmp_path):
+    with output_directory(tmp_path / "out", False) as folder:
+        part = folder.path
+    part.mkdir()
+    (part / "numbers.json").write_text("{}")
+    (part / LIST).write_bytes(left)
+    write(tmp_path / "out", "new")
+    assert names(tmp_path) == ["out"]
+
+
 def test_a_disk_that_is_full_is_named_by_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(OSError, match=r"full: '--output .*out/numbers.json'"):
