@@ -956,7 +956,7 @@ ELSEWHERE = {
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
         "floating finite kind same_kind any_images between choice floating_type latents levels"
-        " number_or numbers_of room same_tensor seeded settle shown sizes some"
+        " number_or numbers_of printable room same_tensor seeded settle shown sizes some"
     ),
     "questions, which anything may be asked": (
         "projects generates encodes samples samples_latents lacking"
