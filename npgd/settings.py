@@ -121,12 +121,6 @@ def size(value: Any, name: str) -> int:
     return SIZES.read(value, name)
 
 
-def choice(value: str, name: str, known: Collection[str]) -> None:
-    """Raise ValueError for a value that is not one of `known`."""
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {checks.shown(value)}")
-
-
 def choices(value: str, name: str, known: Collection[str]) -> tuple[str, ...]:
     """The names in a comma-separated choice; ValueError for one that is not `known`."""
     chosen = tuple(part.strip() for part in value.split(",") if part.strip())

@@ -55,7 +55,6 @@ from npgd.settings import (
     Size,
     Weight,
     check,
-    choice,
     count,
     grouped,
 )
@@ -128,7 +127,7 @@ class GeneratorConfig:
         check(self)
         parse(self.augment)
         for name, known in CHOICES.items():
-            choice(getattr(self, name), name, known)
+            checks.choice(getattr(self, name), name, *known)
         if self.principal and self.coverage == 0:
             raise ValueError(
                 "principal must come with coverage > 0, whose encoder it starts, got 0"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from npgd.checks import shown
+from npgd.files import a_path
 
 Settings = TypeVar("Settings")
 
@@ -119,11 +119,7 @@ def output(
 
 def folder(value: object) -> Path:
     """A path; TypeError for another kind, ValueError for one that names no folder."""
-    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        raise TypeError(f"directory must be a path, got {shown(value)}")
-    path = Path(value)
-    if str(value) == "" or "\0" in str(value):
-        raise ValueError(f"directory must be the path of a folder, got {shown(str(value))}")
+    path = a_path(value, "directory")
     try:
         there = path.stat().st_mode
     except FileNotFoundError:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import nn
 
+from npgd import checks
 from npgd.networks.architectures import channels_last
 from npgd.operators import Inpainting, SuperResolution
 from npgd.settings import (
@@ -22,7 +23,6 @@ from npgd.settings import (
     Seed,
     Weight,
     check,
-    choice,
     choices,
     interval,
     size,
@@ -114,7 +114,7 @@ class PointsConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        choice(self.precision, "precision", PRECISIONS)
+        checks.choice(self.precision, "precision", *PRECISIONS)
         if not choices(self.operators, "operators", OPERATORS):
             raise ValueError(f"operators must be some of {', '.join(OPERATORS)}, got none")
         interval(self.noise_low, self.noise_high, "noise")
