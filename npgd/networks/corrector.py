@@ -4,10 +4,12 @@ The encoder G† sees w alone and cannot know how far its answer G(G†(w)) is f
 the residual, through the only directions of it that matter: g = J(z)ᵀ(w − G(z)), J the Jacobian of
 G at z, one backward pass of G. With ρ the residual's root mean square and u = (w − G(z))/ρ,
 
-    z ← z + s(ρ) ( C (h ⊙ B g) + b ),    g = J(z)ᵀ u/√n,    h, b = MLP(g, z, log ρ, ‖g‖),
+    z ← z + s(ρ) C (h ⊙ Cᵀ g),    g = J(z)ᵀ u/√n,    h = softplus(MLP(g, z, log ρ, ‖g‖)) > 0,
     s(ρ) = ρ/(1 + ρ) · 1/(1 + (ρ/r)⁴).
 
-Gauss–Newton is the case C (h ⊙ B ·) = √n (JᵀJ)⁻¹. For small residuals the step is linear in the
+The matrix C diag(h) Cᵀ is positive semidefinite, so a step never points away from the gradient's
+side, and it is zero where the gradient is: a nearest point of S that fits w stays where it is.
+Gauss–Newton is the case C diag(h) Cᵀ = √n (JᵀJ)⁻¹. For small residuals the step is linear in the
 residual, with a preconditioner that depends on z. Beyond the reach r it vanishes: there w is mostly
 noise, the nearest point of S fits that noise, and the encoder, trained to look through it, is the
 better guess. Learned gradient steps: Andrychowicz et al.,
@@ -21,6 +23,7 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from npgd import checks
@@ -33,7 +36,7 @@ class Corrector(nn.Module):
 
     Args:
         latent_dim: k.
-        hidden: units of the network's two hidden layers, and products h ⊙ B g.
+        hidden: units of the network's two hidden layers, and columns of C.
         reach: r, a root mean square per pixel; infinite, the default, for training.
     """
 
@@ -46,40 +49,35 @@ class Corrector(nn.Module):
         self.trunk = nn.Sequential(
             nn.Linear(2 * latent_dim + 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
         )
-        self.gate = nn.Linear(hidden, hidden)  # h
-        self.shift = nn.Linear(hidden, latent_dim)  # b
-        self.spread = nn.Linear(latent_dim, hidden, bias=False)  # B
+        self.gate = nn.Linear(hidden, hidden)  # h, before the softplus
         self.gather = nn.Linear(hidden, latent_dim, bias=False)  # C
 
     @plainly
     def forward(self, w: Images, z: Latents, generate: Callable[[Latents], Images]) -> Latents:
-        """The latent after the step from z; gradients reach the weights, not z or w."""
-        with torch.enable_grad():
-            free = z.detach().requires_grad_()
-            x = generate(free)
-            residual = (w - x).detach()
-            rho = residual.square().mean(dim=(1, 2, 3)).add(1e-12).sqrt()[:, None]
-            (g,) = torch.autograd.grad((x * residual).sum(), free)
-        g = g / (rho * residual[0].numel() ** 0.5)
-        size = torch.linalg.vector_norm(g, dim=1, keepdim=True)
-        features = self.trunk(torch.cat([g, z.detach(), rho.log(), size], dim=1))
-        step: Latents = self.gather(self.gate(features) * self.spread(g)) + self.shift(features)
-        return z.detach() + rho / (1 + rho) / (1 + (rho / self.reach) ** 4) * step
+        """The latent after the step from z, differentiable in w and z (`torch.func.jvp` too)."""
+        x, pull = torch.func.vjp(generate, z)
+        residual = w - x
+        rho = residual.square().mean(dim=(1, 2, 3)).add(1e-12).sqrt()[:, None]
+        (g,) = pull(residual / rho[..., None, None])
+        g = g / residual[0].numel() ** 0.5
+        size = g.square().sum(dim=1, keepdim=True).add(1e-24).sqrt()
+        features = self.trunk(torch.cat([g, z, rho.log(), size], dim=1))
+        gathered = F.linear(g, self.gather.weight.T)
+        step: Latents = self.gather(F.softplus(self.gate(features)) * gathered)
+        return z + rho / (1 + rho) / (1 + (rho / self.reach) ** 4) * step
 
 
 def initialise_corrector(corrector: Corrector, generator: torch.Generator) -> None:
-    """Start near a gradient step of half length: h = 1, b = 0 and C B = I/2, but for small weights.
+    """Start near a gradient step of half length: h = 1 and C Cᵀ = I/2, but for small weights.
 
     The other layers are N(0, 1/fan-in), all drawn from `generator`.
     """
     with torch.no_grad():
-        for part in corrector.modules():
+        for part in corrector.trunk.modules():
             if isinstance(part, nn.Linear):
-                fan_in = part.weight.shape[1]
-                part.weight.normal_(0.0, (1.0 / fan_in) ** 0.5, generator=generator)
-                if part.bias is not None:
-                    part.bias.zero_()
-        corrector.gate.weight.mul_(0.1)
-        corrector.gate.bias.fill_(1.0)
-        corrector.shift.weight.mul_(0.1)
-        corrector.gather.weight.copy_(0.5 * torch.linalg.pinv(corrector.spread.weight))
+                part.weight.normal_(0.0, part.weight.shape[1] ** -0.5, generator=generator)
+                part.bias.zero_()
+        gate = corrector.gate.weight
+        gate.normal_(0.0, 0.1 * gate.shape[1] ** -0.5, generator=generator)
+        corrector.gate.bias.fill_(math.log(math.e - 1))
+        nn.init.orthogonal_(corrector.gather.weight, 0.5**0.5, generator=generator)

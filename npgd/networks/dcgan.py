@@ -13,6 +13,7 @@ from torch import nn
 
 from npgd import checks
 from npgd.images import Images, Latents, PerImage
+from npgd.networks.rectifier import rectifier
 
 # (kernel, stride, padding) of each layer, from 1×1 up.
 LAYERS = {
@@ -48,11 +49,16 @@ class DCGANGenerator(nn.Module):
 
     `image_size` is both height and width. Transposed convolutions with batch norm and ReLU
     between them, and a final tanh; channels 4·width, 2·width, width, channels at 28×28, and
-    8·width before them at 64×64.
+    8·width before them at 64×64. With `sharpness` the ReLUs are smooth (`npgd.networks.rectifier`).
     """
 
     def __init__(
-        self, latent_dim: int, width: int = 32, channels: int = 1, image_size: int = 28
+        self,
+        latent_dim: int,
+        width: int = 32,
+        channels: int = 1,
+        image_size: int = 28,
+        sharpness: float | None = None,
     ) -> None:
         super().__init__()
         latent_dim, width, channels = checks.sizes(
@@ -68,7 +74,9 @@ class DCGANGenerator(nn.Module):
             layers.append(
                 nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel, stride, padding, bias=last)
             )
-            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), nn.ReLU()]
+            layers += (
+                [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), rectifier(sharpness)]
+            )
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Latents) -> Images:

@@ -23,6 +23,7 @@ from torch import nn
 from npgd import checks
 from npgd.images import Images, Latents
 from npgd.networks.dcgan import layers_for
+from npgd.networks.rectifier import rectifier
 
 
 class PrincipalEncoder(nn.Module):
@@ -96,7 +97,8 @@ class Encoder(PrincipalEncoder):
     """G†: images (batch, channels, image_size, image_size) to latents (batch, latent_dim).
 
     Convolutions (width, 2·width, 4·width, hidden at 28×28; 8·width before hidden at 64×64) and a
-    linear layer; LeakyReLU(0.2). `principal`: see `PrincipalEncoder`.
+    linear layer; LeakyReLU(0.2), smooth with `sharpness` (`npgd.networks.rectifier`). `principal`:
+    see `PrincipalEncoder`.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Encoder(PrincipalEncoder):
         channels: int = 1,
         image_size: int = 28,
         principal: bool = False,
+        sharpness: float | None = None,
     ) -> None:
         latent_dim, width, hidden, channels = checks.sizes(
             latent_dim=latent_dim, width=width, hidden=hidden, channels=channels
@@ -119,5 +122,5 @@ class Encoder(PrincipalEncoder):
             layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, padding))
             if 0 < i < len(shapes) - 1:
                 layers.append(nn.GroupNorm(8, sizes[i + 1]))
-            layers.append(nn.LeakyReLU(0.2))
+            layers.append(rectifier(sharpness, 0.2))
         super().__init__(latent_dim, layers, hidden, shape, principal)

@@ -20,6 +20,7 @@ from torch.nn.utils import parametrizations, parametrize
 from npgd import checks
 from npgd.images import Images, Latents, PerImage
 from npgd.networks.encoder import PrincipalEncoder
+from npgd.networks.rectifier import maximum, rectifier
 
 LAYERED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
@@ -29,12 +30,13 @@ class SelfAttention(nn.Module):
 
     f, g and h are 1×1 convolutions to an eighth of the channels, W_v one back (Zhang et al.,
     section 3). With `pool` p > 1, f and h pass through max-pooling over p×p pixels, as in the
-    code that Zhang et al. released: a quarter of the pairs at p = 2.
+    code that Zhang et al. released: a quarter of the pairs at p = 2. With `sharpness` the maximum
+    is smooth.
     """
 
-    def __init__(self, channels: int, pool: int = 1) -> None:
+    def __init__(self, channels: int, pool: int = 1, sharpness: float | None = None) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(pool) if pool > 1 else nn.Identity()
+        self.pool = maximum(pool, sharpness) if pool > 1 else nn.Identity()
         inner = max(channels // 8, 1)
         self.query = nn.Conv2d(channels, inner, 1, bias=False)
         self.key = nn.Conv2d(channels, inner, 1, bias=False)
@@ -56,10 +58,17 @@ class SAGANGenerator(nn.Module):
     """G: latents (batch, latent_dim) to images (batch, channels, 64, 64) in (-1, 1).
 
     An input layer to 4×4 and four transposed convolutions, channels 8·width, 4·width, 2·width,
-    width, channels; batch norm and ReLU between them, self-attention at 16×16 and 32×32.
+    width, channels; batch norm and ReLU between them, self-attention at 16×16 and 32×32. With
+    `sharpness` all of it is smooth (`npgd.networks.rectifier`).
     """
 
-    def __init__(self, latent_dim: int, width: int = 64, channels: int = 3) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        width: int = 64,
+        channels: int = 3,
+        sharpness: float | None = None,
+    ) -> None:
         super().__init__()
         latent_dim, width, channels = checks.sizes(
             latent_dim=latent_dim, width=width, channels=channels
@@ -69,14 +78,16 @@ class SAGANGenerator(nn.Module):
         layers: list[nn.Module] = [
             nn.ConvTranspose2d(latent_dim, sizes[0], 4, bias=False),
             nn.BatchNorm2d(sizes[0]),
-            nn.ReLU(),
+            rectifier(sharpness),
         ]
         for i in range(4):
             last = i == 3
             layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], 4, 2, 1, bias=last))
-            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), nn.ReLU()]
+            layers += (
+                [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), rectifier(sharpness)]
+            )
             if i in (1, 2):
-                layers.append(SelfAttention(sizes[i + 1], pool=2))
+                layers.append(SelfAttention(sizes[i + 1], pool=2, sharpness=sharpness))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Latents) -> Float[torch.Tensor, "batch c 64 64"]:
@@ -86,7 +97,9 @@ class SAGANGenerator(nn.Module):
         return image
 
 
-def _convolutions(channels: int, width: int, norm: bool) -> list[nn.Module]:
+def _convolutions(
+    channels: int, width: int, norm: bool, sharpness: float | None = None
+) -> list[nn.Module]:
     """The four convolutions to 4×4 with self-attention after the third and the fourth."""
     sizes = (channels, width, 2 * width, 4 * width, 8 * width)
     layers: list[nn.Module] = []
@@ -94,9 +107,9 @@ def _convolutions(channels: int, width: int, norm: bool) -> list[nn.Module]:
         layers.append(nn.Conv2d(sizes[i], sizes[i + 1], 4, 2, 1))
         if norm and i > 0:
             layers.append(nn.GroupNorm(8, sizes[i + 1]))
-        layers.append(nn.LeakyReLU(0.1))
+        layers.append(rectifier(sharpness, 0.1))
         if i in (2, 3):
-            layers.append(SelfAttention(sizes[i + 1], pool=2))
+            layers.append(SelfAttention(sizes[i + 1], pool=2, sharpness=sharpness))
     return layers
 
 
@@ -127,7 +140,7 @@ class SAGANEncoder(PrincipalEncoder):
 
     D's convolutions with a latent output, changed as `npgd.networks.Encoder` is and for its
     reasons: the input divided by its root mean square, whose logarithm enters as one more
-    channel, group norm, and a hidden layer before the latent.
+    channel, group norm, and a hidden layer before the latent. With `sharpness` all of it is smooth.
     """
 
     def __init__(
@@ -137,14 +150,15 @@ class SAGANEncoder(PrincipalEncoder):
         hidden: int = 512,
         channels: int = 3,
         principal: bool = False,
+        sharpness: float | None = None,
     ) -> None:
         latent_dim, width, hidden, channels = checks.sizes(
             latent_dim=latent_dim, width=width, hidden=hidden, channels=channels
         )
         layers = [
-            *_convolutions(channels + 1, width, norm=True),
+            *_convolutions(channels + 1, width, norm=True, sharpness=sharpness),
             nn.Conv2d(8 * width, hidden, 4),
-            nn.LeakyReLU(0.1),
+            rectifier(sharpness, 0.1),
         ]
         super().__init__(latent_dim, layers, hidden, (channels, 64, 64), principal)
 
