@@ -43,6 +43,7 @@ from npgd.training import (
     train_projector,
 )
 from npgd.training.processes import is_first
+from npgd.training.projector import encoder_spec
 
 Precision = Annotated[
     str, typer.Option(help="float32 or bfloat16 (mixed); auto: mixed on CUDA alone.")
@@ -153,16 +154,16 @@ def train_projector_command(
         encoder = load_coverage_encoder(generator) if from_coverage else None
     size = run.get("image_size", 28)
     spec = network_spec("encoder", run)
-    if encoder is None:
-        settings = {"latent_dim": run["latent_dim"], "width": config.width, "hidden": config.hidden}
-        settings |= {"channels": run["channels"], "image_size": size}
-        spec = {"architecture": "Encoder", "settings": settings}
+    shape = (run["channels"], size, size)
     if paper:
         config = replace(PAPER, **_given(config))
+    if encoder is None:
+        spec = encoder_spec(run["latent_dim"], shape, config)
     config = replace(
         config,
         width=spec["settings"]["width"],
         hidden=spec["settings"]["hidden"],
+        smooth="sharpness" in spec["settings"],
         precision=training.precise(precision),
     )
     e = train_projector(
@@ -175,7 +176,6 @@ def train_projector_command(
         encoder=encoder,
         **told,
     )
-    shape = (run["channels"], size, size)
     prior = GenerativePrior(g.cpu(), e.cpu(), run["latent_dim"], shape, name=name)
     built = {"generator": network_spec("generator", run), "encoder": spec}
     architecture = {

@@ -16,6 +16,7 @@ from npgd.networks.corrector import Corrector
 from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
 from npgd.networks.encoder import Encoder
+from npgd.networks.rectifier import SHARPNESS
 from npgd.networks.sagan import SAGANDiscriminator, SAGANEncoder, SAGANGenerator
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
@@ -119,6 +120,8 @@ def network_spec(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         chosen["image_size"] = settings.get("image_size", 28)
     if part != "discriminator":
         chosen["latent_dim"] = settings["latent_dim"]
+        if settings.get("smooth", False):
+            chosen["sharpness"] = SHARPNESS
     if part == "encoder":
         chosen["hidden"] = 8 * settings["width"]
         if settings.get("principal", False):

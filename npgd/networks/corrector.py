@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,9 @@ from torch import nn
 from npgd import checks
 from npgd.images import Images, Latents
 from npgd.precision import plainly
+
+# What torch.func.vjp gives without auxiliary outputs: G(z), and the map from images to J(z)ᵀ·.
+_Pulled = tuple[Images, Callable[[Images], tuple[Latents]]]
 
 
 class Corrector(nn.Module):
@@ -55,7 +59,7 @@ class Corrector(nn.Module):
     @plainly
     def forward(self, w: Images, z: Latents, generate: Callable[[Latents], Images]) -> Latents:
         """The latent after the step from z, differentiable in w and z (`torch.func.jvp` too)."""
-        x, pull = torch.func.vjp(generate, z)
+        x, pull = cast("_Pulled", torch.func.vjp(generate, z))
         residual = w - x
         rho = residual.square().mean(dim=(1, 2, 3)).add(1e-12).sqrt()[:, None]
         (g,) = pull(residual / rho[..., None, None])

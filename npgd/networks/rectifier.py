@@ -18,7 +18,7 @@ from npgd.images import Images
 SHARPNESS = 30.0
 """Of the shipped networks. Trained with ReLU, their samples change by about 2·10⁻⁵ a pixel."""
 
-# Beyond it softplus is its argument to float64's last digit; torch's own 20 leaves a jump of 2·10⁻⁹.
+# Beyond it softplus is its argument to float64's last digit; torch's own, 20, leaves a jump.
 _THRESHOLD = 40.0
 
 

@@ -72,7 +72,7 @@ class CorrectorTask(PointsTask[Corrector]):
         with torch.no_grad():
             code = self.through(self.e, w)
         for _ in range(steps):
-            code = self.c(w, code, self.g)
+            code = self.c(w, code.detach(), self.g)
             share = 1 / (steps * self.config.visits)
             x, image, latent = self.backward(code, x_true, z, weight, share)
         return x, image, latent

@@ -118,6 +118,8 @@ class GeneratorConfig:
     """dcgan, or sagan for 64×64."""
     loss: str = "vanilla"
     """vanilla, or wasserstein for sagan."""
+    smooth: bool = True
+    """Softplus of sharpness 30 in place of ReLU in G, and of LeakyReLU in the coverage encoder."""
     principal: bool = False
     """Start the coverage term's encoder from principal components."""
     seed: Seed = 0
@@ -171,7 +173,7 @@ class GeneratorTask(Task[nn.Module]):
 
     kind = "generator"
     config: GeneratorConfig
-    absent: ClassVar[dict[str, int]] = {"image_size": 28}
+    absent: ClassVar[dict[str, Any]] = {"image_size": 28, "smooth": False}
 
     def __init__(
         self,

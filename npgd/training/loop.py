@@ -96,7 +96,7 @@ class Task(ABC, Generic[Averaged]):
     average: Average[Averaged]
 
     absent: ClassVar[Mapping[str, Any]] = {}
-    """What runs that began before a part of `stored` existed had in its place."""
+    """What runs that began before a setting or a part of `stored` existed had in its place."""
 
     def __init__(
         self, config: Config, device: str | torch.device, *, steps: int, **stored: Any
@@ -244,7 +244,7 @@ def _check_config(directory: Path, task: Task[Any], count: int) -> None:
         write_atomically(path, (json.dumps(config, indent=2) + "\n").encode())
         return
     defaults = asdict(type(task.config)())
-    stored = _plain({**task.absent, **defaults, "processes": 1}) | read_config(directory)
+    stored = _plain({**defaults, **task.absent, "processes": 1}) | read_config(directory)
     differing = sorted(
         key for key in stored.keys() | config.keys() if stored.get(key) != config.get(key)
     )

@@ -36,6 +36,19 @@ def _log_uniform(low: float, high: float, n: int, generator: torch.Generator) ->
     return torch.rand(n, generator=generator).mul_(span).add_(math.log(low)).exp_()
 
 
+def _normal(shape: tuple[int, ...], generator: torch.Generator, on: torch.device) -> torch.Tensor:
+    """N(0, 1) numbers: on a CPU from `generator`, elsewhere from one of the device's own.
+
+    `generator` seeds that one: the CPU alone could draw large operators no faster than it could
+    train with them.
+    """
+    if on.type == "cpu":
+        return torch.randn(shape, generator=generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    own = torch.Generator(on).manual_seed(seed)
+    return torch.randn(shape, generator=own, device=on)
+
+
 Normal = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -48,7 +61,7 @@ def _gaussian(task: PointsTask[Any], generator: torch.Generator) -> tuple[Normal
     config, n = task.config, math.prod(task.shape)
     m = int(_log_uniform(config.m_low, config.m_high + 1, 1, generator))
     eta = _step(config, generator)
-    a = (torch.randn(m, n, generator=generator) / m**0.5).to(task.device)
+    a = _normal((m, n), generator, task.device) / m**0.5
     return lambda x: ((x.flatten(1) @ a.T) @ a).view_as(x), eta
 
 
@@ -223,8 +236,8 @@ class PointsTask(Task[Averaged]):
         b = len(x_true)
 
         sigma = _log_uniform(config.noise_low, config.noise_high, b, generator)
-        noise = torch.randn(x_true.shape, generator=generator)
-        w = x_true + (sigma[:, None, None, None] * noise).to(self.device)
+        noise = _normal(tuple(x_true.shape), generator, self.device)
+        w = x_true + sigma[:, None, None, None].to(self.device) * noise
         if config.visits > 1 or config.adjoint_fraction > 0:
             kinds = choices(config.operators, "operators", OPERATORS)
             pick = 0 if len(kinds) == 1 else int(torch.randint(len(kinds), (), generator=generator))

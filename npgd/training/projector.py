@@ -33,15 +33,18 @@ encoder that the coverage term trained beside G (`load_coverage_encoder`).
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import UInt8
 from torch import nn
 
 from npgd.checks import shown
-from npgd.networks import Encoder
+from npgd.networks import build
 from npgd.networks.architectures import initialise_encoder
+from npgd.networks.rectifier import SHARPNESS
 from npgd.settings import Size, grouped
 from npgd.training import inputs
 from npgd.training.checkpoints import tensors_digest
@@ -57,6 +60,8 @@ class ProjectorConfig(PointsConfig):
     """Channels at half the image's side."""
     hidden: Size = 384
     """Units of the hidden layer."""
+    smooth: bool = True
+    """Softplus of sharpness 30 in place of LeakyReLU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,11 +80,22 @@ PAPER = ProjectorConfig(
 )
 
 
+def encoder_spec(latent_dim: int, shape: Sequence[int], config: ProjectorConfig) -> dict[str, Any]:
+    """The arguments of `npgd.networks.build` for an encoder of a configuration's size."""
+    channels, size, _ = shape
+    settings: dict[str, Any] = {"latent_dim": latent_dim, "channels": channels, "image_size": size}
+    settings |= {"width": config.width, "hidden": config.hidden}
+    if config.smooth:
+        settings["sharpness"] = SHARPNESS
+    return {"architecture": "Encoder", "settings": settings}
+
+
 class ProjectorTask(PointsTask[nn.Module]):
     """The encoder G†: `encoder` as it comes, or one of the configuration's size from scratch."""
 
     kind = "projector"
     config: ProjectorConfig
+    absent: ClassVar[dict[str, Any]] = {"smooth": False}
 
     def __init__(
         self,
@@ -99,7 +115,7 @@ class ProjectorTask(PointsTask[nn.Module]):
             stored["encoder"] = tensors_digest(encoder.state_dict())
         super().__init__(generator_network, latent_dim, images, config, device, **stored)
         if encoder is None:
-            encoder = Encoder(latent_dim, config.width, config.hidden, *self.shape[:2])
+            encoder = build(**encoder_spec(latent_dim, self.shape, config))
             initialise_encoder(encoder, generator_for(config.seed, 2))
         else:
             self._check_encoder(encoder, "encoder")
