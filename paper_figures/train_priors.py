@@ -83,7 +83,7 @@ RECIPES = {
         "mnist",
         ProjectorConfig(width=64, hidden=384, batch_size=256),
         CorrectorConfig(hidden=512, batch_size=256),
-        (0.0, 0.3, 0.7),
+        (0.0, 0.25, 0.75),
     ),
     "mnist-k100": Recipe(
         "mnist",
@@ -92,14 +92,8 @@ RECIPES = {
         (0.0, 0.5, 0.5),
         new_encoder=True,
     ),
-    "celeba": Recipe("celeba", _TASKS, _CORRECT_TASKS, (0.45, 0.22, 0.33), _FACES),
-    "church": Recipe(
-        "church",
-        _TASKS,
-        _CORRECT_TASKS,
-        (0.4, 0.25, 0.35),
-        replace(_FACES, architecture="sagan", coverage=20.0),
-    ),
+    "celeba": Recipe("celeba", _TASKS, _CORRECT_TASKS, (0.5, 0.2, 0.3), _FACES),
+    "church": Recipe("church", _TASKS, _CORRECT_TASKS, (0.0, 0.35, 0.65)),
 }
 
 

@@ -32,7 +32,7 @@ class SmoothRectifier(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The rectifier of every entry."""
-        smooth = F.softplus(x, self.sharpness, _THRESHOLD)
+        smooth = F.softplus(x, self.sharpness, _THRESHOLD).to(x.dtype)  # autocast makes it float32
         return torch.lerp(smooth, x, self.slope) if self.slope else smooth
 
     def extra_repr(self) -> str:
