@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
+    from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
@@ -51,6 +52,8 @@ __all__ = [
     "nearest_in_range",
     "objective_floor",
     "observed_rate",
+    "obtuse_bound",
+    "obtuseness",
     "predicted_objective",
     "predicted_rate",
     "projection_error",
@@ -78,6 +81,7 @@ _HOMES = {
         "split_slack",
         "steps_to_reach",
     ),
+    "obtuse": ("obtuse_bound", "obtuseness"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
 }
