@@ -239,6 +239,7 @@ ROLES: dict[str, tuple[set[str], str]] = {
         {kind for kind in (*BAD, *spoiled(torch.ones(2, 2))) if kind not in NO_LIKE},
         "its dtype and device, whatever it holds",
     ),
+    "angle": ({"0", "0-d tensor"}, "numbers from 0 to 1"),
     "at most 1 or 0": ({"0", "2.5", "0-d tensor"}, "A may map two points of S to one"),
     "drawn count": ({"None"}, "a number, or a strategy of them"),
 }
@@ -639,12 +640,26 @@ DOORS: dict[str, Door] = {
         start=("range", "given"),
         count=(2, "count"),
     ),
-    "worst_case": door(analysis.worst_case, **PROGRAM, measure=("objective", "given")),
+    "worst_case": door(
+        analysis.worst_case, **PROGRAM, measure=("objective", "given"), theta=(0.5, "angle")
+    ),
     "certify": door(
         analysis.certify,
         **PROGRAM | {"step_size": (1.0, OF_NONE["positive"])},
         measure=("objective", "given"),
+        theta=(0.5, "angle"),
     ),
+    "obtuse_bound": door(
+        analysis.obtuse_bound,
+        alpha=(0.5, "positive"),
+        beta=(10.0, "positive"),
+        theta=(0.5, "real"),
+        delta=(0.1, "not negative"),
+        noise=(0.0, "not negative"),
+        step_size=(0.05, OF_NONE["positive"]),
+        everywhere=(False, "flag"),
+    ),
+    "obtuseness": door(analysis.obtuseness, **RUN, start=(1, "count or 0")),
     "sweep_step_sizes": door(
         analysis.sweep_step_sizes,
         **{name: what for name, what in PROGRAM.items() if name != "step_size"},
