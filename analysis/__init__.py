@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
+    from analysis.limits import split_error
     from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
@@ -57,6 +58,7 @@ __all__ = [
     "predicted_objective",
     "predicted_rate",
     "projection_error",
+    "split_error",
     "split_slack",
     "steps_to_reach",
     "sweep_step_sizes",
@@ -81,6 +83,7 @@ _HOMES = {
         "split_slack",
         "steps_to_reach",
     ),
+    "limits": ("split_error",),
     "obtuse": ("obtuse_bound", "obtuseness"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
