@@ -32,7 +32,7 @@ from npgd import checks, sets
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import Gaussian, LinearOperator
-from npgd.precision import plainly
+from npgd.precision import like, plainly
 from npgd.projectors import LatentRefinement
 from npgd.sets import ImageSet
 from npgd.solvers import Solution, recover
@@ -172,12 +172,7 @@ def split_error(
     Raises:
         ValueError, TypeError: an argument does not fit, by name.
     """
-    needs_map(A)
-    sets.needs(prior, "project", what="the split of an error", name="prior")
-    x = checks.finite(checks.images(images, checks.image_shape(A.image_shape), "images"), "images")
-    checks.finite(checks.measurements(y, A.m, "y"), "y")
-    if not len(x) or len(y) != len(x):
-        raise ValueError(f"y must have one row for each of {len(x)} images, got {len(y)}")
+    x, y = _fitting(A, prior, images, y, solver, more)
     longer, trials = checks.integer(longer, "longer"), checks.flag(trials, "trials")
     seed = checks.seed(seed)
     if solution is None:
@@ -205,6 +200,31 @@ def split_error(
         iterations=len(solution.objective) - 1,
         long_run=longer * solver.max_iter,
     )
+
+
+def _fitting(
+    A: LinearOperator,
+    prior: ImageSet,
+    images: Images,
+    y: Measurements,
+    solver: Solver[Any],
+    more: LinearOperator | None,
+) -> tuple[Images, Measurements]:
+    """Images and measurements in the prior's precision, once all arguments fit together."""
+    needs_map(A)
+    sets.needs(prior, "project", what="the split of an error", name="prior")
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
+    shape = checks.image_shape(A.image_shape)
+    if more is not None and getattr(more, "image_shape", None) != shape:
+        raise TypeError(
+            f"more must be a LinearOperator on images of shape {shape}, got {checks.shown(more)}"
+        )
+    x = like(checks.finite(checks.images(images, shape, "images", 1), "images"), prior)
+    y = like(checks.finite(checks.measurements(y, A.m, "y"), "y"), prior)
+    if len(y) != len(x):
+        raise ValueError(f"y must have one row for each of {len(x)} images, got {len(y)}")
+    return x, y
 
 
 def _trials(
