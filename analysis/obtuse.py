@@ -322,7 +322,9 @@ class Obtuseness:
     """Of all θ with a δ that every step of the run satisfies, that of the lowest floor; at most 1.
     What noise added to a step counts as δ."""
     run_delta: PerImage
-    """The least δ that every step satisfies with `run_theta`."""
+    """The least δ that every step satisfies with `run_theta`,"""
+    plain_delta: PerImage
+    """and with θ = 0, which is all that Theorem 1 asks for."""
     step_size: float
     start: int
 
@@ -354,10 +356,17 @@ class Obtuseness:
     @property
     def floor(self) -> PerImage:
         """Where each image's bound settles; ∞ where it does not contract, NaN without constants."""
+        return self._floor(self.run_theta, self.run_delta)
+
+    @property
+    def plain_floor(self) -> PerImage:
+        """The same for θ = 0, the image's own κ and `plain_delta`."""
+        return self._floor(torch.zeros_like(self.run_theta), self.plain_delta)
+
+    def _floor(self, theta: PerImage, delta: PerImage) -> PerImage:
         known = (self.alpha > 0) & (self.beta > 0)
-        margin = self.run_theta - _threshold(self.alpha, self.beta, self.step_size)
-        floor = torch.where(margin > 0, self.run_delta / margin, math.inf)
-        return torch.where(known, floor, math.nan)
+        margin = theta - _threshold(self.alpha, self.beta, self.step_size)
+        return torch.where(known, torch.where(margin > 0, delta / margin, math.inf), math.nan)
 
     @property
     def explained(self) -> torch.Tensor:
@@ -374,11 +383,12 @@ class Obtuseness:
         """For how many images θ explains that the error fell, in words."""
         fell, total = int(self.fell.sum()), len(self.fell)
         both = int((self.explained & self.fell).sum())
+        plain = int(((self.plain_floor < self.error[self.start]) & self.fell).sum())
         if not fell:
             return f"the error of {out_of(0, total)} fell: there is nothing to explain"
         return (
             f"the error fell for {out_of(fell, total)}; obtuseness explains it for {both or 'none'}"
-            " of these"
+            f" of these, and θ = 0 for {plain or 'none'}"
         )
 
     def __str__(self) -> str:
@@ -465,7 +475,7 @@ def obtuseness(
     alpha, beta = (torch.where(known, c, math.nan) for c in (alpha, beta))
     # β(x_{n+1}, x_n) below α(x_n, x*): β = α holds as well.
     beta = torch.maximum(alpha, beta)
-    theta, delta = _own(parts, alpha, beta, start)
+    theta, delta, plain_delta = _own(parts, alpha, beta, start)
     return Obtuseness(
         theta=quotient(-parts.delta, error[1:]),
         kappa=quotient(parts.beta, parts.alpha),
@@ -475,6 +485,7 @@ def obtuseness(
         beta=beta,
         run_theta=theta,
         run_delta=delta,
+        plain_delta=plain_delta,
         step_size=parts.step_size,
         start=start,
     )
@@ -493,8 +504,8 @@ def _threshold(alpha: PerImage, beta: PerImage, step_size: float) -> PerImage:
 
 def _own(
     parts: Decomposition, alpha: PerImage, beta: PerImage, start: int
-) -> tuple[PerImage, PerImage]:
-    """The pair (θ, δ) of the lowest floor that every step satisfies.
+) -> tuple[PerImage, PerImage, PerImage]:
+    """The pair (θ, δ) of the lowest floor that every step satisfies, and the δ of θ = 0.
 
     With t = 1/(θ − θ_0), θ_0 = `_threshold`, the floor is max(0, max_n E_{n+1} + t(δ_n + θ_0
     E_{n+1})), which is convex in t: found by golden sections of log t. Every pair looked at holds.
@@ -521,4 +532,4 @@ def _own(
     best = torch.where((slope < 0).all(0), torch.maximum(zero, low), best)
     theta = least + (-best).exp()
     delta = (excess + theta * error).amax(0).clamp_min(0)
-    return theta, delta
+    return theta, delta, excess.amax(0).clamp_min(0)

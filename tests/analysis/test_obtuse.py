@@ -349,6 +349,15 @@ def test_the_bound_with_its_own_constants_holds_along_any_run(
             assert float(measured.error[n, image]) <= value * (1 + 1e-7)
         assert bound.floor == pytest.approx(float(measured.floor[image]), rel=1e-6)
         assert measured.explained[image] == (bound.floor < measured.error[0, image])
+    for image, floor in enumerate(measured.plain_floor.tolist()):
+        a, b, delta = (
+            float(c[image]) for c in (measured.alpha, measured.beta, measured.plain_delta)
+        )
+        plain = obtuse_bound(min(a, b), b, 0.0, delta, step_size=measured.step_size)
+        assert floor == pytest.approx(plain.floor, rel=1e-6)
+        assert (
+            plain.errors(float(measured.error[0, image]), 5)[-1] >= 0.999 * measured.error[5, image]
+        )
     # No pair (θ, δ) of a grid that every step satisfies has a lower floor.
     lowest = grid_floor(measured, A, y, x, torch.stack(iterates))
     assert bool((measured.floor <= lowest * (1 + 1e-6) + 1e-12).all())
@@ -380,7 +389,8 @@ def test_an_affine_run_is_explained_where_theorem_one_is_void() -> None:
     x = S.sample(5, seed=1)
     measured = obtuseness(A, A(x), x, run(S, A, x, 1 / beta), 1 / beta)
     assert bool(measured.explained.all())
-    assert "explains it for 5 of these" in measured.status
+    assert "explains it for 5 of these, and θ = 0 for none" in measured.status
+    assert bool(measured.plain_floor.isinf().all())
     assert float(measured.floor.max()) < 1e-9
     assert len(str(measured).splitlines()) <= 20
     written = json.loads(json.dumps(measured.to_dict()))
@@ -409,6 +419,13 @@ def test_a_run_that_does_not_move_says_nothing() -> None:
     assert str(measured)
     with pytest.raises(ValueError, match="alpha must be"):
         measured.bounds()
+
+
+def test_a_step_of_two_over_beta_bounds_nothing() -> None:
+    for relative in (2.0, 2.5):
+        bound = obtuse_bound(1.0, 1.5, 0.9, step_size=relative / 1.5, everywhere=True)
+        assert not bound.contracts and bound.rate == math.inf
+    assert obtuse_bound(1.0, 1.5, -0.9).rate == math.inf
 
 
 def test_bad_arguments_are_named() -> None:
