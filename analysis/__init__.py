@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
+    from analysis.limits import split_error
+    from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
@@ -51,9 +53,12 @@ __all__ = [
     "nearest_in_range",
     "objective_floor",
     "observed_rate",
+    "obtuse_bound",
+    "obtuseness",
     "predicted_objective",
     "predicted_rate",
     "projection_error",
+    "split_error",
     "split_slack",
     "steps_to_reach",
     "sweep_step_sizes",
@@ -78,6 +83,8 @@ _HOMES = {
         "split_slack",
         "steps_to_reach",
     ),
+    "limits": ("split_error",),
+    "obtuse": ("obtuse_bound", "obtuseness"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
 }

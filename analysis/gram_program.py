@@ -45,7 +45,10 @@ class NotSolved(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One inequality g_factor⟨g, G⟩ + h_factor⟨h, H⟩ ≤ bound, g and h matrices of integers."""
+    """One inequality g_factor⟨g, G⟩ + h_factor⟨h, H⟩ ≤ bound.
+
+    g and h are matrices of integers, those of an obtuse projector of Fractions.
+    """
 
     name: str
     g: np.ndarray
@@ -82,8 +85,12 @@ class GramProgram:
         delta: float,
         noise: float,
         scale: Sequence[float],
+        theta: float = 0.0,
     ) -> GramProgram:
-        """The constraints of N iterations; `scale` as above, for n = 0 … N."""
+        """The constraints of N iterations; `scale` as above, for n = 0 … N.
+
+        `theta` adds θ‖x_{n+1} − s‖² to the left of every comparison of a projector with s.
+        """
         points, size = n_iter + 1, n_iter + 1 + (noise > 0)
 
         def signal(i: int) -> np.ndarray:
@@ -109,6 +116,9 @@ class GramProgram:
                 if i == n + 1:
                     continue
                 g = np.outer(step, step) - np.outer(signal(i) - signal(n), signal(i) - signal(n))
+                if theta:
+                    apart = signal(n + 1) - signal(i)
+                    g = g + Fraction(theta) * np.outer(apart, apart).astype(object)
                 h = np.outer(image(n + 1) - image(i), residual)
                 name = f"projection({point_name(n + 1)} | {point_name(i)})"
                 # 2η⟨a, r⟩ = η⟨a rᵀ + r aᵀ, H⟩
@@ -131,7 +141,7 @@ class GramProgram:
         root = np.sqrt(self.scale)
         unit_h = np.outer(root, root)
         unit_g = unit_h[: self.points, : self.points] / self.alpha
-        rows_g = np.array([row.g * (row.g_factor * unit_g) for row in self.rows])
+        rows_g = np.array([row.g.astype(float) * (row.g_factor * unit_g) for row in self.rows])
         rows_h = np.array([row.h * (row.h_factor * unit_h) for row in self.rows])
         # A projector is compared on the scale of its largest term, an eigenvalue bound on the
         # width of [α, β], which may be narrow.
@@ -238,7 +248,8 @@ class GramProgram:
         start = float((self.start * grams[1]).sum())
         g, h = grams[0] / start, grams[1] / start
         for row in self.rows:
-            terms_g, terms_h = row.g * g * row.g_factor, row.h * h * row.h_factor
+            terms_g = row.g.astype(float) * g * row.g_factor
+            terms_h = row.h * h * row.h_factor
             rounding = 1e-14 * (np.abs(terms_g).sum() + np.abs(terms_h).sum())
             if terms_g.sum() + terms_h.sum() > row.bound + rounding:
                 return None

@@ -12,6 +12,9 @@ G_ij = ⟨e_i, e_j⟩ and H_ij = ⟨A e_i, A e_j⟩ (H has one more row for v):
   The term ‖Aᵀ(A x_n − y)‖², which neither Gram matrix holds, cancels: with r_n = A e_n − v,
   ‖s − w_n‖² − η²‖Aᵀ r_n‖² = ‖s − x_n‖² + 2η⟨A(s − x_n), r_n⟩.
 
+A projector that is obtuse by θ satisfies the same with θ‖x_{n+1} − s‖² on the left
+(`analysis.obtuse`).
+
 Conversely Gram matrices G ≻ 0 and H ⪰ 0 come from vectors and from one matrix A that maps the
 ones to the others, so the maximum over them is the worst case: a lower bound that an explicit
 instance attains, and an upper bound that the multipliers prove. This is performance estimation
@@ -174,14 +177,20 @@ def _is_theorems_step(beta: float, step_size: float) -> bool:
 
 
 def _attaining(
-    alpha: float, beta: float, step_size: float, n_iter: int, delta: float, noise: float
+    alpha: float,
+    beta: float,
+    step_size: float,
+    n_iter: int,
+    delta: float,
+    noise: float,
+    theta: float,
 ) -> tuple[Matrix, Matrix] | None:
     """Gram matrices G, H that attain `closed_form`, where they are known in closed form.
 
-    That is for η = 1/β without noise: for κ < 2 if F_0 = 1 does not lie far below its floor, and
-    for κ ≥ 2 with an exact projector.
+    That is for η = 1/β without noise and θ = 0: for κ < 2 if F_0 = 1 does not lie far below its
+    floor, and for κ ≥ 2 with an exact projector.
     """
-    if noise > 0 or not _is_theorems_step(beta, step_size):
+    if noise > 0 or theta > 0 or not _is_theorems_step(beta, step_size):
         return None
     if beta < 2 * alpha:
         with suppress(ValueError):  # far below its floor
@@ -262,6 +271,15 @@ def _steps(n_iter: int) -> int:
     return checks.integer(n_iter, "n_iter", maximum=MOST_STEPS)
 
 
+def _angle(theta: float) -> float:
+    from npgd import checks
+
+    theta = checks.number(theta, "theta", zero=True)
+    if theta > 1:
+        raise ValueError(f"theta must be at most 1, got {theta}")
+    return theta
+
+
 def _measured(measure: str) -> str:
     from npgd import checks
 
@@ -283,6 +301,8 @@ class WorstCase:
     n_iter: int
     delta: float
     noise: float
+    theta: float
+    """θ of an obtuse projector; 0 is any projector within δ."""
     measure: str
     """What is bounded: "objective" for F_N, "distance" for ‖x_N − x*‖²."""
     value: float
@@ -291,10 +311,13 @@ class WorstCase:
     """Upper bound that `multipliers` alone prove, in rational arithmetic, rounded up."""
     induction_bound: float
     """`analysis.predicted_objective` from F_0 = 1; for measure "distance" the bound on
-    ‖x_N − x*‖² that follows from it, (√F_N + ‖v‖)²/α."""
+    ‖x_N − x*‖² that follows from it, (√F_N + ‖v‖)²/α. With θ > 0 the less of that and of what
+    `analysis.obtuse_bound` says from ‖x_0 − x*‖² = (1 + ‖v‖)²/α."""
     closed_form: float | None
-    """What `closed_form` says (divided by α for "distance"); None with noise or a step other than
-    1/β, where no closed form is known."""
+    """What `closed_form` says (divided by α for "distance"); with θ > 0, for "distance", what
+    `analysis.obtuse_bound` says if it contracts and 1/α is half its floor or more, and 1/α if it
+    does not contract and δ = 0. None elsewhere, with noise, and for steps other than 1/β, where no
+    closed form is known."""
     multipliers: tuple[tuple[str, Fraction], ...] = field(repr=False)
     """(constraint, multiplier): all that are not zero, exactly; "F_0 = 1" comes last."""
     gram: Matrix = field(repr=False)
@@ -324,7 +347,7 @@ class WorstCase:
         than 1e-4.
         """
         constants = (self.alpha, self.beta, self.step_size, self.n_iter, self.delta, self.noise)
-        program, g, h = _pose(*constants, self.measure)
+        program, g, h = _pose(*constants, self.measure, self.theta)
         for margin, floor in ((1e-8, 1e-7), (1e-8, 1e-6), (1e-7, 1e-6)):
             if self.alpha == self.beta:
                 break
@@ -341,7 +364,7 @@ class WorstCase:
                     delta=self.delta,
                     measure=self.measure,
                 )
-        if _attaining(*constants) is not None:
+        if _attaining(*constants, self.theta) is not None:
             still = self.beta >= 2 * self.alpha or self.value == 0
             instance = (
                 still_instance(self.alpha, self.beta, self.n_iter)
@@ -366,7 +389,7 @@ class WorstCase:
         """
         exact = {
             name: str(Fraction(getattr(self, name)))
-            for name in ("alpha", "beta", "step_size", "delta", "noise")
+            for name in ("alpha", "beta", "step_size", "delta", "noise", "theta")
         }
         return {
             **exact,
@@ -396,6 +419,7 @@ class WorstCase:
             f"Worst {quantity} after N = {self.n_iter} steps from F_0 = 1:"
             f" REC({self.alpha:.6g}, {self.beta:.6g}), κ = {self.kappa:.6g},"
             f" η = {self.step_size:.6g}, δ = {self.delta:g}, ‖v‖² ≤ {self.noise:g}"
+            + (f", θ = {self.theta:g}" if self.theta else "")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -407,6 +431,7 @@ class WorstCase:
             "n_iter": self.n_iter,
             "delta": self.delta,
             "noise": self.noise,
+            "theta": self.theta,
             "measure": self.measure,
             "value": self.value,
             "dual_bound": self.dual_bound,
@@ -428,6 +453,7 @@ def worst_case(
     delta: float = 0.0,
     noise: float = 0.0,
     measure: str = "objective",
+    theta: float = 0.0,
 ) -> WorstCase:
     """The worst F_N = ‖A x_N − y‖² after N steps of NPGD from F_0 = 1, certified on both sides.
 
@@ -444,6 +470,8 @@ def worst_case(
         delta: δ ≥ 0, an excess of squared distance.
         noise: bound on ‖v‖², at least 0.
         measure: "objective" for F_N, "distance" for ‖x_N − x*‖².
+        theta: θ in [0, 1] of projectors that are obtuse on all of S, ‖x − P(x)‖² ≤ ‖x − s‖² −
+            θ‖P(x) − s‖² + δ for every s in S: 1 for convex sets, 0 asks nothing more.
 
     Where the solver fails and the worst case is known in closed form (η = 1/β, no
     noise, and κ < 2 unless F_0 lies far below its floor, or κ ≥ 2 and δ = 0), the bracket is
@@ -457,16 +485,17 @@ def worst_case(
     """
     began = time.perf_counter()
     alpha, beta, step_size, delta, noise = _constants(alpha, beta, step_size, delta, noise)
-    n_iter = _steps(n_iter)
+    n_iter, theta = _steps(n_iter), _angle(theta)
     _measured(measure)
     constants = (alpha, beta, step_size, n_iter, delta, noise)
-    attaining = _attaining(*constants)
+    attaining = _attaining(*constants, theta)
     if alpha == beta and attaining is None:
         raise ValueError(
-            "alpha must be less than beta unless step_size is 1/beta and noise is 0, since A is a"
-            f" similarity on S otherwise and the program has no interior, got {alpha} for both"
+            "alpha must be less than beta unless step_size is 1/beta and noise and theta are 0,"
+            " since A is a similarity on S otherwise and the program has no interior, got"
+            f" {alpha} for both"
         )
-    program, g, h = _pose(*constants, measure)
+    program, g, h = _pose(*constants, measure, theta)
     source = "certified"
     try:
         if alpha == beta:
@@ -479,7 +508,7 @@ def worst_case(
         value, bound, dual = _without_solver(program, g, h, grams, *constants[:5], measure)
     exact = None
     if noise == 0 and _is_theorems_step(beta, step_size):
-        exact = closed_form(alpha, beta, n_iter, delta) / (alpha if measure == "distance" else 1)
+        exact = _exact(alpha, beta, n_iter, delta, measure, theta)
     apart = f"{(bound - value) / value:.1e} relative" if value else f"{bound - value:.1e}"
     return WorstCase(
         alpha=alpha,
@@ -488,10 +517,11 @@ def worst_case(
         n_iter=n_iter,
         delta=delta,
         noise=noise,
+        theta=theta,
         measure=measure,
         value=value,
         dual_bound=bound,
-        induction_bound=_induction_bound(*constants, measure),
+        induction_bound=_induction_bound(*constants, measure, theta),
         closed_form=exact,
         multipliers=program.named(dual),
         gram=grams[0],
@@ -509,7 +539,9 @@ def _induction_bound(
     delta: float,
     noise: float,
     measure: str = "objective",
+    theta: float = 0.0,
 ) -> float:
+    from analysis.obtuse import obtuse_bound
     from analysis.rates import predicted_objective
 
     predicted = predicted_objective(
@@ -518,7 +550,32 @@ def _induction_bound(
     bound = float(predicted[-1])
     if measure == "distance":
         bound = (math.sqrt(bound) + math.sqrt(noise)) ** 2 / alpha
+    if theta > 0 and not (noise > 0 and step_size * beta > 1):
+        obtuse = obtuse_bound(
+            alpha, beta, theta, delta, noise=noise, step_size=step_size, everywhere=True
+        )
+        error = obtuse.errors((1 + math.sqrt(noise)) ** 2 / alpha, n_iter)[-1]
+        if measure == "objective":
+            error = (math.sqrt(beta * error) + math.sqrt(noise)) ** 2
+        bound = min(bound, error)
     return bound
+
+
+def _exact(
+    alpha: float, beta: float, n_iter: int, delta: float, measure: str, theta: float
+) -> float | None:
+    """The worst case at η = 1/β without noise where it is known in closed form."""
+    from analysis.obtuse import obtuse_bound
+
+    if theta == 0:
+        return closed_form(alpha, beta, n_iter, delta) / (alpha if measure == "distance" else 1)
+    bound = obtuse_bound(alpha, beta, theta, delta)
+    if measure == "objective":
+        return None
+    if not bound.contracts:
+        return 1 / alpha if delta == 0 else None
+    below = n_iter > 1 and 2 / alpha < bound.floor
+    return None if below else bound.errors(1 / alpha, n_iter)[-1]
 
 
 def _without_solver(
@@ -587,12 +644,19 @@ def _pose(
     delta: float,
     noise: float,
     measure: str = "objective",
+    theta: float = 0.0,
 ) -> tuple[GramProgram, Matrix, Matrix]:
     """The program, and its goal ⟨g, G⟩ + ⟨h, H⟩."""
+    from analysis.obtuse import ObtuseBound
+
     scale = [1.0]
+    obtuse = ObtuseBound(alpha, beta, theta, delta, 0.0, step_size, everywhere=True)
     for _ in range(n_iter):
-        scale.append(max(step_bound(scale[-1], alpha, beta, step_size, delta, noise), 1e-30))
-    program = GramProgram.of(alpha, beta, step_size, n_iter, delta, noise, scale)
+        largest = step_bound(scale[-1], alpha, beta, step_size, delta, noise)
+        if theta > 0 and noise == 0:
+            largest = min(largest, alpha * obtuse.after(scale[-1] / alpha))
+        scale.append(max(largest, 1e-30))
+    program = GramProgram.of(alpha, beta, step_size, n_iter, delta, noise, scale, theta)
     g, h = np.zeros((n_iter + 1, n_iter + 1)), np.zeros_like(program.start, dtype=float)
     if measure == "distance":
         g[n_iter, n_iter] = 1
@@ -613,8 +677,7 @@ class Certificate:
 
     worst_case: WorstCase
     theorem_bound: float
-    """`analysis.predicted_objective` for the same constants, from F_0 = 1; for "distance" the bound
-    on ‖x_N − x*‖² that follows, (√F_N + ‖v‖)²/α."""
+    """`WorstCase.induction_bound`."""
     instance_alpha: float
     """α, recomputed from the instance's matrix and points."""
     instance_beta: float
@@ -658,8 +721,9 @@ class Certificate:
         """(quantity, number, what it rests on), for a table."""
         case = self.worst_case
         predicted = at_most(self.theorem_bound, 10)
+        source = "analysis.obtuse_bound" if case.theta else "analysis.predicted_objective"
         table = [
-            ("bound of the theorem", predicted, "analysis.predicted_objective"),
+            ("bound of the theorem", predicted, source),
             (
                 "dual bound",
                 at_most(case.dual_bound, 10),
@@ -711,6 +775,7 @@ def certify(
     delta: float = 0.0,
     noise: float = 0.0,
     measure: str = "objective",
+    theta: float = 0.0,
 ) -> Certificate:
     """`worst_case`, the bound of the theorem beside it, and NPGD run on the instance.
 
@@ -718,7 +783,7 @@ def certify(
     """
     if step_size is None:
         step_size = _inverse(beta)
-    case = worst_case(alpha, beta, step_size, n_iter, delta, noise, measure)
+    case = worst_case(alpha, beta, step_size, n_iter, delta, noise, measure, theta)
     instance = case.instance()
     return Certificate(case, case.induction_bound, *instance.constants(), instance.attained())
 

@@ -44,11 +44,14 @@ _WRITTEN: dict[str, tuple[str, str | None]] = {
     "lambda": ("λ", None),
     "nu": ("ν", None),
     "rho": ("ρ", None),
+    "theta": ("θ", None),
     "f_oo": ("f_∞", r"f_\infty"),
     "u_oo": ("u_∞", r"u_\infty"),
     "|d_n|": ("‖d_n‖", r"\lVert d_n\rVert"),
     "|d_{n-1}|": ("‖d_{n−1}‖", r"\lVert d_{n-1}\rVert"),
     "|e_n|": ("‖e_n‖", r"\lVert e_n\rVert"),
+    "|e_{n+1}|": ("‖e_{n+1}‖", r"\lVert e_{n+1}\rVert"),
+    "<Ae_{n+1},v>": ("⟨A e_{n+1}, v⟩", r"\langle A e_{n+1}, v\rangle"),
     "|e_oo|": ("‖e_∞‖", r"\lVert e_\infty\rVert"),
     "F_oo": ("F_∞", r"F_\infty"),
     "h_oo": ("h_∞", r"h_\infty"),
@@ -56,6 +59,7 @@ _WRITTEN: dict[str, tuple[str, str | None]] = {
     "|Ad_n|": ("‖A d_n‖", r"\lVert A d_n\rVert"),
     "|x_{n+1}-w_n|": ("‖x_{n+1} − w_n‖", r"\lVert x_{n+1} - w_n\rVert"),
     "|x*-w_n|": ("‖x* − w_n‖", r"\lVert x^* - w_n\rVert"),
+    "|e_0|": ("‖e_0‖", r"\lVert e_0\rVert"),
     "|e_1|": ("‖e_1‖", r"\lVert e_1\rVert"),
     "|e_1 - qe_0|": ("‖e_1 − q e_0‖", r"\lVert e_1 - q e_0\rVert"),
     "<r_n,v>": ("⟨r_n, v⟩", r"\langle r_n, v\rangle"),
@@ -269,6 +273,11 @@ class Derivation:
     x*), `root_stay` (against x_n) and, where it holds, `root_short` (η < 1/β); without noise and
     projector error `rate`; the bound on the limit of √F_n: `floor_root`, for η between `step_lower`
     and `step_upper`.
+
+    With a projector that is obtuse by θ: the bound on ‖e_{n+1}‖² of η = 1/β `obtuse`, its limit
+    `obtuse_floor`, that of ‖e_n‖ with noise `obtuse_noise_floor`; the bound on ‖e_{n+1}‖ of shorter
+    and of longer steps, `obtuse_short` (m = 1 − ηβ) and `obtuse_long`; that on ‖e_{n+1}‖² of longer
+    steps where P is obtuse at x_n as well, `obtuse_everywhere`.
     """
     symbols: Mapping[str, sp.Symbol] = field(repr=False)
     """By name."""
@@ -316,7 +325,9 @@ _TEX = {
     "β": r"\beta ",
     "δ": r"\delta ",
     "η": r"\eta ",
+    "θ": r"\theta ",
     "κ": r"\kappa ",
+    "τ": r"\tau ",
     "ν": r"\nu ",
     "ρ": r"\rho ",
     "λ": r"\lambda ",
@@ -509,6 +520,8 @@ FOO, BIG_FOO = _positive("f_oo"), _positive("F_oo")
 ALPHA_N, BETA_N = _positive("alpha_n"), _positive("beta_n")
 DELTA_N = sp.Symbol("delta_n", real=True)
 STEP, ERROR, FINAL_ERROR = _nonnegative("|d_n|"), _nonnegative("|e_n|"), _nonnegative("|e_oo|")
+NEXT_ERROR, THETA = _nonnegative("|e_{n+1}|"), _nonnegative("theta")
+HIDDEN = sp.Symbol("<Ae_{n+1},v>", real=True)
 N = sp.Symbol("n", integer=True, nonnegative=True)
 C = _positive("C")
 RATIO = {KAPPA: BETA / ALPHA}
@@ -538,9 +551,11 @@ def derive() -> Derivation:
     _memory(w, recursion)
     _certificate(w)
     _tightness(w, recursion)
+    _obtuse(w, identity, distance)
     w.close()
     symbols = (ALPHA, BETA, ETA, DELTA, KAPPA, R, NU, S, F0, FN, BIG_F0, BIG_F, ALPHA_N, BETA_N)
-    named = {symbol.name: symbol for symbol in (*symbols, DELTA_N, STEP, N, C)}
+    obtuse = (THETA, M, ERROR, NEXT_ERROR)
+    named = {symbol.name: symbol for symbol in (*symbols, DELTA_N, STEP, N, C, *obtuse)}
     return Derivation(tuple(w.steps), MappingProxyType(w.expressions), MappingProxyType(named))
 
 
@@ -1001,19 +1016,23 @@ def _against_truth(w: _Writer, identity: Formula, moved: sp.Expr) -> Formula:
     )
 
 
-def _is_root(quadratic: sp.Expr) -> Proof:
-    """That `right` is the largest √F_{n+1} for which `quadratic` is not positive."""
+def _is_root(quadratic: sp.Expr, unknown: sp.Symbol = BIG_FNEXT, power: int = 2) -> Proof:
+    """That `right` is the largest √F_{n+1} for which `quadratic` is not positive.
+
+    Or the largest of whatever is `unknown`, with `power` 1.
+    """
+    name = "√F_{n+1}" if unknown is BIG_FNEXT else f"`{_plain(unknown)}`"
 
     @_proves("≤")
     def proof(left: sp.Expr, right: sp.Expr) -> list[Check]:
         x = _positive("x")
-        found = left.subs(BIG_FNEXT, x**2)  # x
-        equal = quadratic.subs(BIG_FNEXT, x**2)
+        found = left.subs(unknown, x**power)  # x
+        equal = quadratic.subs(unknown, x**power)
         slope = sp.diff(equal, x).subs(x, right)  # negative at the smaller root
         return [
             _zero("the root solves the quadratic", equal.subs(x, right)),
             _zero("the larger one", slope - sp.sqrt(sp.expand(slope**2))),
-            _zero("for √F_{n+1}", found - x),
+            _zero(f"for {name}", found - x),
         ]
 
     return proof
@@ -1773,3 +1792,341 @@ def _neighbours(w: _Writer, near: sp.Expr, following: sp.Expr) -> None:
             (FN / R - following) - (1 / R - R) * (FN - edge),
         ),
     )
+
+
+# ---------------------------------------------------------------------------------------------
+# Obtuse projectors
+# ---------------------------------------------------------------------------------------------
+
+
+def _obtuse(w: _Writer, identity: Formula, distance: Formula) -> None:
+    """Of ‖e_n‖², if δ_n ≤ δ − θ‖e_{n+1}‖²."""
+    a, b, c = map(_nonnegative, ("a_slack", "b_slack", "c_slack"))
+
+    @_proves("≤")
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        # F_{n+1} = ‖A e_{n+1} − v‖²
+        seen = identity.right.subs(FN, ALPHA_N * ERROR**2) - NU**2 + 2 * HIDDEN
+        lost = (right - left).subs(FNEXT, seen)
+        slacks = [
+            (ALPHA_N - ALPHA) * ERROR**2,
+            (BETA - BETA_N) * STEP**2,
+            (DELTA - THETA * NEXT_ERROR**2 - DELTA_N) / ETA,
+        ]
+        assumed = {ALPHA_N: ALPHA + a, BETA: BETA_N + b, DELTA: DELTA_N + THETA * NEXT_ERROR**2 + c}
+        named = zip(("α_n ≥ α", "β_n ≤ β", "the angle is obtuse"), slacks, strict=True)
+        return [
+            _zero("with the identity, the difference is three slacks", lost - sum(slacks)),
+            *(_nonnegative_check(f"one is ≥ 0 if {x}", part.subs(assumed)) for x, part in named),
+        ]
+
+    w.step("Obtuse projectors, and κ ≥ 2")
+    w.say(
+        "Suppose that the projector turns back at an obtuse angle, by `θ ≥ 0`: `δ_n ≤ δ −"
+        " θ‖e_{n+1}‖²`. For `θ = 0` that is what was assumed so far; a convex set has `θ = 1`; a"
+        " set of reach τ has `θ ≥ 1 − ‖x_{n+1} − w_n‖/τ`. As `F_{n+1} = f_{n+1} − 2⟨A e_{n+1}, v⟩ +"
+        " ν²`, `ν²` cancels, and for every step size"
+    )
+    any_step = w.claim(
+        _sum(FNEXT, -2 * HIDDEN, THETA / ETA * NEXT_ERROR**2),
+        "≤",
+        _sum((1 / ETA - ALPHA) * ERROR**2, DELTA / ETA, (BETA - 1 / ETA) * STEP**2),
+        follows,
+    )
+    _obtuse_recursion(w, any_step, distance)
+    w.step("Obtuse projectors, shorter steps and noise")
+    _obtuse_shorter(w, any_step)
+    w.step("Obtuse projectors, longer steps")
+    _obtuse_longer(w, identity)
+    _obtuse_everywhere(w, identity)
+
+
+def _obtuse_recursion(w: _Writer, any_step: Formula, distance: Formula) -> None:
+    @_proves("≤")
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        there = {ETA: 1 / BETA, HIDDEN: 0, FNEXT: ALPHA * NEXT_ERROR**2}
+        whole = (any_step.right - any_step.left).subs(there)
+        scaled = (ALPHA + THETA * BETA) * (right - left).subs(RATIO)
+        return [
+            _zero("it is the last, over `α + θβ`, with `f_{n+1} ≥ α‖e_{n+1}‖²`", whole - scaled)
+        ]
+
+    @_proves("=")
+    def is_margin(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        expected = 1 - (recursion.right - recursion.right.subs(ERROR, 0)) / ERROR**2
+        return [
+            _zero("it is 1 minus the factor", left - expected),
+            _zero("and this quotient", left - right),
+        ]
+
+    @_proves("≤")
+    def is_limit(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        x = _positive("x")
+        (fixed,) = sp.solve(sp.Eq(recursion.right.subs(ERROR, sp.sqrt(x)), x), x)
+        return [
+            _zero("it is the fixed point", left.subs(FINAL_ERROR, sp.sqrt(fixed)) - right),
+            _zero("for θ = 0 that of the theorem", right.subs(THETA, 0) - distance.right),
+        ]
+
+    @_proves("≥")
+    def suffices(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        left_over = sp.exp(-right * sp.log(1 / rate)) * start
+        return [
+            _zero("after so many steps the decaying term is Cδ", left_over - C * DELTA),
+            _zero("n counts the steps", left - N),
+        ]
+
+    w.say("At `η = 1/β`, without noise,")
+    recursion = w.claim(
+        NEXT_ERROR**2,
+        "≤",
+        _sum((KAPPA - 1) / (1 + THETA * KAPPA) * ERROR**2, KAPPA * DELTA / (1 + THETA * KAPPA)),
+        follows,
+    )
+    rate = (KAPPA - 1) / (1 + THETA * KAPPA)
+    w.say("It contracts exactly for `κ(1 − θ) < 2`, since")
+    w.claim(
+        _sum(1, -(KAPPA - 1) / (1 + THETA * KAPPA)),
+        "=",
+        (2 - KAPPA * (1 - THETA)) / (1 + THETA * KAPPA),
+        is_margin,
+    )
+    w.say("It then tends to at most")
+    floor = w.claim(FINAL_ERROR**2, "≤", DELTA / _sum(2 / KAPPA, -1, THETA), is_limit)
+    start = _nonnegative("|e_0|") ** 2
+    w.say("and `‖e_n‖²` is within Cδ of it from")
+    w.claim(
+        N, "≥", sp.log(start / (C * DELTA)) / sp.log((1 + THETA * KAPPA) / (KAPPA - 1)), suffices
+    )
+    w.expressions["obtuse"] = recursion.right
+    w.expressions["obtuse_floor"] = floor.right
+
+
+def _obtuse_shorter(w: _Writer, any_step: Formula) -> None:
+    ahead, t, q = _nonnegative("q"), _nonnegative("t"), _positive("q")
+    root_alpha = sp.sqrt(ALPHA)
+
+    def hides(x: sp.Expr) -> sp.Expr:
+        """f_{n+1} − 2⟨A e_{n+1}, v⟩ at its least for √f_{n+1} = x."""
+        return x**2 - 2 * NU * x
+
+    @_proves("≤")
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        u = root_alpha * NEXT_ERROR
+        there = {FNEXT: u**2, HIDDEN: NU * u, STEP: ERROR - NEXT_ERROR}
+        whole = (any_step.right - any_step.left).subs(there).subs(ETA, (1 - M) / BETA)
+        scaled = (right - left).subs(RATIO) * ALPHA / (1 - M)
+        return [_zero("it is the first, times `κη`", whole - scaled)]
+
+    @_proves("≤")
+    def rests(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        closed = (quadratic.left - quadratic.right).subs({NEXT_ERROR: ERROR, M: 0, DELTA: 0})
+        return [
+            _zero("it is where nothing changes", closed.subs(ERROR, right)),
+            _zero("for the limit", left - FINAL_ERROR),
+        ]
+
+    w.say(
+        "Let `η = (1 − m)/β`, `m ≥ 0`. Then `‖d_n‖ ≥ |‖e_n‖ − ‖e_{n+1}‖|` takes away, and the noise"
+        " adds `2ν√f_{n+1}` at most. As long as `√α ‖e_{n+1}‖ ≥ ν`, both are worst at `f_{n+1} ="
+        " α‖e_{n+1}‖²`:"
+    )
+    least = root_alpha * NEXT_ERROR
+    beyond = (hides(least + t) - hides(least)).subs(NEXT_ERROR, (NU + ahead) / root_alpha)
+    w.check(_nonnegative_check("a larger f_{n+1} leaves less", beyond))
+    lead = _sum(1 - M, THETA * KAPPA, KAPPA * M)
+    mix = _sum(KAPPA * M * ERROR, (1 - M) * NU / root_alpha)
+    rest = _sum((1 - M) * (KAPPA - 1) * ERROR**2, KAPPA * DELTA)
+    quadratic = w.claim(_sum(lead * NEXT_ERROR**2, -2 * mix * NEXT_ERROR), "≤", rest, follows)
+    w.say("so that")
+    root = w.claim(
+        NEXT_ERROR,
+        "≤",
+        (mix + sp.sqrt(_sum(mix**2, lead * rest))) / lead,
+        _is_root(quadratic.left - quadratic.right, NEXT_ERROR, 1),
+    )
+    inner = (quadratic.right - quadratic.left).subs({NU: 0, DELTA: 0, ERROR: 1})
+    margin = _zero(
+        "without noise and δ it contracts exactly for `κ(1 − θ) < 2(1 − m)`",
+        -inner.subs(NEXT_ERROR, 1) - (2 * (1 - M) - KAPPA * (1 - THETA)),
+    )
+    slope = sp.diff(inner, M).subs(NEXT_ERROR, q)  # free of m
+    best = slope.subs(KAPPA, (1 + q**2) / (1 - THETA * q**2))
+    w.check(
+        margin,
+        _zero("what the q of m = 0 leaves is linear in m", sp.diff(inner, M, 2)),
+        _zero(
+            "with `κ = (1 + q²)/(1 − θq²)`",
+            (inner.subs({M: 0, NEXT_ERROR: q})).subs(KAPPA, (1 + q**2) / (1 - THETA * q**2)),
+        ),
+        _nonnegative_check(
+            "and grows: a shorter step is no better, if `q < 1` and `θ ≤ 1`",
+            best.subs({q: 1 / (1 + P), THETA: 1 / (1 + t)}),
+        ),
+    )
+    w.say("At `η = 1/β` and `δ = 0` the noise leaves")
+    floor = w.claim(FINAL_ERROR, "≤", 2 * NU / (root_alpha * (2 - KAPPA * (1 - THETA))), rests)
+    w.say(
+        "which is `ν/√α` or more. (Where `√α ‖e_{n+1}‖ < ν`, noise may hide `A e_{n+1}` altogether;"
+        " `f_{n+1} − 2⟨A e_{n+1}, v⟩ ≥ −ν²` is what is left then.)"
+    )
+    w.expressions["obtuse_short"] = root.right
+    w.expressions["obtuse_noise_floor"] = floor.right
+
+
+def _obtuse_longer(w: _Writer, identity: Formula) -> None:
+    roots = sp.sqrt(FN) * sp.sqrt(FNEXT)
+    there = {NU: 0, ETA: (1 + S) / BETA, ALPHA_N: FN / ERROR**2}
+    (taken,) = sp.solve(sp.Eq(FNEXT, identity.right.subs(there)), DELTA_N)
+
+    @_proves("≤")
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        slacks = (
+            BETA * (DELTA - THETA * NEXT_ERROR**2 - DELTA_N)
+            + (BETA - BETA_N) * STEP**2
+            + S * (FN + FNEXT + 2 * roots - BETA_N * STEP**2)
+        )
+        lost = right - left - slacks.subs(DELTA_N, taken)
+        what = "what is lost: the angle, `β_n ≤ β`, and s times `‖A d_n‖ ≤ √f_n + √f_{n+1}`"
+        return [_zero(what, lost)]
+
+    @_proves("≤")
+    def is_least(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        least = {FN: ALPHA * ERROR**2, FNEXT: ALPHA * NEXT_ERROR**2}
+        whole = (bare.right - bare.left).subs(least)
+        return [_zero("it is that over α", whole - ALPHA * (right - left).subs(RATIO))]
+
+    w.say("Let `η = (1 + s)/β`, `0 ≤ s < 1`, without noise. The identity gives")
+    bare = w.claim(
+        _sum(FN, FNEXT, -2 * S * roots, THETA * BETA * NEXT_ERROR**2),
+        "≤",
+        _sum(BETA * ERROR**2, BETA * DELTA),
+        follows,
+    )
+    x, y = _positive("x"), _positive("y")
+    grows = sp.diff(x**2 + y**2 - 2 * S * x * y, x)
+    w.check(_zero("the left side grows with √f_n from `s√f_{n+1}` on", grows.subs(x, S * y)))
+    w.say(
+        "and the left side is least for `f_n = α‖e_n‖²`, `f_{n+1} = α‖e_{n+1}‖²`, as long as"
+        " `s‖e_n‖ ≤ ‖e_{n+1}‖ ≤ ‖e_n‖/s`:"
+    )
+    lead = _sum(1, THETA * KAPPA)
+    rest = _sum((KAPPA - 1) * ERROR**2, KAPPA * DELTA)
+    quadratic = w.claim(
+        _sum(lead * NEXT_ERROR**2, -2 * S * ERROR * NEXT_ERROR), "≤", rest, is_least
+    )
+    root = w.claim(
+        NEXT_ERROR,
+        "≤",
+        (S * ERROR + sp.sqrt(_sum(S**2 * ERROR**2, lead * rest))) / lead,
+        _is_root(quadratic.left - quadratic.right, NEXT_ERROR, 1),
+    )
+    inner = (quadratic.left - quadratic.right).subs({DELTA: 0, ERROR: 1, NEXT_ERROR: 1})
+    theta, k = 1 / (1 + _nonnegative("t")), 1 + _nonnegative("k")
+    inside = {THETA: theta, KAPPA: k, S: 1 / (1 + _nonnegative("p"))}
+    least = (quadratic.right - quadratic.left).subs({DELTA: 0, ERROR: 1, NEXT_ERROR: S})
+    w.check(
+        _zero(
+            "without δ it contracts exactly for `κ(1 − θ) < 2(1 − s)`",
+            inner - (2 * (1 - S) - KAPPA * (1 - THETA)),
+        ),
+        _nonnegative_check("the root is `s‖e_n‖` at least, for `θ ≤ 1`", least.subs(inside)),
+        _zero(
+            "and it grows with s: no longer step is better",
+            sp.diff(root.right, S) * lead
+            - (ERROR + S * ERROR**2 / sp.sqrt(_sum(S**2 * ERROR**2, lead * rest))),
+        ),
+    )
+    w.say(
+        "So `1/β` is the best of these, whatever θ, and a step of `h/β` contracts exactly for"
+        " `κ(1 − θ) < 2 min(h, 2 − h)`. (An `‖e_{n+1}‖` outside those two limits is smaller, or the"
+        " bound void.)"
+    )
+    w.expressions["obtuse_long"] = root.right
+
+
+def _obtuse_everywhere(w: _Writer, identity: Formula) -> None:
+    there = {NU: 0, ETA: (1 + S) / BETA, ALPHA_N: FN / ERROR**2}
+    (taken,) = sp.solve(sp.Eq(FNEXT, identity.right.subs(there)), DELTA_N)
+    image_step = BETA_N * STEP**2
+    stay = DELTA - (1 + THETA) * STEP**2 - (1 + S) / BETA * (FNEXT - FN - image_step)
+
+    @_proves("≤")
+    def follows(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        slacks = (
+            (THETA - S) * (DELTA - THETA * NEXT_ERROR**2 - taken)
+            + S * stay
+            + THETA * (1 + S) * (STEP**2 - image_step / BETA)
+        )
+        what = "what is lost: θ − s times the angle at x*, s times that at x_n, and `β_n ≤ β`"
+        return [_zero(what, right - left - slacks)]
+
+    @_proves("≤")
+    def is_least(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        least = {FN: ALPHA * ERROR**2, FNEXT: ALPHA * NEXT_ERROR**2}
+        whole = (bare.right - bare.left).subs(least).subs(ALPHA, BETA / KAPPA)
+        return [_zero("it is that, times κ", KAPPA * whole - (right - left))]
+
+    @_proves("≤")
+    def is_half(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        half = (bound.right - bound.left).subs(S, THETA / 2)
+        scale = THETA / 2 * (2 + THETA + THETA * KAPPA)
+        return [_zero("it is that for `s = θ/2`", half - scale * (right - left))]
+
+    w.step("Obtuse projectors, longer steps once more")
+    w.say(
+        "If the projector is obtuse on all of S, as one onto a set of reach τ is, it is so against"
+        " `x_n`: `‖x_{n+1} − w_n‖² ≤ ‖x_n − w_n‖² − θ‖d_n‖² + δ`, that is"
+    )
+    other = (1 + S) / BETA
+
+    @_proves("≤")
+    def is_stay(left: sp.Expr, right: sp.Expr) -> list[Check]:
+        # ‖x_{n+1} − w_n‖² − ‖x_n − w_n‖² = ‖d_n‖² + 2η⟨A d_n, A e_n⟩
+        space = _Space(1 + S, noise=False)
+        e, ae, ap = _atom("e"), _pair("Ae", "Ae"), _pair("Ap", "Ap")
+        moved = space.square(_add((1, _atom("p")), (-1, e)))
+        images = space.square(_add((1, _atom("Ap")), (-1, _atom("Ae"))))
+        put = {FN: ae, FNEXT: ap, BETA_N: images / moved, STEP: sp.sqrt(moved)}
+        excess = (space.nearness("p") - space.nearness("e")) / BETA + THETA * moved - DELTA
+        return [_zero("in inner products", (left - right).subs(put) - excess)]
+
+    w.claim(_sum((1 + THETA) * STEP**2, other * (FNEXT - FN - image_step)), "≤", DELTA, is_stay)
+    w.say("With weights `θ − s` for x* and s for x_n, for `s < θ`,")
+    bare = w.claim(
+        _sum(
+            THETA * other * FNEXT,
+            (THETA - 2 * S) * other * FN,
+            THETA * (THETA - S) * NEXT_ERROR**2,
+        ),
+        "≤",
+        _sum((THETA - S) * ERROR**2, THETA * DELTA),
+        follows,
+    )
+    w.say("and for `s ≤ θ/2`, REC at `x_n` and at `x_{n+1}` gives")
+    lead = _sum(THETA * KAPPA * (THETA - S), THETA * (1 + S))
+    rest = _sum(KAPPA * (THETA - S), -(THETA - 2 * S) * (1 + S))
+    bound = w.claim(
+        lead * NEXT_ERROR**2, "≤", _sum(rest * ERROR**2, THETA * KAPPA * DELTA), is_least
+    )
+    w.check(
+        _zero(
+            "without δ it contracts exactly for `κ(1 − θ) < 2(1 + s)`",
+            lead - rest - (THETA - S) * (2 * (1 + S) - KAPPA * (1 - THETA)),
+        )
+    )
+    w.say("A longer step contracts for more κ, then. The one of `(1 + θ/2)/β` has")
+    whole = 2 + THETA + THETA * KAPPA
+    half = w.claim(
+        NEXT_ERROR**2, "≤", _sum(KAPPA / whole * ERROR**2, 2 * KAPPA * DELTA / whole), is_half
+    )
+    factor = half.right.subs(DELTA, 0) / ERROR**2
+    at_theorem = (KAPPA - 1) / (1 + THETA * KAPPA)
+    w.check(
+        _zero(
+            "it is a better step than `1/β` exactly for `κ > 2 + θ`",
+            (at_theorem - factor) * whole * (1 + THETA * KAPPA) - (KAPPA - 2 - THETA),
+        )
+    )
+    w.say("and contracts for `κ(1 − θ) < 2 + θ`.")
+    w.expressions["obtuse_everywhere"] = bound.right / lead

@@ -15,6 +15,7 @@ from fractions import Fraction
 def holds(proof: dict) -> bool:
     N, exact = proof["n_iter"], ("alpha", "beta", "step_size", "delta", "noise", "bound")
     alpha, beta, eta, delta, noise, bound = (Fraction(proof[name]) for name in exact)
+    theta = Fraction(proof.get("theta", "0"))
     size, total = 2 * N + 3, Fraction(0)
     slack = [[Fraction(0)] * size for _ in range(size)]
 
@@ -53,11 +54,12 @@ def holds(proof: dict) -> bool:
         elif kind == "beta":  # ‖A(p − q)‖² ≤ β‖p − q‖²
             add(-weight * beta, d, d)
             add(weight, Ad, Ad)
-        else:  # ‖p − w_n‖² ≤ ‖q − w_n‖² + δ, p = x_{n+1}
+        else:  # ‖p − w_n‖² + θ‖p − q‖² ≤ ‖q − w_n‖² + δ, p = x_{n+1}
             x = f"x_{int(p[2:]) - 1}"
             add(weight, minus(e[p], e[x]), minus(e[p], e[x]))
             add(-weight, minus(e[q], e[x]), minus(e[q], e[x]))
             add(2 * weight * eta, Ad, minus(Ae[x], v))
+            add(weight * theta, d, d)
             total += weight * delta
     last = e[f"x_{N}"] if proof["measure"] == "distance" else minus(Ae[f"x_{N}"], v)
     add(Fraction(-1), last, last)
