@@ -30,7 +30,7 @@ from npgd.solvers.rows import merged, separable, taken
 GROWTH = 100.0
 
 # The fall of the objective that `patience` waits for, a fraction.
-FALL = 0.01
+FALL = 0.05
 
 CONVERGED, SETTLED, UNDECIDED, DIVERGED = "converged", "settled", "max_iter reached", "diverged"
 OUTCOMES = (UNDECIDED, CONVERGED, SETTLED, DIVERGED)
@@ -57,7 +57,7 @@ class Solver(abc.ABC, Generic[S]):
     otherwise, see `at_rest`."""
     patience: int | str | None = None
     """An image has settled once this many iterations in a row have not brought its objective
-    ‖A x − y‖² down by 1 %; None: never."""
+    ‖A x − y‖² down by 5 %; None: never."""
 
     def __post_init__(self) -> None:
         checks.settle(
@@ -239,7 +239,7 @@ def recover(
 
     Iterates until `solver.max_iter`, or until every image is done: it is at rest (as the solver
     defines it, by default ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖), has settled (`solver.patience` iterations
-    have not brought its objective down by 1 %), or has diverged (objective not finite, or more than
+    have not brought its objective down by 5 %), or has diverged (objective not finite, or more than
     100 times the largest of ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖²). An image that is done leaves the
     batch; the images of a batch never meet, so that each one's result is that of a run alone.
 
