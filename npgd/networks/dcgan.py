@@ -74,9 +74,7 @@ class DCGANGenerator(nn.Module):
             layers.append(
                 nn.ConvTranspose2d(sizes[i], sizes[i + 1], kernel, stride, padding, bias=last)
             )
-            layers += (
-                [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), rectifier(sharpness)]
-            )
+            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), rectifier(sharpness)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Latents) -> Images:

@@ -83,9 +83,7 @@ class SAGANGenerator(nn.Module):
         for i in range(4):
             last = i == 3
             layers.append(nn.ConvTranspose2d(sizes[i], sizes[i + 1], 4, 2, 1, bias=last))
-            layers += (
-                [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), rectifier(sharpness)]
-            )
+            layers += [nn.Tanh()] if last else [nn.BatchNorm2d(sizes[i + 1]), rectifier(sharpness)]
             if i in (1, 2):
                 layers.append(SelfAttention(sizes[i + 1], pool=2, sharpness=sharpness))
         self.layers = nn.Sequential(*layers)

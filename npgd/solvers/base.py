@@ -104,14 +104,19 @@ class Solver(abc.ABC, Generic[S]):
         return None
 
     def go_on(
-        self, A: LinearOperator, y: Measurements, state: S, done: Bool[torch.Tensor, " batch"]
+        self,
+        A: LinearOperator,
+        y: Measurements,
+        state: S,
+        resting: Bool[torch.Tensor, " batch"],
+        settled: Bool[torch.Tensor, " batch"],
     ) -> tuple[S, Bool[torch.Tensor, " batch"]]:
         """The state to go on from, and which images are done for good.
 
         Here a solver of several stages sends images that are done with one (at rest or settled) to
         the next. An image that it declares done by itself counts as settled.
         """
-        return state, done
+        return state, resting | settled
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
@@ -315,9 +320,9 @@ class _Run:
         diverged = ~((f <= GROWTH * self.scale[going]) & f.isfinite())
         resting = self._mine(solver.at_rest(before, state)) & ~diverged
         settled = self._settled(objective) & ~diverged
-        asked = torch.zeros(len(state.x), dtype=torch.bool, device=f.device)
-        asked[rows] = resting | settled
-        self.state, done = solver.go_on(self.A, self.y, state, asked)
+        none = torch.zeros(len(state.x), dtype=torch.bool, device=f.device)
+        flags = (none.index_copy(0, rows, flag) for flag in (resting, settled))
+        self.state, done = solver.go_on(self.A, self.y, state, *flags)
         early = len(self.objective) <= solver.max_iter
         done = self._mine(done) & ~diverged & (resting | settled | early)
         self.waited[going[(resting | settled) & ~done]] = 0  # another stage may settle anew

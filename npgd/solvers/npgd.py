@@ -103,9 +103,10 @@ class NPGD(Solver[NPGDState]):
     """Of the samples behind "auto"."""
     finish: int = 0
     """How many of the `max_iter` iterations are kept for quasi-Newton steps on the latent, at the
-    price of a pass of G forward and back each. They follow where an image is at rest or has
-    settled, and at the latest when just so many iterations are left, from the best iterate. None of
-    them raises ‖A G(z) − y‖² + refine_penalty·‖z‖². The prior needs `encode` and `generate`."""
+    price of a pass of G forward and back each. They begin where an image is at rest or has settled,
+    and at the latest when just so many iterations are left, and go on from what the run would have
+    returned. None of them raises ‖A G(z) − y‖² + refine_penalty·‖z‖². The prior needs `encode` and
+    `generate`."""
     refine: int = 0
     """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on the same,
     each at about the price of 2k passes of G. To refine every projection instead, give
@@ -261,13 +262,13 @@ class NPGD(Solver[NPGDState]):
         A: LinearOperator,
         y: Measurements,
         state: NPGDState,
-        done: Bool[torch.Tensor, " batch"],
+        resting: Bool[torch.Tensor, " batch"],
+        settled: Bool[torch.Tensor, " batch"],
     ) -> tuple[NPGDState, Bool[torch.Tensor, " batch"]]:
         if not self._latent:
-            return state, done
-        projecting = state.stage == PROJECTING
+            return state, resting | settled
         last = state.n >= self.max_iter - self.finish - self.refine
-        over = done | torch.where(projecting, last, state.left <= 0)
+        over = torch.where(state.stage == PROJECTING, settled | last, state.left <= 0) | resting
         if not bool(over.any()):
             return state, over
         after = torch.tensor(
