@@ -65,10 +65,11 @@ def _columns(
             images = torch.func.vmap(along)(part)
         except RuntimeError:
             images = torch.stack([along(direction) for direction in part])
-        return measured(images.flatten(0, 1)).unflatten(0, (len(part), len(z)))
+        columns = measured(images.flatten(0, 1))
+        return columns.reshape(len(part), len(z), *columns.shape[1:])
 
     with forward_mode, torch.no_grad():
-        columns = torch.cat([chunk(part) for part in directions.split(DIRECTIONS)])
+        columns = torch.cat([chunk(part) for part in torch.split(directions, DIRECTIONS)])
     return columns.transpose(0, 1)
 
 

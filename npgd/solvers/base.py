@@ -11,7 +11,7 @@ import abc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,9 +28,6 @@ from npgd.solvers.rows import merged, separable, taken
 # ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖². x_1 counts because x_0 = Aᵀ y may fit y far better than any
 # point of the set does.
 GROWTH = 100.0
-
-# The fall of the objective that `patience` waits for, a fraction.
-FALL = 0.05
 
 CONVERGED, SETTLED, UNDECIDED, DIVERGED = "converged", "settled", "max_iter reached", "diverged"
 OUTCOMES = (UNDECIDED, CONVERGED, SETTLED, DIVERGED)
@@ -58,6 +55,7 @@ class Solver(abc.ABC, Generic[S]):
     patience: int | str | None = None
     """An image has settled once this many iterations in a row have not brought its objective
     ‖A x − y‖² down by 5 %; None: never."""
+    fall: ClassVar[float] = 0.05
 
     def __post_init__(self) -> None:
         checks.settle(
@@ -361,7 +359,7 @@ class _Run:
         going, patience = self.going, self.solver.waits
         if patience is None:
             return torch.zeros_like(objective, dtype=torch.bool)
-        fell = ~(objective >= (1 - FALL) * self.mark[going])
+        fell = ~(objective >= (1 - self.solver.fall) * self.mark[going])
         self.mark[going] = torch.where(fell, objective, self.mark[going])
         self.waited[going] = torch.where(fell, 0, self.waited[going] + 1)
         return self.waited[going] >= patience
@@ -442,7 +440,7 @@ def _status(
             f"diverged: {after} the objective of {count[DIVERGED]} of {batch} images is not finite"
             f" or above {GROWTH:g} times its start and ‖y‖²; {solver.advice(state)}"
         )
-    settled = f"no fall of ‖Ax − y‖² by {FALL:.0%} in {solver.waits} iterations"
+    settled = f"no fall of ‖Ax − y‖² by {solver.fall:.0%} in {solver.waits} iterations"
     if not count[UNDECIDED]:
         if not count[SETTLED]:
             return f"converged {after}: every image has come to rest ({solver.rest()})"
@@ -453,12 +451,15 @@ def _status(
         )
         rest = f"; {count[CONVERGED]} have come to rest ({solver.rest()})"
         return f"settled {after}: {which} ({settled}){rest * (count[CONVERGED] > 0)}"
-    status = f"max_iter reached: {after} {count[UNDECIDED]} of {batch} images have not come to rest"
-    if solver.waits is None:
-        status += f" ({solver.rest()})"
+    if solver.tol == 0 and solver.waits is None and count[UNDECIDED] == batch:
+        status = f"max_iter reached: {after}, all that were asked for (tol = 0)"
     else:
-        status += f" ({solver.rest()}) or settled ({settled})"
-    status += f"; the last step changed them by up to {float(change.max()):.2g}"
+        rule = "" if solver.waits is None else f" or settled ({settled})"
+        status = (
+            f"max_iter reached: {after} {count[UNDECIDED]} of {batch} images have not come to rest"
+            f" ({solver.rest()}){rule}"
+        )
+    status += f"; the last step changed the images by up to {float(change.max()):.2g}"
     # From x_1 on: x_0 = Aᵀ y is no point of the set, and fits y exactly where A Aᵀ = I.
     moving = torch.tensor([outcome == UNDECIDED for outcome in outcomes])
     least = objective[1:].min(dim=0).values
