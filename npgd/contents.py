@@ -11,6 +11,8 @@ from torch import nn
 
 _OWN = frozenset(vars(nn.Module()))  # what torch keeps in every module
 
+_IDLE = ("_known_norm", "extra_repr")  # what operators remember, and how a module prints
+
 
 def contents(*things: object) -> bytes | None:
     """A digest of tensors and modules, by value; None where something in them cannot be read.
@@ -42,7 +44,8 @@ def _read(digest: hashlib.blake2b, value: object) -> None:
     elif isinstance(value, nn.Module):
         digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
         held = {name: entry for name, entry in vars(value).items() if name not in _OWN}
-        held.pop("_known_norm", None)  # of operators: what they remember themselves
+        for name in _IDLE:
+            held.pop(name, None)
         _read(digest, held | value._parameters | value._buffers | value._modules)
         if value._forward_hooks or value._forward_pre_hooks:
             raise TypeError("hooks")
