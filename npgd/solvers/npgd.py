@@ -39,7 +39,7 @@ from npgd.sets import (
 )
 from npgd.solvers.base import Solver
 from npgd.solvers.rows import merged, taken
-from npgd.solvers.step_size import mean_gain, next_step_size
+from npgd.solvers.step_size import common_gain, mean_gain, next_step_size
 
 # The stages of a run.
 PROJECTING, FINISHING, REFINING, OVER = range(4)
@@ -70,6 +70,8 @@ class NPGDState:
     """The latent of `best`; empty where no stage needs it."""
     descent: Descent | None = None
     n: int = 0
+    penalty: float = 0.0
+    """λ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,14 +107,16 @@ class NPGD(Solver[NPGDState]):
     """How many of the `max_iter` iterations are kept for quasi-Newton steps on the latent, at the
     price of a pass of G forward and back each. They begin where an image is at rest or has settled,
     and at the latest when just so many iterations are left, and go on from what the run would have
-    returned. None of them raises ‖A G(z) − y‖² + refine_penalty·‖z‖². The prior needs `encode` and
+    returned. None of them raises ‖A G(z) − y‖² + λ‖z‖². The prior needs `encode` and
     `generate`."""
     refine: int = 0
     """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on the same,
     each at about the price of 2k passes of G. To refine every projection instead, give
     NPGD(LatentRefinement(prior))."""
     refine_penalty: float = 0.1
-    """λ ≥ 0, of the latent; it matters where m is near k or below."""
+    """λ/g ≥ 0, λ the weight of ‖z‖² in `finish` and `refine`, and g the mean gain of A (see
+    `npgd.solvers.step_size`; about 1 for a Gaussian A), so that λ follows the scale of A. It
+    matters where m is near k or below."""
 
     def __post_init__(self) -> None:
         projector(self.prior)
@@ -162,8 +166,22 @@ class NPGD(Solver[NPGDState]):
         k = self.prior.latent_dim if self._latent and generates(self.prior) else 0
         z = y.new_zeros(len(y), k)
         descent = Descent.nowhere(z, x, residual) if self.finish else None
+        penalty = self.refine_penalty
+        if self._latent and penalty:
+            penalty *= common_gain(A, self.prior, y)
         return NPGDState(
-            x, residual, x, residual, step_size, blank * torch.nan, gain, stage, stage, z, descent
+            x,
+            residual,
+            x,
+            residual,
+            step_size,
+            blank * torch.nan,
+            gain,
+            stage,
+            stage,
+            z,
+            descent,
+            penalty=penalty,
         )
 
     @property
@@ -231,7 +249,7 @@ class NPGD(Solver[NPGDState]):
     def _finish_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
         """A quasi-Newton step on the latent."""
         assert state.descent is not None and generates(self.prior)
-        descent = state.descent.step(self.prior, y, A, self.refine_penalty)
+        descent = state.descent.step(self.prior, y, A, state.penalty)
         return replace(
             self._on_latent(state, descent.z, descent.x, descent.residual), descent=descent
         )
@@ -239,7 +257,7 @@ class NPGD(Solver[NPGDState]):
     def _refine_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
         """A Gauss–Newton step on the latent."""
         assert generates(self.prior)
-        z, x = gauss_newton_step(self.prior, state.z, y, A, self.refine_penalty)
+        z, x = gauss_newton_step(self.prior, state.z, y, A, state.penalty)
         return self._on_latent(state, z, x, A(x) - y)
 
     def _on_latent(
@@ -289,7 +307,7 @@ class NPGD(Solver[NPGDState]):
         index = (over & (stage == FINISHING)).nonzero()[:, 0]
         if len(index):
             assert state.descent is not None and generates(self.prior)
-            begun = Descent.at(self.prior, state.z[index], y[index], A, self.refine_penalty)
+            begun = Descent.at(self.prior, state.z[index], y[index], A, state.penalty)
             state = replace(state, descent=merged(state.descent, begun, index))
         return state, stage == OVER
 

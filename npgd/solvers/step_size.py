@@ -13,11 +13,13 @@ which is also the first step. Everything follows the scale of A.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from npgd.images import Images, Measurements, PerImage, ratio, squared_norm
 from npgd.operators import LinearOperator
-from npgd.sets import ImageSet, Projector, projector, samples
+from npgd.sets import ImageSet, Projector, Sampled, projector, samples
 
 SHORTEST, LONGEST = 0.1, 4.0  # of a step, in units of 1/g
 SAMPLES = 16
@@ -33,23 +35,38 @@ def mean_gain(A: LinearOperator, prior: ImageSet | Projector, y: Measurements) -
         ValueError: A is zero.
     """
     if samples(prior):
-        points = prior.sample(SAMPLES, generator=torch.Generator().manual_seed(0))
-        gains = ratio(A, points[1:] - points[:-1])
-        found = gains[gains.isfinite()].mean().expand(len(y))
+        found = y.new_full((len(y),), _sampled(A, prior))
     else:
         project = projector(prior)
         found = ratio(A, project(A.adjoint(y)) - project(y.new_zeros(1, *A.image_shape)))
-    found = found.to(y)
     usable = (found > 0) & found.isfinite()
-    if bool(usable.all()):
-        return found
+    return found if bool(usable.all()) else torch.where(usable, found, _of_noise(A, y))
+
+
+def common_gain(A: LinearOperator, prior: ImageSet | Projector, y: Measurements) -> float:
+    """g as one number, whatever y holds: on samples of S, or else on random images.
+
+    Raises:
+        ValueError: A is zero.
+    """
+    found = _sampled(A, prior) if samples(prior) else 0.0
+    return found if 0 < found < math.inf else _of_noise(A, y)
+
+
+def _sampled(A: LinearOperator, prior: Sampled) -> float:
+    points = prior.sample(SAMPLES, generator=torch.Generator().manual_seed(0))
+    gains = ratio(A, points[1:] - points[:-1])
+    return float(gains[gains.isfinite()].mean())
+
+
+def _of_noise(A: LinearOperator, y: Measurements) -> float:
     noise = torch.randn(
         SAMPLES, *A.image_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    other = ratio(A, noise.to(y)).mean()
-    if not float(other) > 0:
+    found = float(ratio(A, noise.to(y)).mean())
+    if not found > 0:
         raise ValueError("A maps the difference of any two images to zero: no step can help")
-    return torch.where(usable, found, other)
+    return found
 
 
 def next_step_size(step_size: PerImage, gain: PerImage, d: Images, A_d: Measurements) -> PerImage:
