@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,9 @@ from npgd.precision import plainly
 from npgd.sets import GENERATED, Generated, needs
 
 DAMPINGS = (0.0, 1e-2, 1e-1, 1.0, 10.0)  # μ
-ROWS = 4096  # Jacobian columns held at a time, to bound memory
+ENTRIES = 2**26  # of the measured Jacobians held at a time, to bound memory
+ROWS = 4096  # their columns
+DIRECTIONS = 16  # differentiated along at a time
 
 # torch keeps the nesting level of forward-mode differentiation in process-wide state.
 forward_mode = threading.Lock()
@@ -38,23 +41,35 @@ def jacobian(
     """The columns ∂G/∂z_j at every z, by forward mode for the whole batch at once.
 
     G treats the samples of a batch one by one, so one directional derivative along e_j, the same
-    for every sample, gives column j of every Jacobian; the k directions are batched by vmap, or
-    taken in turn for modules that vmap does not know.
+    for every sample, gives column j of every Jacobian; the k directions are batched by vmap, 16 at
+    a time, or taken in turn for modules that vmap does not know.
     """
     _check_latents(prior, z, least=0)
     if len(z) == 0:
         return z.new_empty(0, z.shape[1], *prior.image_shape)
+    return _columns(prior, z, lambda image: image)
+
+
+def _columns(
+    prior: Generated, z: Latents, measured: Callable[[Images], torch.Tensor]
+) -> torch.Tensor:
+    """The measured columns of every Jacobian, (count, k, …), without those of images."""
     directions = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
     def along(direction: torch.Tensor) -> Images:
         image: Images = torch.func.jvp(prior.generate, (z,), (direction.expand_as(z),))[1]
         return image
 
-    with forward_mode, torch.no_grad():
+    def chunk(part: torch.Tensor) -> torch.Tensor:
         try:
-            columns = torch.func.vmap(along)(directions)
+            images = torch.func.vmap(along)(part)
         except RuntimeError:
-            columns = torch.stack([along(direction) for direction in directions])
+            images = torch.stack([along(direction) for direction in part])
+        columns = measured(images.flatten(0, 1))
+        return columns.reshape(len(part), len(z), *columns.shape[1:])
+
+    with forward_mode, torch.no_grad():
+        columns = torch.cat([chunk(part) for part in torch.split(directions, DIRECTIONS)])
     return columns.transpose(0, 1)
 
 
@@ -87,7 +102,7 @@ def gauss_newton_step(
     checks.same_kind(y, prior, "y", "prior")
     if len(y) != len(z):
         raise ValueError(f"y must hold {len(z)} rows as z does, got {len(y)}")
-    size = max(1, ROWS // z.shape[1])
+    size = max(1, min(ROWS, ENTRIES // m) // z.shape[1])
     parts = [
         _step(prior, latents, targets, A, penalty)
         for latents, targets in zip(torch.split(z, size), torch.split(y, size), strict=True)
@@ -109,7 +124,7 @@ def _step(
     def measured(images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1) if A is None else A(images)
 
-    columns = measured(jacobian(prior, z).flatten(0, 1)).reshape(batch, k, -1).double()
+    columns = _columns(prior, z, measured).double()
     x = prior.generate(z)
     residual = (y - measured(x)).double()
     eye = torch.eye(k, dtype=torch.float64, device=z.device)

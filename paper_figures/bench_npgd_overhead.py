@@ -96,7 +96,7 @@ def main() -> None:
     results = {}
     for name, A in operators().items():
         y = A(x)
-        solver = npgd.NPGD(prior, 0.5, max_iter=options.iterations, tol=0.0)
+        solver = npgd.NPGD(prior, max_iter=options.iterations, tol=0.0, patience=None)
         bare = ingredients(A, y, prior, options.iterations)
 
         def solve(

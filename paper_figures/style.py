@@ -79,6 +79,7 @@ class Look:
 
 METHODS = {
     "NPGD": Look(VERMILLION),
+    "NPGD, finished": Look(VERMILLION, DOTTED, "h"),
     "NPGD, refined": Look(VERMILLION, DASHED, "o", open=True),
     "CSGM": Look(BLUE, "-", "s"),
     "PGD-GAN": Look(SKY, DASH_DOT, "D"),

@@ -271,7 +271,11 @@ def door(call: Callable[..., Any], **arguments: tuple[Any, str]) -> Door:
 
 SHAPED = {"image_shape": (SHAPE, "given")}
 SEEDED = {"seed": (0, "seed")}
-STEPS = {"max_iter": (4, "count"), "tol": (1e-5, "not negative")}
+STEPS = {
+    "max_iter": (4, "count"),
+    "tol": (1e-5, "not negative"),
+    "patience": (3, OF_NONE["count"]),
+}
 SHOWN = {"progress": (False, "flag")}
 ADAM = {
     "learning_rate": (0.1, "positive"),
@@ -462,15 +466,15 @@ DOORS: dict[str, Door] = {
         restarts=(2, "count"),
         **ADAM,
         **STEPS,
-        patience=(3, OF_NONE["count"]),
     ),
     "NPGD": door(
         solved(npgd.NPGD),
         prior=(T.prior, "given"),
-        step_size=(0.1, "positive"),
+        step_size=(0.1, OF_NONE["positive"]),
         **STEPS,
-        start=(T.x, "given"),
+        start=(T.x, OF_NONE["given"]),
         **SEEDED,
+        finish=(1, "count or 0"),
         refine=(1, "count or 0"),
         refine_penalty=(0.1, "not negative"),
     ),

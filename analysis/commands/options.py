@@ -444,15 +444,21 @@ class Run:
         _ = self.eta
 
     @property
-    def eta(self) -> float | str:
+    def words(self) -> tuple[str, ...]:
+        """What --step-size may be besides a number."""
+        return ("auto", "1/beta")
+
+    @property
+    def eta(self) -> float | str | None:
         """The step size as NPGD takes it."""
-        if self.step_size in ("auto", "1/beta"):
-            return self.step_size
+        if self.step_size in self.words:
+            return None if self.step_size == "own" else self.step_size
         with contextlib.suppress(ValueError):
             if 0 < float(self.step_size) < math.inf:
                 return float(self.step_size)
         raise ValueError(
-            f'--step-size must be a positive number, "auto" or "1/beta", got {self.step_size!r}'
+            f"--step-size must be a positive number or one of {', '.join(self.words)}, got"
+            f" {self.step_size!r}"
         )
 
 

@@ -37,13 +37,22 @@ if TYPE_CHECKING:
 class Recovery(Run):
     """NPGD's run as `npgd recover` has it."""
 
-    step_size: str = "auto"
+    step_size: str = "own"
+    """A number, "own" (the run's own, iteration by iteration), "auto" or "1/beta"."""
+    finish: int = 0
+    """How many iterations at the end are quasi-Newton steps on the latent."""
     refine: int = 0
     """How many iterations at the end are Gauss–Newton steps on the latent."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         within("--refine", self.refine, 0, self.max_iter, "iterations of --max-iter")
+        left = self.max_iter - self.refine
+        within("--finish", self.finish, 0, left, "iterations of --max-iter less --refine")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("own", *super().words)
 
 
 @command
@@ -77,7 +86,14 @@ def recover(
         y = A(x_true)
         noise_generator = torch.Generator().manual_seed(seed + 2)
         y = y + run.noise * torch.randn(y.shape, generator=noise_generator).to(y)
-        solver = npgd.NPGD(p, run.eta, max_iter=run.max_iter, seed=seed, refine=run.refine)
+        solver = npgd.NPGD(
+            p,
+            run.eta,
+            max_iter=run.max_iter,
+            seed=seed,
+            finish=run.finish,
+            refine=run.refine,
+        )
         solution = npgd.recover(A, y, solver, x_true=x_true, progress=console.is_terminal)
         written = write_images(folder, given, measured(problem, A, y), solution.x)
         settings = {
@@ -96,10 +112,16 @@ def recover(
         results = {**settings, "solution": solution.to_dict()}
         folder.write("results.json", (json.dumps(results, indent=1) + "\n").encode())
     console.print(table(solution, f"NPGD · {task} of n = {A.n} · {given.words}"))
-    console.print(
-        f"step size {solution.info['step_size']:.4g} ({run.step_size}); {solution.status}"
-    )
+    console.print(f"{step_sizes(solution)} ({run.step_size}); {solution.status}")
     console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
+
+
+def step_sizes(solution: Solution) -> str:
+    """The step in words: the last ones of all images, where it is the run's own."""
+    found = solution.info["step_size"]
+    if isinstance(found, float):
+        return f"step size {found:.4g}"
+    return f"last step sizes {min(found):.3g} to {max(found):.3g}"
 
 
 def measured(

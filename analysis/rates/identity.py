@@ -65,8 +65,8 @@ class Decomposition:
     """Of the iterates: 100 machine epsilons of their type."""
     norm: float
     """‖A‖."""
-    step_size: float
-    """η."""
+    step_size: float | Float[torch.Tensor, "n_iter batch"]
+    """η, one of all or one of each iteration and image."""
 
     @property
     def status(self) -> str:
@@ -80,6 +80,16 @@ class Decomposition:
             f"the identity does not close (relative residual {worst:.1e}): A is not linear, its "
             "adjoint is not its transpose, or both are computed in low precision"
         )
+
+    @property
+    def one_step_size(self) -> float:
+        """η, where it is one number for all; ValueError where it is not."""
+        if isinstance(self.step_size, torch.Tensor):
+            raise ValueError(
+                "a bound needs one step size for all iterations, got a decomposition of a run with"
+                " its own steps"
+            )
+        return self.step_size
 
     @property
     def off(self) -> PerImage:
@@ -127,15 +137,17 @@ class Decomposition:
 
     def __str__(self) -> str:
         rows, batch = self.alpha.shape
+        eta = self.step_size
+        steps = _span(eta) if isinstance(eta, torch.Tensor) else f"{eta:.4g}"
         return (
-            f"{rows} iterations of {batch} images at step size {self.step_size:.4g}: "
+            f"{rows} iterations of {batch} images at step size {steps}: "
             f"α_n in {_span(self.alpha)}, β_n in {_span(self.beta)}, δ_n in {_span(self.delta)}; "
             f"{self.status}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "step_size": self.step_size,
+            "step_size": plain(self.step_size),
             "alpha": plain(self.alpha),
             "beta": plain(self.beta),
             "delta": plain(self.delta),
@@ -155,7 +167,7 @@ def decompose(
     y: Measurements,
     x_true: Images,
     iterates: Float[torch.Tensor, "n_iter_plus_1 batch channels height width"],
-    step_size: float,
+    step_size: float | Float[torch.Tensor, "n_iter batch"],
 ) -> Decomposition:
     """Measure α_n, β_n, δ_n along the iterates and check the one-step identity.
 
@@ -170,13 +182,15 @@ def decompose(
         x_true: the point x* that the iterates are held against. The theorem wants it in range(G);
             the identity does not care, and counts y − A x* as noise.
         iterates: x_0 first, as `recover(…, record_iterates=True)` returns them.
-        step_size: η > 0 of the gradient step x − η Aᵀ(A x − y).
+        step_size: η > 0 of the gradient step x − η Aᵀ(A x − y): a number, or one for each iteration
+            and image, as `Solution.step_sizes` has them. Rows of images that were done before (they
+            repeat) have none, nor have steps on the latent: leave them out.
 
     Raises:
         ValueError: if the shapes do not match, or the step size is not positive and finite.
     """
-    step_size = checks.number(step_size, "step_size")
     check_run(A, y, x_true, iterates)
+    eta = _step_sizes(step_size, iterates)
     operator, x_star = converted(A), x_true.double()
     noise = y.double() - operator(x_star)
     e = iterates[0].double() - x_star
@@ -184,10 +198,10 @@ def decompose(
     errors, fs, objectives = [squared_norm(e)], [squared_norm(A_e)], [squared_norm(A_e - noise)]
     size = torch.maximum(squared_norm(x_star), squared_norm(iterates[0].double()))
     rows: list[tuple[PerImage, ...]] = []
-    for x in iterates[1:]:
+    for x, step in zip(iterates[1:], eta, strict=True):
         e_next = x.double() - x_star
         A_e_next, d = operator(e_next), e_next - e
-        gradient_step = step_size * operator.adjoint(A_e - noise)
+        gradient_step = step[:, None, None, None] * operator.adjoint(A_e - noise)
         rows.append(_iteration(operator, e, d, before, gradient_step))
         for point in (x.double(), e + x_star - gradient_step):
             size = torch.maximum(size, squared_norm(point))
@@ -202,8 +216,9 @@ def decompose(
     A_d_sq, d_sq, delta, stay, back = (
         [torch.stack(column).cpu() for column in zip(*rows, strict=True)] if rows else [empty] * 5
     )
-    terms = [error[:-1] / step_size, -f[:-1], noise_squared.expand_as(d_sq), delta / step_size]
-    terms += [A_d_sq, -d_sq / step_size, -objective[1:]]
+    eta = eta.cpu()
+    terms = [error[:-1] / eta, -f[:-1], noise_squared.expand_as(d_sq), delta / eta]
+    terms += [A_d_sq, -d_sq / eta, -objective[1:]]
     return Decomposition(
         alpha=quotient(f[:-1], error[:-1]),
         beta=quotient(A_d_sq, d_sq),
@@ -218,8 +233,26 @@ def decompose(
         size=size.cpu(),
         precision=100 * torch.finfo(iterates.dtype).eps,
         norm=float(A.norm()),
-        step_size=float(step_size),
+        step_size=eta
+        if isinstance(step_size, torch.Tensor) and step_size.ndim
+        else float(step_size),
     )
+
+
+def _step_sizes(step_size: object, iterates: torch.Tensor) -> Float[torch.Tensor, "n_iter batch"]:
+    """η of every iteration and image, in float64."""
+    shape = (len(iterates) - 1, iterates.shape[1])
+    if not isinstance(step_size, torch.Tensor) or step_size.ndim == 0:
+        eta = checks.number(step_size, "step_size")
+        return torch.full(shape, eta, dtype=torch.float64, device=iterates.device)
+    if checks.floating(step_size, "step_size").shape != shape:
+        raise ValueError(
+            f"step_size must be a number or of shape {shape}, one for each iteration and image, got"
+            f" {tuple(step_size.shape)}"
+        )
+    if not bool((checks.finite(step_size, "step_size") > 0).all()):
+        raise ValueError(f"step_size must be positive, got {float(step_size.min()):g}")
+    return step_size.double().to(iterates.device)
 
 
 def needs_map(A: object) -> None:

@@ -98,7 +98,7 @@ def split_slack(
             "decomposition must be what analysis.decompose returns, got"
             f" {checks.shown(decomposition)}"
         )
-    observed, eta = decomposition.objective, decomposition.step_size
+    observed, eta = decomposition.objective, decomposition.one_step_size
     n_iter = observed.shape[0] - 1
     start = first_of(start, n_iter)
     for_batch(observed.shape[1], alpha=alpha, beta=beta, delta=delta)
@@ -142,7 +142,7 @@ def _run_of_alphas(
     memory, levels = torch.full_like(t, math.inf), [parts.objective[start]]
     for n in range(start, len(parts.alpha)):
         known = torch.minimum(alphas[n], b)
-        recursion = Recursion.of(known, b, delta, parts.step_size, parts.noise)
+        recursion = Recursion.of(known, b, delta, parts.one_step_size, parts.noise)
         t, memory = recursion(t, memory)
         levels.append(t**2)
     return torch.stack(levels)
@@ -163,7 +163,7 @@ def _run_of_identity(
     terms = parts.terms()
     # Where x_n = x*, or A does not see x_n − x*, nothing bounds a surplus but the level above.
     carry = torch.where(
-        parts.alpha > 0, 1 / (parts.step_size * parts.alpha) - 1, math.inf
+        parts.alpha > 0, 1 / (parts.one_step_size * parts.alpha) - 1, math.inf
     ).clamp_min(0)
     levels = [parts.objective[start]]
     for n in range(start, len(parts.alpha)):

@@ -1,9 +1,10 @@
 """Recovery algorithms, one file each, all run by one loop: `recover`."""
 
 from npgd.solvers.base import Solution, Solver, State, recover
+from npgd.solvers.choose import choose_step_size
 from npgd.solvers.csgm import CSGM
 from npgd.solvers.lasso import Lasso
-from npgd.solvers.npgd import NPGD, choose_step_size
+from npgd.solvers.npgd import NPGD
 from npgd.solvers.onenet import OneNet
 from npgd.solvers.pgdgan import PGDGAN
 from npgd.solvers.pnp_admm import PnPADMM

@@ -3,17 +3,18 @@
 A solver is a frozen dataclass of hyper-parameters that says how it starts (`init`) and how it
 steps (`step`); what it carries from one iteration to the next is a state, a frozen dataclass of
 its own that holds at least the current images x. `recover` does the rest: it iterates, keeps
-the history, decides when to stop and says in words how it went.
+the history, decides for every image when it is done, lets it leave the batch, and says in words how
+it went.
 """
 
 import abc
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from npgd import checks
 from npgd.files import plain
@@ -21,11 +22,15 @@ from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import LinearOperator
 from npgd.precision import plainly
 from npgd.progress import track
+from npgd.solvers.rows import merged, separable, taken
 
 # An image has diverged when its objective is not finite, or exceeds this many times the largest of
 # ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖². x_1 counts because x_0 = Aᵀ y may fit y far better than any
 # point of the set does.
 GROWTH = 100.0
+
+CONVERGED, SETTLED, UNDECIDED, DIVERGED = "converged", "settled", "max_iter reached", "diverged"
+OUTCOMES = (UNDECIDED, CONVERGED, SETTLED, DIVERGED)
 
 
 class State(Protocol):
@@ -45,15 +50,31 @@ class Solver(abc.ABC, Generic[S]):
     max_iter: int = 30
     """Most iterations."""
     tol: float = 1e-5
-    """An image is at rest when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖; 0 waits for equality. The loop stops
-    when every image is. A solver may say otherwise, see `at_rest`."""
+    """An image is at rest when ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖; 0 waits for equality. A solver may say
+    otherwise, see `at_rest`."""
+    patience: int | str | None = None
+    """An image has settled once this many iterations in a row have not brought its objective
+    ‖A x − y‖² down by 5 %; None: never."""
+    fall: ClassVar[float] = 0.05
 
     def __post_init__(self) -> None:
         checks.settle(
             self,
             max_iter=checks.integer(self.max_iter, "max_iter"),
             tol=checks.number(self.tol, "tol", zero=True),
+            patience=self._checked_patience(),
         )
+
+    def _checked_patience(self) -> int | str | None:
+        words = [field.default for field in fields(self) if field.name == "patience"]
+        if self.patience is None or (isinstance(self.patience, str) and self.patience in words):
+            return self.patience
+        return checks.integer(self.patience, "patience")
+
+    @property
+    def waits(self) -> int | None:
+        """The patience in use."""
+        return None if isinstance(self.patience, str) else self.patience
 
     @abc.abstractmethod
     def init(self, A: LinearOperator, y: Measurements) -> S:
@@ -67,6 +88,33 @@ class Solver(abc.ABC, Generic[S]):
         """A x − y. A solver whose state knows it returns that, and saves a product."""
         residual: Measurements = A(state.x) - y
         return residual
+
+    def estimate(self, state: S, residual: Measurements) -> tuple[Images, Measurements]:
+        """What the run would return if it ended here, and its A x − y: x, unless a solver knows
+        better.
+
+        `residual` is that of the state's x.
+        """
+        return state.x, residual
+
+    def step_size_used(self, state: S) -> PerImage | None:
+        """The step that led to the state's x, image by image, where there is one to tell."""
+        return None
+
+    def go_on(
+        self,
+        A: LinearOperator,
+        y: Measurements,
+        state: S,
+        resting: Bool[torch.Tensor, " batch"],
+        settled: Bool[torch.Tensor, " batch"],
+    ) -> tuple[S, Bool[torch.Tensor, " batch"]]:
+        """The state to go on from, and which images are done for good.
+
+        Here a solver of several stages sends images that are done with one (at rest or settled) to
+        the next. An image that it declares done by itself counts as settled.
+        """
+        return state, resting | settled
 
     def at_rest(self, before: S, after: S) -> Bool[torch.Tensor, " batch"]:
         """Which images need no further iteration."""
@@ -93,15 +141,24 @@ class Solution:
     x: Images
     """The recovered images."""
     objective: Float[torch.Tensor, "iterates batch"]
-    """‖A x_n − y‖² (no ½), x_0 first."""
+    """‖A x − y‖² (no ½) of what the run would have returned after 0, 1, … iterations: of x_n, or,
+    where a solver keeps the best of its iterates (`NPGD.keep`), of that one among x_1 … x_n. The
+    last row is of `x`. Rows after an image was done repeat its last."""
     error: Float[torch.Tensor, "iterates batch"] | None
-    """Mean squared error per pixel, x_0 first; None without `x_true`."""
+    """Mean squared error per pixel of the same images; None without `x_true`."""
     iterates: Float[torch.Tensor, "iterates batch channels height width"] | None
-    """x_0 first; None unless asked for."""
+    """The iterates x_n themselves, x_0 first; None unless asked for. Rows after an image was done
+    repeat its last."""
     status: str
     """How it ended, in words."""
     outcomes: tuple[str, ...]
-    """Of each image: "converged", "max_iter reached" or "diverged"."""
+    """Of each image: "converged" (it came to rest), "settled" (its objective fell no further),
+    "max_iter reached" or "diverged"."""
+    iterations: Int[torch.Tensor, " batch"]
+    """Iterations of each image until it was done."""
+    step_sizes: Float[torch.Tensor, "n_iter batch"] | None
+    """Row n: the step η that took x_n to x_{n+1}, image by image; NaN where another kind of step
+    did, or the image was done before. None of a solver without steps to tell."""
     seconds: float
     """Wall time, the solver's own preparations included."""
     elapsed: Float[torch.Tensor, " iterates"]
@@ -114,7 +171,7 @@ class Solution:
 
     @property
     def n_iter(self) -> int:
-        """Iterations done."""
+        """Iterations until every image was done."""
         return self.objective.shape[0] - 1
 
     @property
@@ -143,9 +200,11 @@ class Solution:
             "status": self.status,
             "outcomes": list(self.outcomes),
             "n_iter": self.n_iter,
+            "iterations": plain(self.iterations),
             "seconds": self.seconds,
             "elapsed": plain(self.elapsed),
             "info": {key: plain(value) for key, value in self.info.items()},
+            "step_sizes": plain(self.step_sizes),
             "objective": plain(self.objective),
             "error": plain(self.error),
             "psnr": plain(self.psnr),
@@ -181,10 +240,11 @@ def recover(
 ) -> Solution:
     """Estimate x from y = A x + noise.
 
-    Iterates until `solver.max_iter`, or until every image is at rest (as the solver defines it,
-    by default ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖) or has diverged (objective not finite, or more than
-    100 times the largest of ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖²). The images of a batch never
-    meet, but stop together.
+    Iterates until `solver.max_iter`, or until every image is done: it is at rest (as the solver
+    defines it, by default ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖), has settled (`solver.patience` iterations
+    have not brought its objective down by 5 %), or has diverged (objective not finite, or more than
+    100 times the largest of ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖²). An image that is done leaves the
+    batch; the images of a batch never meet, so that each one's result is that of a run alone.
 
     Args:
         A: the operator; wrap one of another library with `as_operator`.
@@ -201,45 +261,148 @@ def recover(
     record_iterates = checks.flag(record_iterates, "record_iterates")
     progress = checks.flag(progress, "progress")
     began = _now(y)
-    state = solver.init(A, y)
-    elapsed = [_now(y) - began]
-    objective = [squared_norm(solver.residual(A, y, state))]
-    energy = squared_norm(y)
-    error = [] if x_true is None else [squared_norm(state.x - x_true) / A.n]
-    iterates = [state.x] if record_iterates else []
+    run = _Run(A, y, solver, x_true, record_iterates)
     for _ in track(range(solver.max_iter), solver.max_iter, "recover", progress):
-        before, stepped = state, _now(y)
-        state = solver.step(A, y, before)
-        elapsed.append(elapsed[-1] + _now(y) - stepped)
-        objective.append(squared_norm(solver.residual(A, y, state)))
-        if x_true is not None:
-            error.append(squared_norm(state.x - x_true) / A.n)
-        if record_iterates:
-            iterates.append(state.x)
-        limit = GROWTH * torch.stack([energy, *objective[:2]]).amax(0)
-        diverged = ~((objective[-1] <= limit) & objective[-1].isfinite())
-        moving = ~solver.at_rest(before, state) & ~diverged
-        if not bool(moving.any()):
+        run.step()
+        if not len(run.going):
             break
-    seconds = _now(y) - began
+    return run.solution(_now(y) - began)
 
-    outcomes = tuple(
-        "diverged" if bad else "max_iter reached" if going else "converged"
-        for bad, going in zip(diverged.tolist(), moving.tolist(), strict=True)
-    )
-    history = torch.stack(objective)
-    return Solution(
-        x=state.x,
-        objective=history,
-        error=torch.stack(error) if error else None,
-        iterates=torch.stack(iterates) if iterates else None,
-        status=_status(solver, before, state, outcomes, history),
-        outcomes=outcomes,
-        seconds=seconds,
-        elapsed=torch.tensor(elapsed, dtype=torch.float64),
-        method=type(solver).__name__,
-        info=solver.info(state),
-    )
+
+class _Run:
+    """A run as it goes: the state of the images that are not done, and the history of all."""
+
+    def __init__(
+        self,
+        A: LinearOperator,
+        y: Measurements,
+        solver: Solver[Any],
+        x_true: Images | None,
+        record_iterates: bool,
+    ) -> None:
+        self.A, self.y, self.solver, self.x_true = A, y, solver, x_true
+        began, batch = _now(y), len(y)
+        self.state = solver.init(A, y)
+        self.elapsed = [_now(y) - began]
+        residual = solver.residual(A, y, self.state)
+        self.x, kept = solver.estimate(self.state, residual)
+        self.objective = [squared_norm(kept)]
+        self.error = [] if x_true is None else [squared_norm(self.x - x_true) / A.n]
+        self.iterates = [self.state.x] if record_iterates else []
+        self.step_sizes: list[torch.Tensor] = []
+        # Which images are not done; where they stand in the state; the state of all once some left.
+        self.going = self.rows = torch.arange(batch, device=y.device)
+        self.leaves, self.whole = separable(self.state, batch), self.state
+        # What divergence is told by, and what patience counts from.
+        self.scale = torch.maximum(squared_norm(y), squared_norm(residual))
+        self.mark = torch.full_like(self.scale, torch.inf)
+        self.waited = torch.zeros_like(self.going)
+        self.outcome, self.iterations = torch.zeros_like(self.going), torch.zeros_like(self.going)
+        self.change = torch.zeros_like(self.scale)
+
+    def step(self) -> None:
+        """One more iteration of the images that are not done."""
+        solver, going, rows, before = self.solver, self.going, self.rows, self.state
+        clock = _now(self.y)
+        state = solver.step(self.A, self.y, before)
+        self.elapsed.append(self.elapsed[-1] + _now(self.y) - clock)
+        residual = solver.residual(self.A, self.y, state)
+        f = self._mine(squared_norm(residual))
+        x, kept = solver.estimate(state, residual)
+        objective = f if kept is residual else self._mine(squared_norm(kept))
+        if len(self.objective) == 1:
+            self.scale = torch.maximum(self.scale, f)
+        self.change = self._mine(norm(state.x - before.x) / norm(before.x))
+        self._record(state, x, objective)
+
+        diverged = ~((f <= GROWTH * self.scale[going]) & f.isfinite())
+        resting = self._mine(solver.at_rest(before, state)) & ~diverged
+        settled = self._settled(objective) & ~diverged
+        none = torch.zeros(len(state.x), dtype=torch.bool, device=f.device)
+        flags = (none.index_copy(0, rows, flag) for flag in (resting, settled))
+        self.state, done = solver.go_on(self.A, self.y, state, *flags)
+        early = len(self.objective) <= solver.max_iter
+        done = self._mine(done) & ~diverged & (resting | settled | early)
+        self.waited[going[(resting | settled) & ~done]] = 0  # another stage may settle anew
+        self.outcome[going] = (
+            diverged * OUTCOMES.index(DIVERGED)
+            + (done & resting) * OUTCOMES.index(CONVERGED)
+            + (done & ~resting) * OUTCOMES.index(SETTLED)
+        )
+        self.iterations[going] = len(self.objective) - 1
+        self._leave(done | diverged)
+
+    def _mine(self, values: torch.Tensor) -> torch.Tensor:
+        """Of what the state holds, the rows of images that are not done."""
+        return values if len(self.rows) == len(values) else values[self.rows]
+
+    def _all(self, last: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """`values` of the images that are not done, and `last` of those that are."""
+        return values if len(values) == len(last) else last.index_copy(0, self.going, values)
+
+    def _record(self, state: State, x: Images, objective: PerImage) -> None:
+        mine = self._mine(x)
+        self.x = self._all(self.x, mine)
+        self.objective.append(self._all(self.objective[-1], objective))
+        if self.x_true is not None:
+            error = squared_norm(mine - self.x_true[self.going]) / self.A.n
+            self.error.append(self._all(self.error[-1], error))
+        if self.iterates:
+            self.iterates.append(self._all(self.iterates[-1], self._mine(state.x)))
+        step_size = self.solver.step_size_used(state)
+        if step_size is not None:
+            none = torch.full_like(self.scale, torch.nan)
+            self.step_sizes.append(self._all(none, self._mine(step_size)))
+
+    def _settled(self, objective: PerImage) -> torch.Tensor:
+        """Which have not fallen for long; counted from x_1, as x_0 = Aᵀ y may fit y exactly."""
+        going, patience = self.going, self.solver.waits
+        if patience is None:
+            return torch.zeros_like(objective, dtype=torch.bool)
+        fell = ~(objective >= (1 - self.solver.fall) * self.mark[going])
+        self.mark[going] = torch.where(fell, objective, self.mark[going])
+        self.waited[going] = torch.where(fell, 0, self.waited[going] + 1)
+        return self.waited[going] >= patience
+
+    def _leave(self, done: torch.Tensor) -> None:
+        """Go on without the images that are done."""
+        if not bool(done.any()):
+            return
+        self.whole = self._whole()
+        keep = (~done).nonzero()[:, 0]
+        self.going, self.change = self.going[keep], self.change[keep]
+        if not self.leaves:
+            self.rows = self.going
+        elif len(keep):
+            self.state, self.y = taken(self.state, keep), self.y[keep]
+            self.rows = torch.arange(len(keep), device=keep.device)
+
+    def _whole(self) -> Any:
+        """The state of all images, each as it was when it was done."""
+        if not self.leaves or len(self.state.x) == len(self.outcome):
+            return self.state
+        return merged(self.whole, self.state, self.going)
+
+    def solution(self, seconds: float) -> Solution:
+        outcomes = tuple(OUTCOMES[code] for code in self.outcome.tolist())
+        whole, objective = (
+            self._whole() if len(self.going) else self.whole,
+            torch.stack(self.objective),
+        )
+        return Solution(
+            x=self.x,
+            objective=objective,
+            error=torch.stack(self.error) if self.error else None,
+            iterates=torch.stack(self.iterates) if self.iterates else None,
+            step_sizes=torch.stack(self.step_sizes) if self.step_sizes else None,
+            status=_status(self.solver, whole, outcomes, objective, self.change),
+            outcomes=outcomes,
+            iterations=self.iterations,
+            seconds=seconds,
+            elapsed=torch.tensor(self.elapsed, dtype=torch.float64),
+            method=type(self.solver).__name__,
+            info=self.solver.info(whole),
+        )
 
 
 def _check(A: LinearOperator, y: Measurements, solver: Solver[Any], x_true: Images | None) -> None:
@@ -263,28 +426,42 @@ def _check(A: LinearOperator, y: Measurements, solver: Solver[Any], x_true: Imag
 
 def _status(
     solver: Solver[Any],
-    before: State,
     state: State,
     outcomes: tuple[str, ...],
     objective: torch.Tensor,
+    change: PerImage,
 ) -> str:
+    """How a run ended; `change` is the last relative one of the images that are not done."""
     batch, n_iter = len(outcomes), len(objective) - 1
     after = f"after {n_iter} iteration{'s' * (n_iter != 1)}"
-    diverged = outcomes.count("diverged")
-    if diverged:
+    count = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
+    if count[DIVERGED]:
         return (
-            f"diverged: {after} the objective of {diverged} of {batch} images is not finite or"
-            f" above {GROWTH:g} times its start and ‖y‖²; {solver.advice(state)}"
+            f"diverged: {after} the objective of {count[DIVERGED]} of {batch} images is not finite"
+            f" or above {GROWTH:g} times its start and ‖y‖²; {solver.advice(state)}"
         )
-    moving = torch.tensor([outcome == "max_iter reached" for outcome in outcomes])
-    if not bool(moving.any()):
-        return f"converged {after}: every image has come to rest ({solver.rest()})"
-    change = (norm(state.x - before.x) / norm(before.x)).cpu()[moving].max()
-    status = (
-        f"max_iter reached: {after} {int(moving.sum())} of {batch} images have not come to rest"
-        f" ({solver.rest()}); the last step changed them by up to {float(change):.2g}"
-    )
+    settled = f"no fall of ‖Ax − y‖² by {solver.fall:.0%} in {solver.waits} iterations"
+    if not count[UNDECIDED]:
+        if not count[SETTLED]:
+            return f"converged {after}: every image has come to rest ({solver.rest()})"
+        which = (
+            "every image has settled"
+            if count[SETTLED] == batch
+            else f"{count[SETTLED]} of {batch} images have settled"
+        )
+        rest = f"; {count[CONVERGED]} have come to rest ({solver.rest()})"
+        return f"settled {after}: {which} ({settled}){rest * (count[CONVERGED] > 0)}"
+    if solver.tol == 0 and solver.waits is None and count[UNDECIDED] == batch:
+        status = f"max_iter reached: {after}, all that were asked for (tol = 0)"
+    else:
+        rule = "" if solver.waits is None else f" or settled ({settled})"
+        status = (
+            f"max_iter reached: {after} {count[UNDECIDED]} of {batch} images have not come to rest"
+            f" ({solver.rest()}){rule}"
+        )
+    status += f"; the last step changed the images by up to {float(change.max()):.2g}"
     # From x_1 on: x_0 = Aᵀ y is no point of the set, and fits y exactly where A Aᵀ = I.
+    moving = torch.tensor([outcome == UNDECIDED for outcome in outcomes])
     least = objective[1:].min(dim=0).values
     rising = int((moving & (objective[-1] > 2 * least).cpu()).sum())
     if rising:

@@ -7,21 +7,18 @@ The estimate is the G(z) of least measurement error ‖A G(z) − y‖² met so 
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from npgd import checks, latent
-from npgd.images import Images, Measurements, PerImage, squared_norm
+from npgd.images import Images, Measurements, squared_norm
 from npgd.latent import Adam
 from npgd.operators import LinearOperator
 from npgd.sets import Generated
 from npgd.solvers.base import Solver
-
-# The fall of the measurement error that `patience` waits for.
-FALL = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +29,10 @@ class CSGMState:
     """The best G(z) met so far."""
     residual: Measurements
     """A x − y."""
-    adam: Adam
+    adam: Adam = field(metadata={"axis": 1})
     """The latents of all restarts, (restarts, batch, k)."""
-    gradient: Float[torch.Tensor, "restarts batch k"]
+    gradient: Float[torch.Tensor, "restarts batch k"] = field(metadata={"axis": 1})
     """Of ‖A G(z) − y‖² + λ‖z‖² at each of them."""
-    mark: PerImage
-    """The measurement error that `patience` counts from."""
-    waited: Int[torch.Tensor, " batch"]
-    """Iterations since that error."""
     resting: Bool[torch.Tensor, " batch"]
     """Whether the image rests."""
 
@@ -79,8 +72,9 @@ class CSGM(Solver[CSGMState]):
     """λ."""
     _: KW_ONLY
     patience: int | None = None
-    """An image also rests once this many iterations in a row have not brought its measurement error
-    ‖A x − y‖² down by 1 %; None: never."""
+    """An image has settled once this many iterations in a row have not brought its measurement
+    error ‖A x − y‖² down by 1 %; None: never."""
+    fall: ClassVar[float] = 0.01
     seed: int = 0
     """Of the starts."""
     rows: int = 1024
@@ -94,13 +88,11 @@ class CSGM(Solver[CSGMState]):
     def __post_init__(self) -> None:
         super().__post_init__()
         latent.check_prior(self.prior)
-        patience = self.patience
         checks.settle(
             self,
             restarts=checks.integer(self.restarts, "restarts"),
             learning_rate=checks.number(self.learning_rate, "learning_rate"),
             penalty=checks.number(self.penalty, "penalty", zero=True),
-            patience=patience if patience is None else checks.integer(patience, "patience"),
             seed=checks.seed(self.seed),
             rows=checks.integer(self.rows, "rows"),
         )
@@ -121,8 +113,7 @@ class CSGM(Solver[CSGMState]):
         x, residual, gradient = self._best(A, y, z)
         error = squared_norm(residual)
         resting = error <= self.tol**2 * squared_norm(y)
-        waited = torch.zeros(len(y), dtype=torch.int64, device=y.device)
-        return CSGMState(x, residual, Adam.at(z), gradient, error, waited, resting)
+        return CSGMState(x, residual, Adam.at(z), gradient, resting)
 
     def step(self, A: LinearOperator, y: Measurements, state: CSGMState) -> CSGMState:
         adam = state.adam.step(state.gradient, self.learning_rate)
@@ -133,13 +124,8 @@ class CSGM(Solver[CSGMState]):
         x[going[better]], residual[going[better]] = found[better], missed[better]
 
         error = squared_norm(residual)
-        fell = error < (1 - FALL) * state.mark
-        mark = torch.where(fell, error, state.mark)
-        waited = torch.where(fell, 0, state.waited + 1)
         resting = state.resting | (error <= self.tol**2 * squared_norm(y))
-        if self.patience is not None:
-            resting |= waited >= self.patience
-        return CSGMState(x, residual, adam, gradient, mark, waited, resting)
+        return CSGMState(x, residual, adam, gradient, resting)
 
     def residual(self, A: LinearOperator, y: Measurements, state: CSGMState) -> Measurements:
         return state.residual
@@ -148,10 +134,7 @@ class CSGM(Solver[CSGMState]):
         return after.resting
 
     def rest(self) -> str:
-        rule = f"‖Ax − y‖ at most tol = {self.tol:g} times ‖y‖"
-        if self.patience is not None:
-            rule += f", or no fall of ‖Ax − y‖² by {FALL:.0%} in {self.patience} iterations"
-        return rule
+        return f"‖Ax − y‖ at most tol = {self.tol:g} times ‖y‖"
 
     def advice(self, state: CSGMState) -> str:
         return f"try a smaller learning_rate (it was {self.learning_rate:g})"

@@ -1,50 +1,84 @@
 """Network-based projected gradient descent (Raj, Li and Bresler, ICCV 2019, Algorithm 1).
 
-    w_n = x_n − η Aᵀ(A x_n − y),    x_{n+1} = P(w_n)
+    w_n = x_n − η_n Aᵀ(A x_n − y),    x_{n+1} = P(w_n)
 
 P projects onto the set of plausible images, for instance P = G∘G† with a generator G and a
 network G† trained to invert it.
 
-Beyond the paper, `refine` ends a run with damped Gauss–Newton steps on the latent behind its last
-iterate, min_z ‖A G(z) − y‖² (see `npgd.gauss_newton`): the projector's error no longer limits
-the result, at the price of a Jacobian of G per step.
+Beyond the paper,
+
+- the step is the run's own by default, see `npgd.solvers.step_size`; the run then ends where its
+  objective falls no further, and returns the iterate that fits y best;
+- `finish` and `refine` end a run with steps on the latent behind its iterate,
+  min_z ‖A G(z) − y‖² + λ‖z‖²: the projector's error then no longer limits the result. The steps of
+  `finish` are quasi-Newton (`npgd.quasi_newton`), a pass of G forward and back each; those of
+  `refine` Gauss–Newton (`npgd.gauss_newton`), a Jacobian each.
 """
 
-from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Int
 
 from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
-from npgd.images import Images, Measurements
+from npgd.images import Images, Latents, Measurements, PerImage, squared_norm
 from npgd.operators import LinearOperator
-from npgd.precision import plainly
-from npgd.sets import ENCODED, ImageSet, Projector, encodes, generates, needs, projector, samples
-from npgd.solvers.base import Solver, recover
+from npgd.quasi_newton import Descent
+from npgd.sets import (
+    ENCODED,
+    SAMPLED,
+    ImageSet,
+    Projector,
+    encodes,
+    generates,
+    needs,
+    projector,
+    samples,
+)
+from npgd.solvers.base import Solver
+from npgd.solvers.rows import merged, taken
+from npgd.solvers.step_size import common_gain, mean_gain, next_step_size
 
-# Steps tried by choose_step_size, in units of 1/(mean gain): a third of an octave apart.
-STEPS = tuple(2 ** (i / 3) for i in range(-6, 5))
+# The stages of a run.
+PROJECTING, FINISHING, REFINING, OVER = range(4)
+PATIENCE = 5  # of a run with its own step
+MEAN_OF = 64  # samples
 
 
 @dataclass(frozen=True, eq=False)
 class NPGDState:
-    """The iterate, its residual A x − y, the step in use, and how far the run is."""
+    """The iterate, its residual, the best one so far, the step to take, and the stage of each."""
 
     x: Images
     residual: Measurements
-    step_size: float
+    """A x − y."""
+    best: Images
+    """What the run would return."""
+    best_residual: Measurements
+    step_size: PerImage
+    """η of the next step."""
+    used: PerImage
+    """η of the last, NaN for a step on the latent and at x_0."""
+    gain: PerImage
+    """g, see `npgd.solvers.step_size`; 0 where the step is fixed."""
+    stage: Int[torch.Tensor, " batch"]
+    left: Int[torch.Tensor, " batch"]
+    """Steps left of the stage."""
+    z: Latents
+    """The latent of `best`; empty where no stage needs it."""
+    descent: Descent | None = None
     n: int = 0
-    z: Float[torch.Tensor, "batch k"] | None = None  # x = G(z), once a refinement needs it
+    penalty: float = 0.0
+    """λ."""
 
 
 @dataclass(frozen=True, eq=False)
 class NPGD(Solver[NPGDState]):
     """Algorithm 1. One iteration costs one A, one Aᵀ and one projection.
 
-    The step in use is in `Solution.info["step_size"]`.
+    The last steps taken are in `Solution.info["step_size"]`, all of them in `Solution.step_sizes`.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
@@ -52,96 +86,271 @@ class NPGD(Solver[NPGDState]):
 
     prior: ImageSet | Projector
     """Anything with `project(w)`, or a callable w → P(w), on batches of images."""
-    step_size: float | str = "auto"
-    """η. A positive number; or "1/beta", that is 1/‖A‖², a constant valid on every set (the
-    analysis package gives sharper ones); or "auto", which tries several on samples of the prior,
-    see `choose_step_size`. "auto" chooses anew at every call: for many calls choose once and pass
-    the number."""
+    step_size: float | str | None = None
+    """η. None is the run's own, image by image and iteration by iteration, see
+    `npgd.solvers.step_size`. Else it is the same throughout: a positive number; "1/beta", that is
+    1/‖A‖², valid on every set (the analysis package gives sharper ones); or "auto", which tries
+    several on samples of the prior, see `choose_step_size`."""
     _: KW_ONLY
-    start: str | Images = "adjoint"
-    """"adjoint", x_0 = Aᵀ y (the paper's); "range", x_0 = P(Aᵀ y), inside the set as Theorem 1
-    wants it; or images of your own."""
+    start: str | Images | None = None
+    """x_0. "adjoint", Aᵀ y (the paper's); "range", P(Aᵀ y), inside the set as Theorem 1 wants it;
+    "mean", the mean of 64 samples of the prior; or images of your own. None: the mean with the
+    run's own step, where the prior can sample, else the adjoint."""
+    keep: str | None = None
+    """What is returned: the "last" iterate, as in the paper, or the "best", of x_1, x_2, … the one
+    with the least ‖A x − y‖². None: the best with the run's own step, the last with a fixed one."""
+    patience: int | str | None = "auto"
+    """As of every solver; "auto" is 5 with the run's own step, and never with a fixed one."""
     seed: int = 0
     """Of the samples behind "auto"."""
+    finish: int = 0
+    """How many of the `max_iter` iterations are kept for quasi-Newton steps on the latent, at the
+    price of a pass of G forward and back each. They begin where an image is at rest or has settled,
+    and at the latest when just so many iterations are left, and go on from what the run would have
+    returned. None of them raises ‖A G(z) − y‖² + λ‖z‖². The prior needs `encode` and
+    `generate`."""
     refine: int = 0
-    """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on
-    ‖A G(z) − y‖² + refine_penalty·‖z‖², each at about the price of 2k passes of G; the prior then
-    needs `encode` and `generate`. None of them raises that objective. 0 is the paper's algorithm.
-    To refine every projection instead, give NPGD(LatentRefinement(prior))."""
+    """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on the same,
+    each at about the price of 2k passes of G. To refine every projection instead, give
+    NPGD(LatentRefinement(prior))."""
     refine_penalty: float = 0.1
-    """λ ≥ 0, of the latent; it matters where m is near k or below."""
+    """λ/g ≥ 0, λ the weight of ‖z‖² in `finish` and `refine`, and g the mean gain of A (see
+    `npgd.solvers.step_size`; about 1 for a Gaussian A), so that λ follows the scale of A. It
+    matters where m is near k or below."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         projector(self.prior)
+        step_size = self.step_size
+        if step_size is not None:
+            step_size = checks.number_or(step_size, "step_size", "auto", "1/beta")
+        if self.keep is not None:
+            checks.choice(self.keep, "keep", "best", "last", otherwise="None")
         checks.settle(
             self,
-            step_size=checks.number_or(self.step_size, "step_size", "auto", "1/beta"),
+            step_size=step_size,
             seed=checks.seed(self.seed),
+            finish=checks.integer(self.finish, "finish", minimum=0),
             refine=checks.integer(self.refine, "refine", minimum=0),
             refine_penalty=checks.number(self.refine_penalty, "refine_penalty", zero=True),
         )
-        if not self.refine < self.max_iter:
-            raise ValueError(
-                f"refine must be below max_iter = {self.max_iter}, whose last iterations it takes,"
-                f" got {self.refine}"
-            )
-        if self.refine:
-            needs(self.prior, *ENCODED, what="refine")
+        super().__post_init__()
+        for name, steps in (("refine", self.refine), ("finish", self.finish + self.refine)):
+            if not steps < self.max_iter:
+                plus = " with refine" if name == "finish" and self.refine else ""
+                raise ValueError(
+                    f"{name} must be below max_iter = {self.max_iter}, whose last iterations it"
+                    f" takes, got {steps}{plus}"
+                )
+            if steps:
+                needs(self.prior, *ENCODED, what=name)
         if isinstance(self.start, torch.Tensor):
             checks.finite(checks.any_images(self.start, "start"), "start")
-        else:
-            checks.choice(self.start, "start", "adjoint", "range", otherwise="a tensor of images")
+        elif self.start is not None:
+            checks.choice(
+                self.start, "start", "adjoint", "range", "mean", otherwise="a tensor of images"
+            )
+            if self.start == "mean":
+                needs(self.prior, *SAMPLED, what='start="mean"')
 
     def init(self, A: LinearOperator, y: Measurements) -> NPGDState:
         shape = getattr(self.prior, "image_shape", A.image_shape)
         if tuple(shape) != A.image_shape:
             raise ValueError(f"prior must have A's image_shape {A.image_shape}, got {tuple(shape)}")
         checks.same_kind(y, self.prior, "y", "prior")
-        step_size = self._step_size(A)
+        blank = y.new_zeros(len(y))
+        gain = mean_gain(A, self.prior, y) if self.step_size is None else blank
+        step_size = 1 / gain if self.step_size is None else blank + self._fixed_step_size(A)
         x = self._start(A, y)
-        return NPGDState(x, A(x) - y, step_size)
+        residual = A(x) - y
+        stage = torch.zeros(len(y), dtype=torch.int64, device=y.device)
+        k = self.prior.latent_dim if self._latent and generates(self.prior) else 0
+        z = y.new_zeros(len(y), k)
+        descent = Descent.nowhere(z, x, residual) if self.finish else None
+        penalty = self.refine_penalty
+        if self._latent and penalty:
+            penalty *= common_gain(A, self.prior, y)
+        return NPGDState(
+            x,
+            residual,
+            x,
+            residual,
+            step_size,
+            blank * torch.nan,
+            gain,
+            stage,
+            stage,
+            z,
+            descent,
+            penalty=penalty,
+        )
+
+    @property
+    def waits(self) -> int | None:
+        if self.patience == "auto":
+            return PATIENCE if self.step_size is None else None
+        return super().waits
+
+    @property
+    def _keeps_best(self) -> bool:
+        return self.step_size is None if self.keep is None else self.keep == "best"
+
+    @property
+    def _latent(self) -> bool:
+        """Whether steps on the latent are to follow."""
+        return self.finish + self.refine > 0
 
     def step(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
-        n, z = state.n + 1, None
-        if n > self.max_iter - self.refine:
-            # The last iteration of Algorithm 1 has left z.
-            assert state.z is not None and generates(self.prior)
-            z, x = gauss_newton_step(self.prior, state.z, y, A, self.refine_penalty)
+        if not self._latent:
+            return self._project_once(A, y, state)
+        steps = (self._project_once, self._finish_once, self._refine_once)
+        done = replace(state, n=state.n + 1)
+        for stage, step in enumerate(steps):
+            index = (state.stage == stage).nonzero()[:, 0]
+            if len(index) == len(state.x):
+                return step(A, y, state)
+            if len(index):
+                done = merged(done, step(A, y[index], taken(state, index)), index)
+        return done
+
+    def _project_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
+        """An iteration of Algorithm 1."""
+        w = state.x - state.step_size[:, None, None, None] * A.adjoint(state.residual)
+        z = state.z
+        if self._latent and encodes(self.prior):
+            z = self.prior.encode(w)
+            x = self.prior.generate(z)
         else:
-            w = state.x - state.step_size * A.adjoint(state.residual)
-            if n == self.max_iter - self.refine and encodes(self.prior) and self.refine:
-                z = self.prior.encode(w)
-                x = self.prior.generate(z)
-            else:
-                x = self._project(w)
-        return NPGDState(x, A(x) - y, state.step_size, n, z)
+            x = self._project(w)
+        residual = A(x) - y
+        step_size = state.step_size
+        if self.step_size is None:
+            step_size = next_step_size(
+                step_size, state.gain, x - state.x, residual - state.residual
+            )
+        best, best_residual = x, residual
+        if self._keeps_best and state.n > 0:
+            # x_0 = Aᵀ y is no point of the set, and may fit y exactly.
+            better = ~(squared_norm(residual) >= squared_norm(state.best_residual))
+            best = torch.where(better[:, None, None, None], x, state.best)
+            best_residual = torch.where(better[:, None], residual, state.best_residual)
+            z = torch.where(better[:, None], z, state.z)
+        return replace(
+            state,
+            x=x,
+            residual=residual,
+            best=best,
+            best_residual=best_residual,
+            step_size=step_size,
+            used=state.step_size,
+            z=z,
+            n=state.n + 1,
+        )
+
+    def _finish_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
+        """A quasi-Newton step on the latent."""
+        assert state.descent is not None and generates(self.prior)
+        descent = state.descent.step(self.prior, y, A, state.penalty)
+        return replace(
+            self._on_latent(state, descent.z, descent.x, descent.residual), descent=descent
+        )
+
+    def _refine_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
+        """A Gauss–Newton step on the latent."""
+        assert generates(self.prior)
+        z, x = gauss_newton_step(self.prior, state.z, y, A, state.penalty)
+        return self._on_latent(state, z, x, A(x) - y)
+
+    def _on_latent(
+        self, state: NPGDState, z: Latents, x: Images, residual: Measurements
+    ) -> NPGDState:
+        return replace(
+            state,
+            x=x,
+            residual=residual,
+            best=x,
+            best_residual=residual,
+            used=torch.full_like(state.used, torch.nan),
+            z=z,
+            left=state.left - 1,
+            n=state.n + 1,
+        )
+
+    def go_on(
+        self,
+        A: LinearOperator,
+        y: Measurements,
+        state: NPGDState,
+        resting: Bool[torch.Tensor, " batch"],
+        settled: Bool[torch.Tensor, " batch"],
+    ) -> tuple[NPGDState, Bool[torch.Tensor, " batch"]]:
+        if not self._latent:
+            return state, resting | settled
+        last = state.n >= self.max_iter - self.finish - self.refine
+        over = torch.where(state.stage == PROJECTING, settled | last, state.left <= 0) | resting
+        if not bool(over.any()):
+            return state, over
+        after = torch.tensor(
+            [
+                FINISHING if self.finish else REFINING,
+                REFINING if self.refine else OVER,
+                OVER,
+                OVER,
+            ],
+            device=over.device,
+        )
+        stage = torch.where(over, after[state.stage], state.stage)
+        steps = torch.tensor([0, self.finish, self.refine, 0], device=over.device)
+        left = torch.where(over, steps[stage], state.left)
+        x = torch.where(over[:, None, None, None], state.best, state.x)
+        residual = torch.where(over[:, None], state.best_residual, state.residual)
+        state = replace(state, x=x, residual=residual, stage=stage, left=left)
+        index = (over & (stage == FINISHING)).nonzero()[:, 0]
+        if len(index):
+            assert state.descent is not None and generates(self.prior)
+            begun = Descent.at(self.prior, state.z[index], y[index], A, state.penalty)
+            state = replace(state, descent=merged(state.descent, begun, index))
+        return state, stage == OVER
+
+    def estimate(self, state: NPGDState, residual: Measurements) -> tuple[Images, Measurements]:
+        return state.best, residual if state.best is state.x else state.best_residual
 
     def at_rest(self, before: NPGDState, after: NPGDState) -> Bool[torch.Tensor, " batch"]:
         rest = super().at_rest(before, after)
-        # Algorithm 1 at rest is not the end where a refinement is to follow.
-        return rest if after.n > self.max_iter - self.refine or not self.refine else rest & False
+        if after.descent is None:
+            return rest
+        # A quasi-Newton step that is not taken moves nothing, and the next may be.
+        return rest & ((after.stage != FINISHING) | after.descent.lowered)
 
     def residual(self, A: LinearOperator, y: Measurements, state: NPGDState) -> Measurements:
         return state.residual
 
+    def step_size_used(self, state: NPGDState) -> PerImage:
+        return state.used
+
     def info(self, state: NPGDState) -> dict[str, Any]:
-        return {"step_size": state.step_size}
+        if self.step_size is not None:
+            return {"step_size": float(state.step_size[0])}
+        return {"step_size": state.step_size.tolist()}
 
     def advice(self, state: NPGDState) -> str:
-        return f"try a smaller step_size (it was {state.step_size:.4g})"
+        if self.step_size is None:
+            return 'try a fixed step_size, for instance "1/beta"'
+        return f"try a smaller step_size (it was {float(state.step_size[0]):.4g})"
 
-    def _step_size(self, A: LinearOperator) -> float:
+    def _fixed_step_size(self, A: LinearOperator) -> float:
         if self.step_size == "1/beta":
             beta = A.norm() ** 2
             if beta == 0:
                 raise ValueError('step_size "1/beta" needs an operator other than zero')
             return 1 / beta
         if self.step_size == "auto":
-            start = self.start if isinstance(self.start, str) else "adjoint"
+            from npgd.solvers.choose import choose_step_size  # which runs NPGD
+
+            start = "range" if self.start == "range" else "adjoint"
             return choose_step_size(
                 A, self.prior, seed=self.seed, max_iter=self.max_iter, start=start
             )
+        assert self.step_size is not None
         return float(self.step_size)
 
     def _start(self, A: LinearOperator, y: Measurements) -> Images:
@@ -153,6 +362,11 @@ class NPGD(Solver[NPGDState]):
                     f"start must hold {y.shape[0]} images as y does, got {self.start.shape[0]}"
                 )
             return self.start
+        own = self.start is None and self.step_size is None and samples(self.prior)
+        if own or self.start == "mean":
+            assert samples(self.prior)
+            points = self.prior.sample(MEAN_OF, generator=checks.seeded(0))
+            return points.mean(0, keepdim=True).expand(len(y), -1, -1, -1)
         x = A.adjoint(y)
         return self._project(x) if self.start == "range" else x
 
@@ -163,77 +377,3 @@ class NPGD(Solver[NPGDState]):
                 f"prior must project shape {tuple(w.shape)} to itself, got {tuple(x.shape)}"
             )
         return x
-
-
-@plainly
-@torch.no_grad()
-def choose_step_size(
-    A: LinearOperator,
-    prior: ImageSet | Projector,
-    images: Images | None = None,
-    seed: int = 0,
-    count: int = 32,
-    max_iter: int = 30,
-    start: str = "adjoint",
-) -> float:
-    """The step η that recovers known images best.
-
-    Measures images with A, runs NPGD on them with steps c/g, and returns the one whose mean squared
-    error at the end is least. The c are 0.25 … 2.5, a third of an octave apart; every second one is
-    tried, and then the two beside the best of these. The scale
-    g = mean ‖A s‖²/‖s‖² over the differences s of consecutive images makes the grid follow A.
-
-    Args:
-        A: the operator.
-        prior: as for NPGD; without `images` it must have `sample(n, generator=…)`.
-        images: images to choose on, at least two, noise-free; default `count` samples of the
-            prior. Samples lie in the set exactly; images that do not, such as held-out training
-            data, can favour another step.
-        seed: of the samples.
-        count: number of samples.
-        max_iter, start: of the runs, as for NPGD ("adjoint" or "range").
-
-    Raises:
-        TypeError: no images, and a prior that cannot sample.
-        ValueError: A maps every difference to zero, or every step diverges.
-    """
-    if not isinstance(A, LinearOperator):
-        raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}")
-    projector(prior)
-    seed = checks.seed(seed)
-    count = checks.integer(count, "count", minimum=2)
-    max_iter = checks.integer(max_iter, "max_iter")
-    checks.choice(start, "start", "adjoint", "range")
-    if images is None:
-        if not samples(prior):
-            raise TypeError(
-                f'prior must have `sample` and `image_shape` for step_size="auto", got'
-                f' {type(prior).__name__} without: give step_size as a number or as "1/beta", or'
-                " call choose_step_size(A, prior, images=…) with images to choose it on"
-            )
-        images = prior.sample(count, generator=checks.seeded(seed))
-    checks.finite(checks.images(images, A.image_shape, "images", least=2), "images")
-    checks.same_kind(images, prior, "images", "prior")
-    secants = images[1:] - images[:-1]
-    lengths = secants.flatten(1).square().sum(1)
-    gains = A(secants).square().sum(1)[lengths > 0] / lengths[lengths > 0]
-    if gains.numel() == 0 or not float(gains.mean()) > 0:
-        raise ValueError("A maps the difference of any two images to zero: no step can help")
-    y, unit = A(images), 1 / float(gains.mean())
-    errors: dict[int, float] = {}
-
-    def best_of(indices: Iterable[int]) -> int:
-        for i in indices:
-            solver = NPGD(prior, STEPS[i] * unit, max_iter=max_iter, start=start)
-            final = recover(A, y, solver, x_true=images).error
-            assert final is not None
-            errors[i] = torch.nan_to_num(final[-1], nan=torch.inf).mean().item()
-        return min(errors, key=lambda i: errors[i])
-
-    coarse = best_of(range(0, len(STEPS), 2))
-    best = best_of(i for i in (coarse - 1, coarse + 1) if 0 <= i < len(STEPS))
-    if errors[best] == torch.inf:
-        raise ValueError(
-            f"every step from {unit * STEPS[0]:.3g} to {unit * STEPS[-1]:.3g} diverges"
-        )
-    return STEPS[best] * unit

@@ -128,7 +128,7 @@ def test_npgd_at_rest_still_refines():
     A = npgd.MatrixOperator(torch.eye(30, dtype=torch.float64), SHAPE)
     y = normal(2, 30, seed=9)
     solution = npgd.recover(A, y, NPGD(prior, 1.0, max_iter=6, refine=2, refine_penalty=0.0))
-    assert solution.n_iter >= 5
+    assert 4 >= solution.n_iter >= 3 and set(solution.outcomes) <= {"converged", "settled"}
     assert torch.allclose(solution.x, prior.project(y.reshape(-1, *SHAPE)))
 
 

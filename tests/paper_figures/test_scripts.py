@@ -21,6 +21,7 @@ NEED_MNIST = {
     "table_design",
     "table_methods",
     "table_prior",
+    "table_recovery",
     "table_tasks",
     "figure_design",
     "figure_error_vs_m",

@@ -201,7 +201,7 @@ def test_a_search_ends_where_the_error_levels_off():
     A, S, _, _ = problem()
     y = 10 * normal(3, 24, seed=5)
     solution = recover(A, y, CSGM(S, 2, 0.5, 0.0, patience=20))
-    assert solution.outcomes == ("converged",) * 3 and 20 <= solution.n_iter < 500
+    assert solution.outcomes == ("settled",) * 3 and 20 <= solution.n_iter < 500
     f = solution.objective
     assert bool((f[-1] >= 0.99 * f[-21]).any())
     best = squared_norm(A(least_squares(A, S, y)) - y)

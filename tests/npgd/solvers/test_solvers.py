@@ -259,7 +259,7 @@ def test_chosen_step_follows_the_operator(seed, scale):
 
 def test_auto_is_the_chosen_step():
     A, S, _, y = problem()
-    solution = recover(A, y, NPGD(S, seed=5, max_iter=20))
+    solution = recover(A, y, NPGD(S, "auto", seed=5, max_iter=20))
     assert solution.info["step_size"] == choose_step_size(A, S, seed=5, max_iter=20)
     points = FiniteSet(normal(9, *SHAPE))
     x = points.sample(3, seed=1)
@@ -306,7 +306,7 @@ A0, S0, X0, Y0 = problem()
         ),
         (lambda: recover(A0, Y0, NPGD(S0, 1.0, start=X0[0])), ValueError, "start must have shape"),
         (lambda: recover(A0, Y0, NPGD(lambda w: w[:1], 1.0)), ValueError, "prior must project"),
-        (lambda: recover(A0, Y0, NPGD(lambda w: w)), TypeError, "prior must have `sample`"),
+        (lambda: recover(A0, Y0, NPGD(lambda w: w, "auto")), TypeError, "prior must have `sample`"),
         (
             lambda: recover(Gaussian((1, 4, 9), 24, 0, DOUBLE), Y0, NPGD(S0, 1.0)),
             ValueError,
