@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
+    from analysis.evolution import denoising_curve, least_measurements, state_evolution
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
@@ -42,12 +43,14 @@ __all__ = [
     "certify",
     "check_convergence",
     "decompose",
+    "denoising_curve",
     "design_dct",
     "design_minimax",
     "design_numax",
     "design_secant_pca",
     "error_floor",
     "estimate_rec",
+    "least_measurements",
     "nearest_in_range",
     "objective_floor",
     "observed_rate",
@@ -55,6 +58,7 @@ __all__ = [
     "predicted_rate",
     "projection_error",
     "split_slack",
+    "state_evolution",
     "steps_to_reach",
     "sweep_step_sizes",
     "theorem",
@@ -80,6 +84,7 @@ _HOMES = {
     ),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
+    "evolution": ("denoising_curve", "least_measurements", "state_evolution"),
 }
 
 

@@ -1,5 +1,6 @@
 """Recovery algorithms, one file each, all run by one loop: `recover`."""
 
+from npgd.solvers.amp import AMP
 from npgd.solvers.base import Solution, Solver, State, recover
 from npgd.solvers.csgm import CSGM
 from npgd.solvers.lasso import Lasso
@@ -10,6 +11,7 @@ from npgd.solvers.pnp_admm import PnPADMM
 from npgd.solvers.total_variation import TotalVariation
 
 __all__ = [
+    "AMP",
     "CSGM",
     "NPGD",
     "PGDGAN",
