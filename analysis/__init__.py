@@ -19,7 +19,12 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
-    from analysis.evolution import denoising_curve, least_measurements, state_evolution
+    from analysis.evolution import (
+        denoising_curve,
+        error_budget,
+        least_measurements,
+        state_evolution,
+    )
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
@@ -48,6 +53,7 @@ __all__ = [
     "design_minimax",
     "design_numax",
     "design_secant_pca",
+    "error_budget",
     "error_floor",
     "estimate_rec",
     "least_measurements",
@@ -84,7 +90,7 @@ _HOMES = {
     ),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
-    "evolution": ("denoising_curve", "least_measurements", "state_evolution"),
+    "evolution": ("denoising_curve", "error_budget", "least_measurements", "state_evolution"),
 }
 
 

@@ -318,6 +318,11 @@ class StateEvolution:
         return float(self.end_by_image.mean())
 
     @property
+    def end_se(self) -> float:
+        """Its standard error over images and draws of the curve; NaN for a single image."""
+        return float(_standard_error(self.end_by_image[None])[0])
+
+    @property
     def fixed_points(self) -> tuple[float, ...]:
         """The errors at the lowest fixed points, and at those reached, if these are others."""
         best = float(self.best_by_image.mean())
@@ -362,6 +367,7 @@ class StateEvolution:
             "fixed_point": self.fixed_point,
             "fixed_points": list(self.fixed_points),
             "jumps": int(self.jumps.sum()),
+            "extrapolated": self.extrapolated,
             "images": len(self.end_by_image),
             "status": self.status,
         }
@@ -474,3 +480,101 @@ def least_measurements(
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
     return high
+
+
+PARTS = {
+    "range": "of the images from the range",
+    "projector": "of P(x) itself beyond that",
+    "measurements": "of too few measurements",
+    "noise": "of the noise",
+    "iterations": "of the run beside the prediction",
+}
+"""The parts of an error, in words."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorBudget:
+    """What an error is made of, per pixel and as a mean over the images; the parts sum up to it."""
+
+    parts: dict[str, float]
+    """By name, see `PARTS`; `range` and `iterations` only where they are known."""
+    doubled: float
+    """The predicted error with twice the measurements."""
+    m: int
+
+    @property
+    def error(self) -> float:
+        """The sum: the error observed where it was given, else the one predicted."""
+        return sum(self.parts.values())
+
+    @property
+    def predicted(self) -> float:
+        """Without what the run adds."""
+        return self.error - self.parts.get("iterations", 0.0)
+
+    @property
+    def status(self) -> str:
+        """What would help, by the numbers predicted."""
+        gain = self.predicted - self.doubled
+        text = (
+            f"twice the measurements would gain about {about(max(gain, 0.0), 2)} of"
+            f" {about(self.error)}"
+        )
+        if "range" in self.parts:
+            better = about(max(self.parts["projector"], 0.0), 2)
+            text += f", a projector onto the nearest point about {better}"
+        return text
+
+    def __str__(self) -> str:
+        lines = [f"error {about(self.error)} per pixel at m = {self.m}; {self.status}"]
+        lines += [f"  {about(value)} {PARTS[name]}" for name, value in self.parts.items()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "m": self.m,
+            "error": self.error,
+            "parts": dict(self.parts),
+            "doubled": self.doubled,
+            "status": self.status,
+        }
+
+
+@torch.no_grad()
+def error_budget(
+    curve: DenoisingCurve,
+    m: int,
+    noise: float = 0.0,
+    nearest: float | None = None,
+    observed: float | None = None,
+) -> ErrorBudget:
+    """What limits a recovery: the parts of the error at the fixed point of state evolution.
+
+    The first part is the mean of D(0) = ‖P(x) − x‖²/n, split at the distance from the range where
+    that is given. Too few measurements add what the fixed point without noise lies above D(0), the
+    noise what it adds to that fixed point, and the run what is observed beyond the prediction.
+
+    Args:
+        curve: of `denoising_curve`, at the images of the recovery.
+        m: measurements.
+        noise: σ_v, as for `state_evolution`.
+        nearest: mean over the images of min_{s∈S} ‖x − s‖²/n, as `nearest_in_range` finds it.
+        observed: the mean error per pixel of a run.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+    _check_curve(curve)
+    m, noise = checks.integer(m, "m"), checks.number(noise, "noise", zero=True)
+    clean, noisy, doubled = (
+        float(_fixed_points(curve, size, level)[1].mean())
+        for size, level in ((m, 0.0), (m, noise), (2 * m, noise))
+    )
+    parts = {"projector": curve.floor}
+    if nearest is not None:
+        distance = checks.number(nearest, "nearest", zero=True)
+        parts = {"range": distance, "projector": curve.floor - distance}
+    parts |= {"measurements": clean - curve.floor, "noise": noisy - clean}
+    if observed is not None:
+        parts["iterations"] = checks.number(observed, "observed", zero=True) - noisy
+    return ErrorBudget(parts, doubled, m)

@@ -797,6 +797,14 @@ DOORS: dict[str, Door] = {
         n_iter=(3, "count"),
         noise=(0.1, "not negative"),
     ),
+    "error_budget": door(
+        analysis.error_budget,
+        curve=(T.curve, "given"),
+        m=(M, "count"),
+        noise=(0.1, "not negative"),
+        nearest=(0.1, OF_NONE["not negative"]),
+        observed=(0.5, OF_NONE["not negative"]),
+    ),
     "least_measurements": door(
         analysis.least_measurements,
         curve=(T.curve, "given"),

@@ -8,6 +8,7 @@ import torch
 from analysis.evolution import (
     DenoisingCurve,
     denoising_curve,
+    error_budget,
     least_measurements,
     state_evolution,
 )
@@ -230,3 +231,28 @@ def test_arguments_are_named():
         state_evolution(x, 5)
     with pytest.raises(TypeError, match='divergence="latent"'):
         denoising_curve(lambda w: w, x, divergence="latent")
+    with pytest.raises(ValueError, match="images must have shape"):
+        denoising_curve(S, x[:, :, 1:])
+
+
+# What limits a recovery ---------------------------------------------------------------------------
+
+
+def test_the_parts_of_an_error_sum_up_to_it():
+    curve = exact_curve([0.02, 0.03, 0.2, 0.6], [0.05, 0.3, 1.0, 4.0], energy=0.8, floor=0.02)
+    for m in (10, 40, 200):
+        end = state_evolution(curve, m, noise=0.2).fixed_point
+        assert error_budget(curve, m, 0.2).error == pytest.approx(end)
+        whole = error_budget(curve, m, 0.2, nearest=0.015, observed=0.9)
+        assert whole.error == pytest.approx(0.9)
+        assert whole.predicted == pytest.approx(end)
+        assert whole.parts["range"] + whole.parts["projector"] == pytest.approx(0.02)
+        assert whole.doubled == pytest.approx(state_evolution(curve, 2 * m, noise=0.2).fixed_point)
+        assert len(str(whole).splitlines()) == 6
+
+
+def test_of_an_affine_set_only_the_noise_remains():
+    curve = exact_curve([K / N * 0.01, K / N * 100], [0.1, 10.0], energy=2.0)
+    parts = error_budget(curve, 20, noise=0.3).parts
+    assert parts["noise"] == pytest.approx(K / N * 0.09 / (1 - K / 20))
+    assert abs(parts["projector"]) + abs(parts["measurements"]) <= 1e-15
