@@ -106,6 +106,8 @@ def predict(
 
 def measurement_numbers(text: str) -> list[int]:
     """The numbers of --m, rising; ValueError that names it for anything else."""
+    from npgd import checks
+
     try:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError:
@@ -113,7 +115,7 @@ def measurement_numbers(text: str) -> list[int]:
     if not sizes or not 1 <= sizes[0] <= sizes[-1] <= 10**9 or len(sizes) > MOST:
         raise ValueError(
             f"--m must be whole numbers of at least 1 with commas between them, at most {MOST} of"
-            f" them, got {text!r}"
+            f" them, got {checks.shown(text)}"
         )
     return sizes
 

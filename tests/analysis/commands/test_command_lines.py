@@ -76,12 +76,13 @@ THEORY = {
     "--certificate": ["", "/", "full", "notes.txt", "full/thesis.tex/inside", "loop", "a" * 300],
 }
 PREDICTED = {
-    "--m": ["", "many", "20;50", "0", "20,-1", "2.5", "20,,50", HUGE, "1," * 300 + "1"],
+    "--m": ["", "many", "20;50", "0", "20,-1", "2.5", "20,,50", HUGE,
+            ",".join(map(str, range(1, 300)))],
     "--noise": [*NO_NUMBER, *NOT_FINITE, "-1"],
 } | {
     option: MEASURED[option]
     for option in ("--prior", "--images", "--dataset", "--count", "--seed", "--device", "--output")
-}
+}  # fmt: skip
 TRAINED = {
     "--threads": ["0", "-1", HUGE, *NO_INTEGER],
     "--checkpoint-every": ["0", "-1", *NO_INTEGER],
