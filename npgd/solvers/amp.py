@@ -92,7 +92,7 @@ class AMP(Solver[AMPState]):
     _: KW_ONLY
     max_iter: int = 12
     """Most iterations. Few are needed: state evolution is at rest after 4 to 10."""
-    tol: float = 1e-4
+    tol: float = 1e-3
     """An image is at rest when ‖x_{t+1} − x_t‖ ≤ tol ‖x_t‖."""
     divergence: str = "probe"
     """"probe": along one vector of signs of the latents (of the pixels, for what has none), the

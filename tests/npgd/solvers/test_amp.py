@@ -56,6 +56,19 @@ def test_the_message_carries_the_last_one():
     assert torch.allclose(state.residual, A(state.x) - y)
 
 
+def test_at_rest_it_is_npgd_at_rest_with_a_step_of_its_own():
+    """r = (y − A x)/(1 − div/m) there: x = P(x − η Aᵀ(A x − y)), η = 1/(1 − div/m)."""
+    prior, A = random_prior(SHAPE, 3), gaussian(45)
+    y = A(random_images(SHAPE, 3))
+    solver = AMP(prior, max_iter=500, tol=1e-13, divergence="latent")
+    state = solver.init(A, y)
+    for _ in range(500):
+        state = solver.step(A, y, state)
+    eta = 1 / (1 - state.divergence / 45) / state.scale**2
+    w = state.x - eta[:, None, None, None] * A.adjoint(A(state.x) - y)
+    assert torch.allclose(prior.project(w), state.x, atol=1e-8)
+
+
 def test_the_scale_of_the_operator_changes_nothing():
     prior, A = random_prior(SHAPE, 3), gaussian(30)
     x = prior.sample(4, seed=1)
