@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         kind, x = next(iter(table_predictions.subjects(name, prior, count).items()))
         ms = table_predictions.sizes(name)
         ms = ms[1:3] if options.quick else ms
-        measured = table_predictions.predictions(prior, x, ms, operators, draws)
+        measured = table_predictions.predictions(prior, prior, x, ms, operators, draws)
         curve = analysis.denoising_curve(prior, x, draws=draws)
         ends = torch.tensor([ms[0] / 3, 2.0 * ms[-1]]).log10().tolist()
         many = sorted({round(m) for m in torch.logspace(*ends, BETWEEN).tolist()})

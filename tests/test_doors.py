@@ -1146,6 +1146,8 @@ def test_every_door_takes_a_value_in_each_of_its_kinds(name):
         "design_minimax",
         "jacobian",
         "decompose",
+        "denoising_curve",
+        "AMP",
         "PnPADMM",
         "TotalVariation",
         "Lasso",
@@ -1163,7 +1165,7 @@ def test_what_measures_or_searches_works_in_inference_mode_and_ignores_autocast(
 
 def flat(result: Any) -> torch.Tensor:
     """The numbers of a result in one row."""
-    for name in ("x", "image", "matrix", "deltas", "residual", "alpha", "rec"):
+    for name in ("x", "image", "matrix", "deltas", "residual", "alpha", "rec", "by_image"):
         if hasattr(result, name):
             return flat(getattr(result, name))
     return torch.as_tensor(result, dtype=torch.float64).detach().flatten()
