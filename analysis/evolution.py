@@ -13,15 +13,20 @@ and its own evolution: what is printed is the mean over images. Where σ_t² sta
 and the iteration ends at the largest one below its start. Two stable ones make a jump: below some m
 the iteration stays at the upper one, above it falls to the lower.
 
-For a row-orthonormal A (A Aᵀ = I, its row space drawn uniformly) the iteration is that of OAMP and
-VAMP (Ma, Ping, IEEE Access 2017; Rangan, Schniter, Fletcher, IEEE TIT 2019) and not this one; what
-is predicted here is for independent entries only.
+For an A with orthonormal rows (A Aᵀ = I) that span a random subspace, the iteration and its
+evolution are those of OAMP and VAMP (Ma, Ping, IEEE Access 2017; Rangan, Schniter, Fletcher, IEEE
+TIT 2019): with d the divergence per pixel at x + σ_t ν,
+
+    σ_{t+1}² = (n/m) σ_v² + ((n − m)/m)·(D(σ_t²) − d² σ_t²)/(1 − d)².
+
+Of any other A nothing is said here.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +121,21 @@ class DenoisingCurve:
         above the last, the last slope goes on. Exact for D = c σ².
         """
         return _interpolated(self.sigma, self.by_image, self.floor_by_image, sigma)
+
+    def divergence_at(
+        self, sigma: Float[torch.Tensor, "*shape images"]
+    ) -> Float[torch.Tensor, "*shape images"]:
+        """The divergence per pixel of each image at any σ: linear in log σ between the levels, and
+        constant outside of them."""
+        flat = sigma.reshape(-1, self.by_image.shape[1]).double()
+        last = len(self.sigma) - 1
+        place = torch.searchsorted(self.sigma, flat.contiguous())
+        high, low = place.clamp_max(last), (place - 1).clamp(0, last)
+        left, right = self.sigma[low].log(), self.sigma[high].log()
+        share = torch.where(high > low, (flat.log() - left) / (right - left), 0.0)
+        image = torch.arange(self.by_image.shape[1]).expand_as(flat)
+        values = self.divergence_by_image
+        return torch.lerp(values[low, image], values[high, image], share).reshape(sigma.shape)
 
     def __str__(self) -> str:
         shown = range(0, len(self.sigma), max(1, len(self.sigma) // 8))
@@ -289,6 +309,10 @@ class StateEvolution:
     n: int
     noise: float
     """σ_v."""
+    sigma_by_image: Float[torch.Tensor, "iterates images"]
+    """σ_t of each image."""
+    rows: str
+    """Of A: "independent" entries, or "orthonormal"."""
     extrapolated: bool
     """Whether some σ_t lies above the curve's last level."""
 
@@ -303,14 +327,9 @@ class StateEvolution:
         return _standard_error(self.by_image)
 
     @property
-    def sigma_by_image(self) -> Float[torch.Tensor, "iterates images"]:
-        """σ_t of each image."""
-        return (self.noise**2 + self.n / self.m * self.by_image).sqrt()
-
-    @property
     def sigma(self) -> Float[torch.Tensor, " iterates"]:
         """σ_t, the root mean square over the images."""
-        return (self.noise**2 + self.n / self.m * self.error).sqrt()
+        return self.sigma_by_image.square().mean(1).sqrt()
 
     @property
     def fixed_point(self) -> float:
@@ -338,10 +357,8 @@ class StateEvolution:
     def status(self) -> str:
         """What is predicted, in words."""
         count = len(self.end_by_image)
-        text = (
-            f"for independent entries of A, m = {self.m}: error {about(self.fixed_point)} in the"
-            " end"
-        )
+        kind = "independent entries" if self.rows == "independent" else "orthonormal random rows"
+        text = f"for {kind} of A, m = {self.m}: error {about(self.fixed_point)} in the end"
         if bool(self.jumps.any()):
             text += (
                 f"; {out_of(int(self.jumps.sum()), count)} could rest lower, in the mean at"
@@ -361,6 +378,7 @@ class StateEvolution:
             "m": self.m,
             "n": self.n,
             "noise": self.noise,
+            "rows": self.rows,
             "error": plain(self.error),
             "error_se": plain(self.error_se),
             "sigma": plain(self.sigma),
@@ -375,31 +393,40 @@ class StateEvolution:
 
 @torch.no_grad()
 def state_evolution(
-    curve: DenoisingCurve, m: int, n_iter: int = 30, noise: float = 0.0
+    curve: DenoisingCurve,
+    m: int,
+    n_iter: int = 30,
+    noise: float = 0.0,
+    rows: str = "independent",
 ) -> StateEvolution:
     """The errors of message passing with m measurements, from the denoising curve alone.
 
-    σ_t² = σ_v² + (n/m) error_t, error_{t+1} = D(σ_t²), from x_0 = 0, image by image. For A with
-    independent entries N(0, 1/m); of another A it says nothing.
+    σ_t² = σ_v² + (n/m) error_t, error_{t+1} = D(σ_t²), from x_0 = 0, image by image, for A with
+    independent entries N(0, 1/m); or the recursion of the module for orthonormal random rows. Of
+    another A it says nothing.
 
     Args:
         curve: of `denoising_curve`.
         m: measurements.
         n_iter: iterations.
         noise: σ_v, standard deviation of the noise on each measurement, for A whose columns have
-            norm 1.
+            norm 1; for orthonormal rows, A as it is.
+        rows: "independent" or "orthonormal".
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
     _check_curve(curve)
+    checks.choice(rows, "rows", "independent", "orthonormal")
     m, n_iter = checks.integer(m, "m"), checks.integer(n_iter, "n_iter")
     noise = checks.number(noise, "noise", zero=True)
-    errors = [curve.energy]
+    if rows == "orthonormal" and m > curve.n:
+        raise ValueError(f"m must be at most n = {curve.n} for orthonormal rows, got {m}")
+    sigmas, advance = [_first(curve, m, noise, rows)], _advance(curve, m, noise, rows)
     for _ in range(n_iter):
-        errors.append(curve.at((noise**2 + curve.n / m * errors[-1]).sqrt()))
-    best, end = _fixed_points(curve, m, noise)
-    highest = float((noise**2 + curve.n / m * curve.energy.max()) ** 0.5)
+        sigmas.append(advance(sigmas[-1]))
+    errors = [curve.energy, *map(curve.at, sigmas[:-1])]
+    best, end = _fixed_points(curve, m, noise, rows)
     return StateEvolution(
         by_image=torch.stack(errors),
         end_by_image=end,
@@ -407,7 +434,9 @@ def state_evolution(
         m=m,
         n=curve.n,
         noise=noise,
-        extrapolated=highest > 1.001 * float(curve.sigma[-1]),
+        sigma_by_image=torch.stack(sigmas),
+        rows=rows,
+        extrapolated=float(sigmas[0].max()) > 1.001 * float(curve.sigma[-1]),
     )
 
 
@@ -418,18 +447,43 @@ def _check_curve(curve: object) -> None:
         )
 
 
-def _fixed_points(curve: DenoisingCurve, m: int, noise: float) -> tuple[PerImage, PerImage]:
+Advance = Callable[[torch.Tensor], torch.Tensor]
+"""σ_t ↦ σ_{t+1} of every image."""
+
+
+def _advance(curve: DenoisingCurve, m: int, noise: float, rows: str) -> Advance:
+    if rows == "independent":
+        return lambda sigma: (noise**2 + curve.n / m * curve.at(sigma)).sqrt()
+
+    def orthonormal(sigma: torch.Tensor) -> torch.Tensor:
+        d = curve.divergence_at(sigma).clamp(0, 0.95)
+        error = (curve.at(sigma) - (d * sigma).square()).clamp_min(0) / (1 - d).square()
+        return (curve.n / m * noise**2 + (curve.n - m) / m * error).sqrt()
+
+    return orthonormal
+
+
+def _first(curve: DenoisingCurve, m: int, noise: float, rows: str) -> PerImage:
+    """σ_0 of every image."""
+    if rows == "independent":
+        return (noise**2 + curve.n / m * curve.energy).sqrt()
+    return (curve.n / m * noise**2 + (curve.n - m) / m * curve.energy).sqrt()
+
+
+def _fixed_points(
+    curve: DenoisingCurve, m: int, noise: float, rows: str = "independent"
+) -> tuple[PerImage, PerImage]:
     """The errors at the lowest fixed point and at the largest below σ_0, of each image.
 
-    σ² stays or grows where n D(σ²) ≥ m (σ² − σ_v²). Signs on a fine grid find where that begins and
-    ends, and the iteration itself goes the rest of the way.
+    Signs of σ_{t+1} − σ_t on a fine grid find where it grows, and the iteration itself goes the
+    rest of the way.
     """
-    start = (noise**2 + curve.n / m * curve.energy).sqrt()
+    start, advance = _first(curve, m, noise, rows), _advance(curve, m, noise, rows)
     lowest, highest = 1e-3 * float(curve.sigma[0]), max(float(start.max()), float(curve.sigma[-1]))
     count = FINE * (len(curve.sigma) + 4)
     ends = math.log10(max(lowest, noise)), math.log10(1.01 * max(highest, noise))
     grid = torch.logspace(*ends, count, dtype=torch.float64)[:, None].expand(-1, len(start))
-    grows = curve.n * curve.at(grid) >= m * (grid.square() - noise**2)
+    grows = advance(grid) >= grid
     index = torch.arange(count)[:, None]
     upper = torch.where(grows & (grid <= start), index, -1).amax(0)
     lower = torch.where(grows, count, index).amin(0)
@@ -437,11 +491,11 @@ def _fixed_points(curve: DenoisingCurve, m: int, noise: float) -> tuple[PerImage
     from_below = grid[lower.clamp_max(count - 1), 0]
     ends_at = []
     for sigma in (from_below, torch.minimum(from_above, start)):
-        error = curve.at(sigma)
         for _ in range(POLISH):
-            error, before = curve.at((noise**2 + curve.n / m * error).sqrt()), error
-            if bool(((error - before).abs() <= 1e-9 * before).all()):
+            sigma, before = advance(sigma), sigma
+            if bool(((sigma - before).abs() <= 1e-9 * before).all()):
                 break
+        error = curve.at(sigma)
         # Where the slope of the last level sends it away from, nothing comes back.
         ends_at.append(torch.where(error > AWAY * curve.energy, math.inf, error))
     return torch.minimum(*ends_at), ends_at[1]

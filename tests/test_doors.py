@@ -796,6 +796,7 @@ DOORS: dict[str, Door] = {
         m=(M, "count"),
         n_iter=(3, "count"),
         noise=(0.1, "not negative"),
+        rows=("orthonormal", "given"),
     ),
     "error_budget": door(
         analysis.error_budget,

@@ -11,14 +11,20 @@ beforehand: state evolution, σ_t² = σ_v² + (n/m) E‖D(x* + σ_{t−1} ν; �
 Montanari, IEEE TIT 57(2), 2011; Berthier, Montanari, Nguyen, Information and Inference 9(1), 2020,
 for D that do not act pixel by pixel), computed by the `analysis` package.
 
-An A of another scale is divided by the root mean square of its columns' norms. One whose entries
-are not independent of one another (a mask, blocks, orthonormal rows) is iterated just so, but
-nothing is known of the outcome.
+An A of another scale is divided by the root mean square of its columns' norms. Where A Aᵀ = I (or
+a multiple), the iteration is that of OAMP (Ma, Ping, IEEE Access 5, 2017; VAMP: Rangan, Schniter,
+Fletcher, IEEE TIT 65(10), 2019): with d = div_t/n,
+
+    r_{t+1} = y − A u_{t+1},    u_{t+1} = (D(w_t) − d w_t)/(1 − d),    w_t = u_t + (n/m) Aᵀ r_t,
+
+whose error is known, too, where the rows span a random subspace. For any other A (a mask, blocks)
+the iteration runs just so, but nothing is known of the outcome.
 
 Guarantee: state evolution, for n and m large, D Lipschitz and A as said. For a given A and a D that
-jumps there is none; the divergence is therefore kept between 0 and m, without which r_t could grow
-from one iteration to the next, and an image whose r_t grows all the same is damped: its x_{t+1} and
-r_{t+1} are halfway to the new ones, then a quarter of the way, and so on.
+jumps there is none; the divergence is therefore kept between 0 and m (0.95 n where A Aᵀ = I),
+without which r_t could grow from one iteration to the next, and an image whose r_t grows all the
+same is damped: its x_{t+1} and r_{t+1} are halfway to the new ones, then a quarter of the way, and
+so on.
 """
 
 from __future__ import annotations
@@ -46,6 +52,8 @@ from npgd.solvers.base import Solver
 
 GROWN = 1.1
 """An image is damped further where ‖r_{t+1}‖ exceeds ‖r_t‖ by this factor."""
+MOST = 0.95
+"""The largest div/n, where A Aᵀ = I; elsewhere div/m is at most 1."""
 LEAST = 1 / 8
 """The smallest part of the way to the new iterate."""
 
@@ -56,6 +64,8 @@ class AMPState:
 
     x: Images
     """x_t."""
+    base: Images
+    """Where w_t starts from: x_t, or u_t where A Aᵀ = I."""
     residual: Measurements
     """A x_t − y."""
     message: Measurements
@@ -65,11 +75,13 @@ class AMPState:
     divergence: PerImage
     """div_{t−1}, as it was used; 0 at first."""
     clipped: Bool[torch.Tensor, " batch"]
-    """Whether it was outside of [0, m]."""
+    """Whether it was out of bounds, 0 and m (0.95 n where A Aᵀ = I)."""
     weight: PerImage
     """How much of the way to the new iterate is gone; 1 where nothing is damped."""
     scale: float
     """The root mean square of the norms of A's columns."""
+    orthonormal: bool
+    """Whether A Aᵀ is a multiple of I."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,34 +128,47 @@ class AMP(Solver[AMPState]):
         checks.same_kind(y, self.prior, "y", "prior")
         x = y.new_zeros(len(y), *A.image_shape)
         zero = y.new_zeros(len(y))
+        scale = column_norm(A, y, self.seed)
         return AMPState(
             x=x,
+            base=x,
             residual=-y,
             message=y,
             probe=signs(self.prior, x, checks.seeded(self.seed)),
             divergence=zero,
             clipped=zero.bool(),
             weight=zero + 1,
-            scale=column_norm(A, y, self.seed),
+            scale=scale,
+            orthonormal=orthonormal_rows(A, scale, y, self.seed),
         )
 
     def step(self, A: LinearOperator, y: Measurements, state: AMPState) -> AMPState:
         estimate = estimator(self.prior)
-        w = state.x + A.adjoint(state.message) / state.scale**2
+        w = state.base + A.adjoint(state.message) / state.scale**2
         sigma = norm(state.message) / (state.scale * math.sqrt(A.m))
+        if state.orthonormal:  # of its n dimensions, w − x* has none of the m that are measured
+            sigma = sigma * math.sqrt(max(A.n - A.m, 0) / A.n)
         x = estimate(w, sigma)
         if self.divergence == "latent" and encodes(self.prior):
             found = latent_divergence(self.prior, w)
         else:
             found = probed_divergence(self.prior, w, sigma, state.probe)
-        divergence = found.nan_to_num(nan=0.0).clamp(0, A.m)
+        most = MOST * A.n if state.orthonormal else A.m
+        divergence = found.nan_to_num(nan=0.0).clamp(0, most)
         residual = A(x) - y
-        message = (divergence / A.m)[:, None] * state.message - residual
+        if state.orthonormal:
+            share = (divergence / A.n)[:, None, None, None]
+            base = (x - share * w) / (1 - share)
+            message = y - A(base)
+        else:
+            base = x
+            message = (divergence / A.m)[:, None] * state.message - residual
         grows = norm(message) > GROWN * norm(state.message)
         weight = torch.where(grows, state.weight / 2, state.weight).clamp_min(LEAST)
         part = weight[:, None]
         return AMPState(
             x=torch.lerp(state.x, x, part[:, :, None, None]),
+            base=torch.lerp(state.base, base, part[:, :, None, None]),
             residual=torch.lerp(state.residual, residual, part),
             message=torch.lerp(state.message, message, part),
             probe=state.probe,
@@ -151,6 +176,7 @@ class AMP(Solver[AMPState]):
             clipped=divergence != found,
             weight=weight,
             scale=state.scale,
+            orthonormal=state.orthonormal,
         )
 
     def residual(self, A: LinearOperator, y: Measurements, state: AMPState) -> Measurements:
@@ -162,6 +188,7 @@ class AMP(Solver[AMPState]):
             "clipped": int(state.clipped.sum()),
             "damped": int((state.weight < 1).sum()),
             "column_norm": state.scale,
+            "rows": "orthonormal" if state.orthonormal else "taken as independent",
         }
 
     def advice(self, state: AMPState) -> str:
@@ -184,3 +211,11 @@ def column_norm(A: LinearOperator, like: torch.Tensor, seed: int = 0, count: int
     if not total > 0:
         raise ValueError("AMP needs an operator other than zero")
     return math.sqrt(total / A.n)
+
+
+def orthonormal_rows(A: LinearOperator, scale: float, like: torch.Tensor, seed: int = 0) -> bool:
+    """Whether A Aᵀ = (n/m) scale² I, as far as two vectors of signs and rounding tell."""
+    drawn = torch.randint(2, (2, A.m), generator=checks.seeded(seed))
+    u = (2 * drawn - 1).to(like)
+    apart = norm(A(A.adjoint(u)) / (scale**2 * A.n / A.m) - u)
+    return bool((apart <= torch.finfo(u.dtype).eps ** 0.5 * norm(u)).all())

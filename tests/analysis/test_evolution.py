@@ -13,7 +13,7 @@ from analysis.evolution import (
     state_evolution,
 )
 from analysis.testing import normal, random_affine_set, random_finite_set, random_prior
-from npgd import AMP, Gaussian, recover
+from npgd import AMP, Gaussian, MatrixOperator, recover
 
 DOUBLE = torch.float64
 SHAPE = (1, 8, 8)
@@ -197,6 +197,31 @@ def test_message_passing_follows_the_evolution():
         run = recover(A, y, AMP(shrink, max_iter=8, tol=0), x_true=x)
         observed.append(run.error.mean(1))
     assert torch.stack(observed).mean(0) == pytest.approx(predicted.tolist(), rel=0.05)
+
+
+def test_orthonormal_rows_follow_their_own_evolution():
+    shape, m = (1, 40, 50), 800
+    x = torch.zeros(4, *shape, dtype=DOUBLE)
+    x[:, :, :4] = normal(4, 1, 4, 50, seed=1)
+    curve = denoising_curve(soft(1.14), x, draws=4)
+    observed = []
+    for seed in range(2):
+        rows = torch.linalg.qr(normal(2000, m, seed=seed))[0].T.contiguous()
+        A = MatrixOperator(rows, shape)
+        run = recover(A, A(x), AMP(soft(1.14), max_iter=6, tol=0), x_true=x)
+        observed.append(run.error.mean(1))
+    found = torch.stack(observed).mean(0)
+    predicted = state_evolution(curve, m, n_iter=6, rows="orthonormal").error
+    assert found == pytest.approx(predicted.tolist(), rel=0.1)
+    # That of independent entries is another.
+    assert (state_evolution(curve, m, n_iter=6).error / found - 1).abs().max() > 0.3
+
+
+def test_all_pixels_measured_leave_the_floor():
+    curve = exact_curve([0.3, 0.5], [1.0, 2.0], floor=0.2)
+    assert state_evolution(curve, N, rows="orthonormal").error[1:] == pytest.approx([0.2] * 30)
+    with pytest.raises(ValueError, match="m must be at most n = 64"):
+        state_evolution(curve, N + 1, rows="orthonormal")
 
 
 # Results ------------------------------------------------------------------------------------------
