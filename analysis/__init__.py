@@ -19,6 +19,12 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
+    from analysis.evolution import (
+        denoising_curve,
+        error_budget,
+        least_measurements,
+        state_evolution,
+    )
     from analysis.limits import split_error
     from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
@@ -44,12 +50,15 @@ __all__ = [
     "certify",
     "check_convergence",
     "decompose",
+    "denoising_curve",
     "design_dct",
     "design_minimax",
     "design_numax",
     "design_secant_pca",
+    "error_budget",
     "error_floor",
     "estimate_rec",
+    "least_measurements",
     "nearest_in_range",
     "objective_floor",
     "observed_rate",
@@ -60,6 +69,7 @@ __all__ = [
     "projection_error",
     "split_error",
     "split_slack",
+    "state_evolution",
     "steps_to_reach",
     "sweep_step_sizes",
     "theorem",
@@ -87,6 +97,7 @@ _HOMES = {
     "obtuse": ("obtuse_bound", "obtuseness"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
+    "evolution": ("denoising_curve", "error_budget", "least_measurements", "state_evolution"),
 }
 
 

@@ -33,6 +33,7 @@ from npgd.operators import (
 from npgd.priors import GenerativePrior, load_prior, prior_card, save_prior
 from npgd.projectors import AffineSet, FiniteSet, LatentRefinement, LatentSearch
 from npgd.solvers import (
+    AMP,
     CSGM,
     NPGD,
     PGDGAN,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from npgd import training as training
 
 __all__ = [
+    "AMP",
     "CSGM",
     "NPGD",
     "PGDGAN",

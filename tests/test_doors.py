@@ -67,6 +67,7 @@ class Things:
     problem = testing.random_problem(A, affine)
     run = npgd.recover(A, A(inside), npgd.NPGD(affine, 0.1, max_iter=3), inside, True)
     parts = analysis.decompose(A, A(inside), inside, run.iterates, 0.1)
+    curve = analysis.denoising_curve(prior, x, sigma=[0.1, 1.0], draws=1)
     small = networks.DenoisingNetwork(4).double().requires_grad_(False)
     generator_network = networks.DCGANGenerator(K, 4).requires_grad_(False)
 
@@ -497,6 +498,13 @@ DOORS: dict[str, Door] = {
     "OneNet": door(
         solved(npgd.OneNet), proximal=(torch.tanh, "given"), **STEPS, penalty=(0.3, "positive")
     ),
+    "AMP": door(
+        solved(npgd.AMP),
+        prior=(T.prior, "given"),
+        **STEPS,
+        divergence=("latent", "given"),
+        **SEEDED,
+    ),
     "PnPADMM": door(
         solved(npgd.PnPADMM),
         denoiser=(npgd.WaveletShrinkage(), "given"),
@@ -805,6 +813,38 @@ DOORS: dict[str, Door] = {
         steps=(2, "count or 0"),
         **SEEDED,
         **SHOWN,
+    ),
+    "denoising_curve": door(
+        analysis.denoising_curve,
+        prior=(T.prior, "given"),
+        images=(T.x, "converted points"),
+        sigma=([0.1, 1.0], "sigmas or none"),
+        **SEEDED,
+        draws=(1, "count"),
+        divergence=("probe", "given"),
+        **SHOWN,
+    ),
+    "state_evolution": door(
+        analysis.state_evolution,
+        curve=(T.curve, "given"),
+        m=(M, "count"),
+        n_iter=(3, "count"),
+        noise=(0.1, "not negative"),
+        rows=("orthonormal", "given"),
+    ),
+    "error_budget": door(
+        analysis.error_budget,
+        curve=(T.curve, "given"),
+        m=(M, "count"),
+        noise=(0.1, "not negative"),
+        nearest=(0.1, OF_NONE["not negative"]),
+        observed=(0.5, OF_NONE["not negative"]),
+    ),
+    "least_measurements": door(
+        analysis.least_measurements,
+        curve=(T.curve, "given"),
+        noise=(0.1, "not negative"),
+        within=(0.1, "positive"),
     ),
     "verify": door(
         lambda rec, projection, **given: analysis.verify(rec=rec, projection=projection, **given),
@@ -1141,6 +1181,8 @@ def test_every_door_takes_a_value_in_each_of_its_kinds(name):
         "design_minimax",
         "jacobian",
         "decompose",
+        "denoising_curve",
+        "AMP",
         "PnPADMM",
         "TotalVariation",
         "Lasso",
@@ -1158,7 +1200,7 @@ def test_what_measures_or_searches_works_in_inference_mode_and_ignores_autocast(
 
 def flat(result: Any) -> torch.Tensor:
     """The numbers of a result in one row."""
-    for name in ("x", "image", "matrix", "deltas", "residual", "alpha", "rec"):
+    for name in ("x", "image", "matrix", "deltas", "residual", "alpha", "rec", "by_image"):
         if hasattr(result, name):
             return flat(getattr(result, name))
     return torch.as_tensor(result, dtype=torch.float64).detach().flatten()

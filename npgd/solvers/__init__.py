@@ -1,5 +1,6 @@
 """Recovery algorithms, one file each, all run by one loop: `recover`."""
 
+from npgd.solvers.amp import AMP
 from npgd.solvers.base import Solution, Solver, State, recover
 from npgd.solvers.choose import choose_step_size
 from npgd.solvers.csgm import CSGM
@@ -11,6 +12,7 @@ from npgd.solvers.pnp_admm import PnPADMM
 from npgd.solvers.total_variation import TotalVariation
 
 __all__ = [
+    "AMP",
     "CSGM",
     "NPGD",
     "PGDGAN",

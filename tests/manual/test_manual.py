@@ -139,6 +139,7 @@ def quick(monkeypatch):
             )
 
     less(npgd.choose_step_size, count=2, max_iter=8)
+    less(analysis.denoising_curve, draws=1)
     less(
         analysis.report.verify,
         rec=RecSettings(points=200, tangent_points=4, search_starts=2, search_steps=5),

@@ -75,6 +75,14 @@ THEORY = {
     "--noise": [*NO_NUMBER, *NOT_FINITE, "-1"],
     "--certificate": ["", "/", "full", "notes.txt", "full/thesis.tex/inside", "loop", "a" * 300],
 }
+PREDICTED = {
+    "--m": ["", "many", "20;50", "0", "20,-1", "2.5", "20,,50", HUGE,
+            ",".join(map(str, range(1, 300)))],
+    "--noise": [*NO_NUMBER, *NOT_FINITE, "-1"],
+} | {
+    option: MEASURED[option]
+    for option in ("--prior", "--images", "--dataset", "--count", "--seed", "--device", "--output")
+}  # fmt: skip
 TRAINED = {
     "--threads": ["0", "-1", HUGE, *NO_INTEGER],
     "--checkpoint-every": ["0", "-1", *NO_INTEGER],
@@ -87,6 +95,7 @@ TRAINED = {
 FAULTS = {
     ("recover",): MEASURED | {"--refine": ["-1", "7", *NO_INTEGER]},
     ("verify",): MEASURED | {"--max-iter": ["1", "0", "-1", *NO_INTEGER]},
+    ("predict",): PREDICTED,
     ("design",): DESIGNED,
     ("worst-case",): THEORY,
     ("figures",): {"NAMES": ["nosuch", "[/b]", LONG, "\x1b[31m"], "--output": ["full/thesis.tex"]},
@@ -100,6 +109,7 @@ FAULTS = {
 BASE = {
     ("recover",): ["--count", "1", "--max-iter", "1", "--step-size", "1"],
     ("verify",): ["--count", "1"],
+    ("predict",): ["--m", "9", "--count", "1"],
     ("design",): ["--m", "3", "--no-check", "--points", "9", "--output", "new.safetensors"],
     ("worst-case",): ["--alpha", "1", "--beta", "1.5"],
     ("train", "projector"): ["--generator", "g", "--output", "new"],
