@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis import testing as testing  # not in __all__, which must do without hypothesis
     from analysis import theorem
+    from analysis.basins import basin, basin_of
     from analysis.design import (
         design_dct,
         design_minimax,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         design_secant_pca,
         whiten,
     )
+    from analysis.local import fixed_point, fixed_point_of, local_rate, run_rate
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
     from analysis.rates import (
@@ -39,6 +41,8 @@ __all__ = [
     "ProjectionSettings",
     "RecSettings",
     "RunSettings",
+    "basin",
+    "basin_of",
     "certify",
     "check_convergence",
     "decompose",
@@ -48,12 +52,16 @@ __all__ = [
     "design_secant_pca",
     "error_floor",
     "estimate_rec",
+    "fixed_point",
+    "fixed_point_of",
+    "local_rate",
     "nearest_in_range",
     "objective_floor",
     "observed_rate",
     "predicted_objective",
     "predicted_rate",
     "projection_error",
+    "run_rate",
     "split_slack",
     "steps_to_reach",
     "sweep_step_sizes",
@@ -78,6 +86,8 @@ _HOMES = {
         "split_slack",
         "steps_to_reach",
     ),
+    "basins": ("basin", "basin_of"),
+    "local": ("fixed_point", "fixed_point_of", "local_rate", "run_rate"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
 }

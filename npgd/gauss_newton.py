@@ -28,7 +28,7 @@ DAMPINGS = (0.0, 1e-2, 1e-1, 1.0, 10.0)  # μ
 ROWS = 4096  # Jacobian columns held at a time, to bound memory
 
 # torch keeps the nesting level of forward-mode differentiation in process-wide state.
-forward_mode = threading.Lock()
+forward_mode = threading.RLock()
 
 
 @plainly
