@@ -33,7 +33,7 @@ from analysis.local.rest import latent_npgd
 from analysis.words import about, at_least, out_of
 from npgd import checks
 from npgd.files import plain
-from npgd.images import Measurements, PerImage
+from npgd.images import Measurements, PerImage, norm
 from npgd.operators import LinearOperator
 from npgd.precision import plainly
 from npgd.progress import bar
@@ -81,26 +81,36 @@ class Basin:
     @property
     def enters(self) -> Int[torch.Tensor, " batch"]:
         """The first n from which on the run stays within `reach`; −1 where it does not in sight."""
-        outside = ~(self.distance <= self.reach)
-        count = len(self.distance)
-        index = torch.arange(1, count + 1)[:, None]
-        first = (outside * index).amax(0)
-        return torch.where(first < count, first, -1)
+        return _after(~(self.distance <= self.reach), self.distance)
+
+    @property
+    def linear_from(self) -> Int[torch.Tensor, " batch"]:
+        """The first n from which on DT foretells each next error to `LINEAR`; −1: not in sight.
+
+        ‖e_{n+1} − DT e_n‖_W ≤ `LINEAR` ‖e_n‖_W, as long as e_n is above rounding.
+        """
+        step = torch.einsum("bij,nbj->nbi", self.jacobian, self.path[:-1])
+        missed = _length(self.path[1:] - step, self.metric)
+        clear = self.path[:-1].norm(dim=2) > ROUNDING * self.size
+        return _after((missed > LINEAR * self.distance[:-1]) & clear, self.distance)
 
     def iterations(self, accuracy: float = 1e-6) -> PerImage:
-        """The predicted n at which ‖z_n − z̄‖ ≤ accuracy ‖z̄‖ first holds; NaN without `enters`.
+        """The predicted n at which ‖z_n − z̄‖ ≤ accuracy ‖z̄‖ first holds.
 
-        From the iterate that enters on, the error follows e ↦ DT e.
+        From the iterate `linear_from` on, the error follows e ↦ DT e. NaN where that is not in
+        sight.
         """
         accuracy = checks.number(accuracy, "accuracy")
-        enters = self.enters
+        first = self.linear_from
         out = torch.full((len(self.size),), math.nan, dtype=torch.float64)
-        for i in (enters >= 0).nonzero().flatten().tolist():
-            n, goal = int(enters[i]), accuracy * float(self.size[i])
-            before = (self.path[: n + 1, i].norm(dim=1) <= goal).nonzero()
-            out[i] = float(before[0]) if len(before) else n + _linear(
-                self.jacobian[i], self.path[n, i], goal
-            )  # fmt: skip
+        for i in (first >= 0).nonzero().flatten().tolist():
+            n, goal = int(first[i]), accuracy * float(self.size[i])
+            there = (self.path[: n + 1, i].norm(dim=1) <= goal).nonzero()
+            out[i] = (
+                float(there[0])
+                if len(there)
+                else n + _linear(self.jacobian[i], self.path[n, i], goal)
+            )
         return out
 
     @property
@@ -139,16 +149,21 @@ class Basin:
                 f"{'':>22}   {about(float(self.factor[i, known].median())):>8}          from"
                 f" n = {ranged(inside.where(~never, math.nan))}"
             )
+        count = self.iterations()
+        if not bool(count.isnan().all()):
+            lines.append(f"  iterations to 1e-6 of the point, predicted: {ranged(count)}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        named = ("radius", "share", "at_least", "factor", "reach", "enters", "distance")
+        named = ("radius", "share", "at_least", "factor", "reach", "enters", "linear_from")
         return {
             "status": self.status,
             "draws": self.draws,
             "epsilon": self.epsilon,
             "wanted": self.wanted,
             **{name: plain(getattr(self, name)) for name in named},
+            "distance": plain(self.distance),
+            "iterations": plain(self.iterations()),
         }
 
 
@@ -164,7 +179,7 @@ def basin(
     draws: int = 200,
     epsilon: float = 0.05,
     wanted: float = 0.9,
-    n_iter: int = 60,
+    n_iter: int = 200,
     seed: int = 0,
     progress: bool = False,
 ) -> Basin:
@@ -180,7 +195,7 @@ def basin(
         draws: N, at each radius, of each image.
         epsilon: ε: all bounds hold together with probability 1 − ε at least.
         wanted: the share 1 − p that counts as a basin.
-        n_iter: iterations of the run to look at.
+        n_iter: most iterations of the run to look at.
         seed: of the draws.
         progress: show a progress bar.
 
@@ -213,7 +228,7 @@ def basin_of(
     draws: int = 200,
     epsilon: float = 0.05,
     wanted: float = 0.9,
-    n_iter: int = 60,
+    n_iter: int = 200,
     seed: int = 0,
     progress: bool = False,
 ) -> Basin:
@@ -277,6 +292,9 @@ def _basin(T: Iteration, first: torch.Tensor, rest: FixedPoint, asked: _Settings
     points = [first]
     for _ in range(asked.n_iter):
         points.append(T(points[-1]))
+        off = norm(points[-1] - point) > ROUNDING * norm(point)
+        if not bool((off.cpu() & known).any()):
+            break
     path = (torch.stack(points) - point).flatten(2).double().cpu()
     distance = _length(path, metric)
     radii = asked.radii or _radii(distance[:, known])
@@ -362,6 +380,19 @@ def _radii(distance: Float[torch.Tensor, "n_iter_plus_1 images"]) -> tuple[float
     return tuple(10 ** ((top - i) / 2) for i in range(6, -1, -1))
 
 
+def _after(
+    offends: Bool[torch.Tensor, "n batch"], distance: Float[torch.Tensor, "n_iter_plus_1 batch"]
+) -> Int[torch.Tensor, " batch"]:
+    """The first n after the last that offends; −1 where none of the run is left, or no W is."""
+    index = torch.arange(1, len(offends) + 1)[:, None]
+    first = (offends * index).amax(0)
+    return torch.where((first < len(offends)) & ~distance[0].isnan(), first, -1)
+
+
+LINEAR = 0.1
+"""An error in so small a share of the last is foretold by DT."""
+ROUNDING = 1e-8
+"""An error in so small a share of ‖z̄‖ says nothing any more."""
 MOST = 100_000
 """Predicted iterations beyond this are not counted."""
 
