@@ -52,7 +52,7 @@ class FixedPoint:
     outcomes: tuple[str, ...]
     """Of each image, in words; see `OUTCOMES`."""
     derivative: str
-    """How DT was found: "forward mode" or "central differences"."""
+    """How DT was computed: "forward mode" or "central differences"."""
     eigenvalue_residual: PerImage
     """Of Arnoldi's iteration: ‖DT v − λv‖/|λ|; 0 where all of DT was computed."""
     jacobian: Float[torch.Tensor, "batch d d"] | None
@@ -82,10 +82,8 @@ class FixedPoint:
         text = f"the iteration rests for {out_of(int(self.rests.sum()), batch)}"
         if bool(self.rests.any()):
             text += f", by a factor {about(median(self.rate[self.rests]))} per step (median)"
-        for word in OUTCOMES[2:]:
-            if counts[word]:
-                text += f"; {counts[word]} {word}"
-        return text
+        others = ", ".join(f"{counts[word]} {word}" for word in OUTCOMES[2:] if counts[word])
+        return text + (f"; not for {others}" if others else "")
 
     def __str__(self) -> str:
         known = self.found & self.rate.isfinite()
@@ -132,14 +130,14 @@ class FixedPoint:
 
 
 OUTCOMES = (
-    "rests",
-    "nears a point that attracts",
-    "does not reach a point that attracts",
-    "circles a point that repels",
-    "has no fixed point that was found",
-    "diverges",
+    "at rest",
+    "on its way to a point that attracts",
+    "away from a point that attracts",
+    "around a point that repels",
+    "without a fixed point that was found",
+    "diverged",
 )
-"""What the plain iteration of an image does; the first two count as rest."""
+"""How the plain iteration of an image ends; the first two count as rest."""
 
 
 @plainly
@@ -264,7 +262,9 @@ def _found(T: Iteration, z: Points, max_iter: int, tol: float | None, progress: 
         full = None
         eigenvalue, error = arnoldi(T, point, found)
     rate = eigenvalue.abs()
-    nears = norm(run.last - point) < norm(run.middle - point)
+    # Half as much nearer as the rate says, on a logarithmic scale: no cycle comes so near.
+    nearer = (rate.log() * (max_iter - max_iter // 2) / 2).exp().to(point)
+    nears = norm(run.last - point) <= nearer * norm(run.middle - point)
     outcomes = tuple(
         _outcome(*flags)
         for flags in zip(
