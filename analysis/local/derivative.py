@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from npgd.gauss_newton import forward_mode
 from npgd.images import Images, Latents, Measurements, norm
@@ -25,6 +25,10 @@ class Iteration(Protocol):
 
     def __call__(self, z: Points) -> Points:
         """T(z)."""
+        ...
+
+    def some(self, z: Points, rows: Bool[torch.Tensor, " batch"]) -> Points:
+        """T(z) of these rows; the others as they are."""
         ...
 
     def many(self, z: Float[torch.Tensor, "c batch ..."]) -> Float[torch.Tensor, "c batch ..."]:
@@ -52,6 +56,9 @@ class AnyMap:
         with torch.no_grad():
             return self.T(z).detach()
 
+    def some(self, z: Points, rows: torch.Tensor) -> Points:
+        return torch.where(wide(rows, z), self(z), z)
+
     def many(self, z: torch.Tensor) -> torch.Tensor:
         return torch.stack([self(part) for part in z])
 
@@ -67,32 +74,38 @@ class LatentNPGD:
     ) -> None:
         self.A, self.prior, self.y, self.step_size = A, prior, y, step_size
         at = self.first(A.adjoint(y))
-        w = self._descended(prior.generate(at))
+        w = self._descended(prior.generate(at), y)
         of = (derivative_of(prior.generate, at), derivative_of(prior.encode, w))
         self.generates, self.encodes = of
         self.derivative = DIFFERENCES if DIFFERENCES in of else FORWARD
 
     def __call__(self, z: Latents) -> Latents:
-        with torch.no_grad():
-            return self.prior.encode(self._descended(self.prior.generate(z))).detach()
+        return self._at(z, self.y)
+
+    def some(self, z: Latents, rows: torch.Tensor) -> Latents:
+        out = z.clone()
+        if bool(rows.any()):
+            out[rows] = self._at(z[rows], self.y[rows])
+        return out
 
     def many(self, z: torch.Tensor) -> torch.Tensor:
         parts = torch.split(z, max(1, ROWS // len(self.y)))
         return torch.cat([self._many(part) for part in parts])
 
     def _many(self, z: torch.Tensor) -> torch.Tensor:
+        return self._at(z.flatten(0, 1), self.y.repeat(len(z), 1)).reshape(z.shape)
+
+    def _at(self, z: Latents, y: Measurements) -> Latents:
         with torch.no_grad():
-            x, y = self.prior.generate(z.flatten(0, 1)), self.y.repeat(len(z), 1)
-            w = x - self.step_size * self.A.adjoint(self.A(x) - y)
-            return self.prior.encode(w).detach().reshape(z.shape)
+            return self.prior.encode(self._descended(self.prior.generate(z), y)).detach()
 
     def first(self, x: Images) -> Latents:
         """The latent of x_1, for the run from the image x_0 = x."""
         with torch.no_grad():
-            return self.prior.encode(self._descended(x)).detach()
+            return self.prior.encode(self._descended(x, self.y)).detach()
 
-    def _descended(self, x: Images) -> Images:
-        return x - self.step_size * self.A.adjoint(self.A(x) - self.y)
+    def _descended(self, x: Images, y: Measurements) -> Images:
+        return x - self.step_size * self.A.adjoint(self.A(x) - y)
 
     def push(self, z: Latents, directions: torch.Tensor) -> torch.Tensor:
         plainly_there, gains = self.parts(z, directions)
@@ -102,7 +115,7 @@ class LatentNPGD:
         """DG† J u and DG† AᵀA J u, for every direction u."""
         with torch.no_grad():
             x = self.prior.generate(z)
-            w = self._descended(x)
+            w = self._descended(x, self.y)
             moved = pushed(self.prior.generate, z, directions, self.generates)
             gained = self.A.adjoint(self.A(moved.flatten(0, 1))).reshape(moved.shape)
             both = pushed(self.prior.encode, w, torch.cat([moved, gained]), self.encodes)

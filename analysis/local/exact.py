@@ -62,7 +62,7 @@ class LocalRate:
         batch = len(self.rate)
         rests = self.rate < 1
         count = int(rests.sum())
-        text = f"with exact projection near runs come to rest at {out_of(count, batch)}"
+        text = f"with exact projection, runs that come near end at {out_of(count, batch)}"
         if count:
             text += f", by a factor {about(median(self.rate[rests]))} per step (median)"
         flat = int((self.rate >= 1).sum())

@@ -252,7 +252,7 @@ def _found(T: Iteration, z: Points, max_iter: int, tol: float | None, progress: 
         point, residual = run.point, run.residual
         if not bool((run.rested | run.diverged).all()):
             point, residual = anderson(T, run, max_iter, tol, shown)
-    found = (residual <= tol) & residual.isfinite()
+    found = ((residual <= tol) & residual.isfinite()).cpu()
     dims = z[0].numel()
     if dims <= DENSE:
         full = jacobian_of(T, point)
@@ -276,7 +276,7 @@ def _found(T: Iteration, z: Points, max_iter: int, tol: float | None, progress: 
     angle = eigenvalue.angle().abs()
     return FixedPoint(
         point=point,
-        found=found.cpu(),
+        found=found,
         rests=rests,
         rate=rate,
         eigenvalue=eigenvalue,

@@ -38,14 +38,15 @@ def iterated(T: Iteration, z: Points, max_iter: int, tol: float, shown: Bar) -> 
     diverged, n_iter = rested.clone(), torch.zeros(len(z), dtype=torch.int64, device=z.device)
     middle, point, total = z, z, torch.zeros_like(z)
     least = torch.full_like(limit, math.inf)
+    going = ~rested
     for n in range(1, max_iter + 1):
-        there = T(z)
+        there = T.some(z, going)
         residual = _residual(there, z)
-        better = residual < least
+        better = (residual < least) & going
         point = torch.where(wide(better, z), z, point)
         least = torch.where(better, residual, least)
-        rested |= (residual <= tol) & ~diverged
-        diverged |= ~(norm(there) <= limit) & ~rested
+        rested |= (residual <= tol) & going
+        diverged |= ~(norm(there) <= limit) & going & ~rested
         going = ~(rested | diverged)
         n_iter[going] = n
         shown.advance()
@@ -55,9 +56,8 @@ def iterated(T: Iteration, z: Points, max_iter: int, tol: float, shown: Bar) -> 
         if n == max_iter // 2:
             middle, total = z, torch.zeros_like(z)
         total = total + z / max(max_iter - max_iter // 2, 1)
-    going = ~(rested | diverged)
     if bool(going.any()):  # a run that circles has its centre near the fixed point
-        residual = _residual(T(total), total)
+        residual = _residual(T.some(total, going), total)
         better = (residual < least) & going
         point = torch.where(wide(better, z), total, point)
         least = torch.where(better, residual, least)
@@ -82,7 +82,7 @@ def anderson(
     past: list[tuple[torch.Tensor, torch.Tensor]] = []
     before: tuple[torch.Tensor, torch.Tensor] | None = None
     for _ in range(max_iter):
-        there = T(z)
+        there = T.some(z, ~still & (least > tol))
         f = (there - z).flatten(1)
         residual = _residual(there, z)
         better = (residual < least) & ~still
@@ -107,7 +107,7 @@ def anderson(
         following = flat + step
         home = best.flatten(1)
         following = torch.where(
-            wide(lost, flat), home + 0.5 * (T(best).flatten(1) - home), following
+            wide(lost, flat), home + 0.5 * (T.some(best, lost).flatten(1) - home), following
         )
         z = torch.where(wide(still | (least <= tol), flat), home, following).reshape(z.shape)
     return best, least
