@@ -171,19 +171,6 @@ def coverage(prior: Any, count: int, repetitions: int, draws: int) -> dict[str, 
     }
 
 
-def measure(name: str, count: int, quick: bool) -> dict[str, Any]:
-    """All three."""
-    prior = converted(npgd.load_prior(name))
-    return {
-        "prior": name,
-        "count": count,
-        "exact": exact(prior, count, 30 if quick else 600),
-        "runs": runs(prior, count, 40 if quick else 600),
-        "basins": basins(prior, min(count, 8), 20 if quick else 1000),
-        "coverage": coverage(prior, 2, 2 if quick else 100, 20 if quick else 4000),
-    }
-
-
 def apart(row: dict[str, Any]) -> torch.Tensor:
     """|predicted − observed| of the images that have both, and rest."""
     predicted, observed = (numbers(row[name]) for name in ("predicted", "observed"))
@@ -267,10 +254,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two samples, few iterations")
     parser.add_argument("--json", type=Path, help="write every number there")
     arguments = parser.parse_args()
-    results = measure(arguments.prior, 2 if arguments.quick else arguments.count, arguments.quick)
+    quick = arguments.quick
+    prior = converted(npgd.load_prior(arguments.prior))
+    count = 2 if quick else arguments.count
     console = Console(width=160)
+    results: dict[str, Any] = {"prior": arguments.prior, "count": count}
+    results["exact"] = exact(prior, count, 30 if quick else 600)
     console.print(exact_table(results["exact"]))
+    results["runs"] = runs(prior, count, 40 if quick else 600)
     console.print(runs_table(results["runs"]))
+    results["basins"] = basins(prior, min(count, 8), 20 if quick else 1000)
+    results["coverage"] = coverage(prior, 2, 2 if quick else 100, 20 if quick else 4000)
     console.print(basin_table(results["basins"], results["coverage"]))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")

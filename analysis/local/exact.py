@@ -16,7 +16,7 @@ from jaxtyping import Float
 from analysis.local.derivative import forward, wide
 from analysis.local.doors import check_fit, check_operator, measured, ranged
 from analysis.projection import nearest_in_range
-from analysis.words import about, median, out_of
+from analysis.words import about, at_most, median, out_of
 from npgd import checks, sets
 from npgd.files import plain
 from npgd.gauss_newton import forward_mode, gauss_newton_step, jacobian
@@ -82,7 +82,9 @@ class LocalRate:
         ]
         if bool((self.curvature > 0).any()):
             lines.append(f"  curvature ‖S_ν‖ {ranged(self.curvature)} (noise, or images off S)")
-        lines.append(f"  one step moves the point of rest by {about(float(self.residual.max()))}")
+        lines.append(
+            f"  one step moves the points of rest by at most {at_most(float(self.residual.max()), 2)}"
+        )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from analysis.local.derivative import AnyMap, Iteration, LatentNPGD, Map, Points
 from analysis.local.doors import check_fit, check_operator, measured, ranged
 from analysis.local.search import anderson, iterated
 from analysis.local.spectrum import DENSE, arnoldi, best_step, jacobian_of, leading
-from analysis.words import about, median, out_of
+from analysis.words import about, at_most, median, out_of
 from npgd import checks, sets
 from npgd.files import plain
 from npgd.images import Images, Latents, Measurements, PerImage, norm
@@ -98,7 +98,9 @@ class FixedPoint:
                 )
             if self.jacobian is None:
                 worst = float(self.eigenvalue_residual[known].max())
-                lines.append(f"  leading eigenvalues by Arnoldi, relative residual ≤ {worst:.1g}")
+                lines.append(
+                    f"  leading eigenvalues by Arnoldi, relative residual ≤ {at_most(worst, 2)}"
+                )
         if self.step_size is not None:
             lines.append(f"  step η = {about(self.step_size)}")
         if self.best_step_size is not None and self.best_rate is not None and bool(known.any()):
@@ -106,7 +108,9 @@ class FixedPoint:
                 f"  best η about {ranged(self.best_step_size[known])}, spectral radius then about"
                 f" {ranged(self.best_rate[known])}"
             )
-        lines.append(f"  one iteration moves the points found by up to {self._moves():.1g}")
+        lines.append(
+            f"  one iteration moves the points found by at most {at_most(self._moves(), 2)}"
+        )
         return "\n".join(lines)
 
     def _moves(self) -> float:

@@ -308,6 +308,19 @@ def test_on_an_affine_set_this_projector_is_the_exact_one(A, seed):
     assert here.best_rate.tolist() == pytest.approx(exact.best_rate.tolist(), abs=1e-3)
 
 
+@pytest.mark.slow
+def test_a_shipped_prior_ends_at_its_spectral_radius():
+    prior = npgd.load_prior("mnist", dtype=torch.float64)
+    A = npgd.Gaussian(prior.image_shape, 200, seed=0).double()
+    y = A(prior.sample(4, seed=5))
+    rest = analysis.fixed_point(A, prior, y, 0.7)
+    solver = npgd.NPGD(prior, 0.7, max_iter=200, tol=1e-13)
+    seen = analysis.run_rate(npgd.recover(A, y, solver, record_iterates=True).iterates[1:])
+    assert bool(rest.rests.any())
+    off = (seen.rate - rest.rate)[rest.rests].abs()
+    assert float(off.max()) <= 0.01
+
+
 # Derivatives --------------------------------------------------------------------------------------
 
 
