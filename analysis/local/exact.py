@@ -82,9 +82,8 @@ class LocalRate:
         ]
         if bool((self.curvature > 0).any()):
             lines.append(f"  curvature ‖S_ν‖ {ranged(self.curvature)} (noise, or images off S)")
-        lines.append(
-            f"  one step moves the points of rest by at most {at_most(float(self.residual.max()), 2)}"
-        )
+        moves = at_most(float(self.residual.max()), 2)
+        lines.append(f"  one step moves the points of rest by at most {moves}")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
