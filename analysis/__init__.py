@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis import testing as testing  # not in __all__, which must do without hypothesis
     from analysis import theorem
+    from analysis.basins import basin, basin_of
     from analysis.design import (
         design_dct,
         design_minimax,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         state_evolution,
     )
     from analysis.limits import split_error
+    from analysis.local import fixed_point, fixed_point_of, local_rate, run_rate
     from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
@@ -47,6 +49,8 @@ __all__ = [
     "ProjectionSettings",
     "RecSettings",
     "RunSettings",
+    "basin",
+    "basin_of",
     "certify",
     "check_convergence",
     "decompose",
@@ -58,7 +62,10 @@ __all__ = [
     "error_budget",
     "error_floor",
     "estimate_rec",
+    "fixed_point",
+    "fixed_point_of",
     "least_measurements",
+    "local_rate",
     "nearest_in_range",
     "objective_floor",
     "observed_rate",
@@ -67,6 +74,7 @@ __all__ = [
     "predicted_objective",
     "predicted_rate",
     "projection_error",
+    "run_rate",
     "split_error",
     "split_slack",
     "state_evolution",
@@ -95,6 +103,8 @@ _HOMES = {
     ),
     "limits": ("split_error",),
     "obtuse": ("obtuse_bound", "obtuseness"),
+    "basins": ("basin", "basin_of"),
+    "local": ("fixed_point", "fixed_point_of", "local_rate", "run_rate"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
     "evolution": ("denoising_curve", "error_budget", "least_measurements", "state_evolution"),

@@ -31,7 +31,7 @@ ROWS = 4096  # their columns
 DIRECTIONS = 16  # differentiated along at a time
 
 # torch keeps the nesting level of forward-mode differentiation in process-wide state.
-forward_mode = threading.Lock()
+forward_mode = threading.RLock()
 
 
 @plainly

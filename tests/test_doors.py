@@ -53,6 +53,10 @@ class Resting(Solver):
         return state
 
 
+def halved(x):
+    return x / 2
+
+
 class Things:
     """What the valid calls are made of, in float64 and without gradients."""
 
@@ -217,6 +221,10 @@ ROLES: dict[str, tuple[set[str], str]] = {
     "thing": (set(BAD), "what is no module is returned as it is"),
     "anything": (set(BAD), "asked, not used"),
     "history": ({"as float32", "as half", "as bfloat16", "one entry more"}, "fitted in float64"),
+    "any batch": (
+        {"as float32", "one dimension more", "one entry more", "6-d tensor", "one-element tensor"},
+        "rows of any shape",
+    ),
     "secants": ({"as float32"}, "brought to float64"),
     "ratios": ({"list", "tuple", "numpy floats"}, "NaN is a pair without a secant"),
     "forward": (MAPPED | {"as float32"}, "a map of no image gives none; NaN goes through it"),
@@ -310,6 +318,15 @@ NETWORK = {"width": (8, "count"), "channels": (1, "count")}
 WIDE = {"latent_dim": (2, "count"), **NETWORK}
 SIZED = {"image_size": (28, "given")}
 PRODUCTS = {"x": (T.x, "measured")}
+BASIN = {
+    "radii": ((0.1, 1.0), OF_NONE["sigmas"]),
+    "draws": (3, "count"),
+    "epsilon": (0.1, "share"),
+    "wanted": (0.5, "share"),
+    "n_iter": (3, "count"),
+    **SEEDED,
+    **SHOWN,
+}
 DRAWING = {"n": (2, "count"), "seed": (0, "seed")}
 OPERATOR = {"A": (T.A, "given")}
 
@@ -729,6 +746,54 @@ DOORS: dict[str, Door] = {
         error=(1.0, "positive constant"),
         initial=(1.0, "constant"),
         **PREDICTED,
+    ),
+    "local_rate": door(
+        analysis.local_rate,
+        prior=(T.prior, "given"),
+        images=(T.x, "images of a set"),
+        step_size=(0.1, "positive"),
+        y=(T.y, OF_NONE["in float64"]),
+        latents=(T.z, OF_NONE["in float64"]),
+        starts=(2, "count"),
+        steps=(2, "count or 0"),
+        **OPERATOR,
+        **SEEDED,
+        **SHOWN,
+    ),
+    "fixed_point": door(
+        analysis.fixed_point,
+        prior=(T.prior, "given"),
+        y=(T.y, "in float64"),
+        step_size=(0.1, "positive"),
+        start=(T.z, OF_NONE["in float64"]),
+        max_iter=(4, "count"),
+        tol=(0.1, OF_NONE["positive"]),
+        **OPERATOR,
+        **SHOWN,
+    ),
+    "fixed_point_of": door(
+        analysis.fixed_point_of,
+        T=(halved, "given"),
+        x0=(T.z, "any batch"),
+        max_iter=(4, "count"),
+        tol=(0.1, OF_NONE["positive"]),
+        **SHOWN,
+    ),
+    "run_rate": door(analysis.run_rate, iterates=(testing.normal(5, 2, 3), "history")),
+    "basin": door(
+        analysis.basin,
+        prior=(T.prior, "given"),
+        y=(T.y, "in float64"),
+        rest=(analysis.fixed_point(T.A, T.prior, T.y, 0.1), "given"),
+        **OPERATOR,
+        **BASIN,
+    ),
+    "basin_of": door(
+        analysis.basin_of,
+        T=(halved, "given"),
+        rest=(analysis.fixed_point_of(halved, T.z), "given"),
+        x0=(T.z, "in float64"),
+        **BASIN,
     ),
     "design_dct": door(
         analysis.design_dct,

@@ -26,6 +26,13 @@ from npgd.networks.dcgan import layers_for
 from npgd.networks.rectifier import rectifier
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group norm that forward mode differentiates in every memory layout, in evaluation mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if self.training else x.contiguous())
+
+
 class PrincipalEncoder(nn.Module):
     """What encoders share: the scaled input, and a path through principal components.
 
@@ -121,6 +128,6 @@ class Encoder(PrincipalEncoder):
         for i, (kernel, stride, padding) in enumerate(reversed(shapes)):
             layers.append(nn.Conv2d(sizes[i], sizes[i + 1], kernel, stride, padding))
             if 0 < i < len(shapes) - 1:
-                layers.append(nn.GroupNorm(8, sizes[i + 1]))
+                layers.append(_GroupNorm(8, sizes[i + 1]))
             layers.append(rectifier(sharpness, 0.2))
         super().__init__(latent_dim, layers, hidden, shape, principal)
