@@ -986,7 +986,7 @@ def _apply(product: Product, argument: torch.Tensor, name: str, again: str) -> t
 def _arithmetic(A: LinearOperator, tol: float | None) -> tuple[torch.dtype, torch.device, float]:
     if not isinstance(A, LinearOperator):
         raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}; see as_operator")
-    dtype, device = checks.kind(A) or (DOUBLE, torch.device("cpu"))
+    dtype, device = A._kind()
     tol = _rounding(dtype) if tol is None else checks.number(tol, "tol", zero=True)
     return dtype, device, tol
 

@@ -206,6 +206,15 @@ ROLES: dict[str, tuple[set[str], str]] = {
         "uniform by default; only their proportions matter",
     ),
     "matrix": ({"as numpy", "as float32"}, "a matrix of any library"),
+    "complex matrix": (
+        {"as numpy", "as float32", "as complex"},
+        "a matrix of any library, real or complex",
+    ),
+    "numpy": ({"as numpy"}, "a tensor or an array"),
+    "measurements": (
+        MAPPED | {"as numpy", "as float32", "as half", "as bfloat16"},
+        "brought into the form (batch, m), in whatever precision",
+    ),
     "whitening": (
         {"0-d tensor", "as float32", "as half", "as bfloat16"},
         "a multiple of the identity; brought to the measurements' precision",
@@ -403,7 +412,13 @@ DOORS: dict[str, Door] = {
         condition=(1.0, "condition"),
     ),
     "Whitened.whiten": door(npgd.whiten(T.A).whiten, y=(T.y, "any precision")),
-    "as_operator": door(npgd.as_operator, obj=(testing.normal(M, N), "matrix"), **SHAPED),
+    "as_operator": door(npgd.as_operator, obj=(testing.normal(M, N), "complex matrix"), **SHAPED),
+    "as_operator of functions": door(
+        lambda image_shape, adjoint: npgd.as_operator(lambda x: 2 * x, image_shape, adjoint),
+        **SHAPED,
+        adjoint=(lambda y: 2 * y, OF_NONE["given"]),
+    ),
+    "LinearOperator.measurements": door(T.A.measurements, y=(T.y, "measurements")),
     "scattered_boxes": door(
         npgd.scattered_boxes, **SHAPED, boxes=(2, "count"), side=(2, "count"), **SEEDED
     ),
@@ -506,9 +521,9 @@ DOORS: dict[str, Door] = {
     "recover": door(
         npgd.recover,
         **OPERATOR,
-        y=(T.y, "given"),
+        y=(T.y, "numpy"),
         solver=(npgd.NPGD(T.prior, 0.1, max_iter=2), "given"),
-        x_true=(T.x, OF_NONE["given"]),
+        x_true=(T.x, OF_NONE["numpy"]),
         record_iterates=(True, "flag"),
         **SHOWN,
     ),
@@ -955,7 +970,7 @@ ELSEWHERE = {
     "protocols, which nobody calls": "Projectable Sampled Generated Encoded LatentSampled",
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
-        "floating finite kind same_kind any_images between choice floating_type latents levels"
+        "floating finite free_memory from_numpy kind same_kind any_images between choice floating_type latents levels"
         " number_or numbers_of printable room same_tensor seeded settle shown sizes some"
     ),
     "questions, which anything may be asked": (

@@ -89,7 +89,7 @@ def test_files_that_hold_no_operator_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"end in \.safetensors"):
         save_operator(Gaussian(S, 3), tmp_path / "A.pt")
     foreign = scipy.sparse.csr_array(normal(3, 16).numpy())
-    with pytest.raises(TypeError, match="got _ArrayOperator; save its matrix"):
+    with pytest.raises(TypeError, match="got ForeignOperator; save its matrix"):
         save_operator(as_operator(foreign, S), path)
     with pytest.raises(TypeError, match="provenance"):
         save_operator(Gaussian(S, 3), path, {"prior": object()})
