@@ -211,6 +211,19 @@ ROLES: dict[str, tuple[set[str], str]] = {
         "a matrix of any library, real or complex",
     ),
     "numpy": ({"as numpy"}, "a tensor or an array"),
+    "kernel": (
+        {"as numpy", "as float32", "one entry more", "one dimension more", "one-element tensor"},
+        "a kernel of any size and library",
+    ),
+    "plane": ({"as numpy"}, "a tensor or an array"),
+    "coils": ({"as numpy", "as complex"}, "a complex tensor or array"),
+    "angles": (
+        {"0", "-1", "-1.5", "2.5", "list", "tuple", "numpy floats"},
+        "numbers in a row, or how many",
+    ),
+    "spectrum": (MAPPED | {"as float32"}, "a view of what there is"),
+    "at least 1": ({"2.5", "0-d tensor"}, "1 measures all"),
+    "share or 0": ({"0", "0-d tensor"}, "numbers from 0 on, below 1"),
     "measurements": (
         MAPPED | {"as numpy", "as float32", "as half", "as bfloat16"},
         "brought into the form (batch, m), in whatever precision",
@@ -369,6 +382,7 @@ def drawn(strategy: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+FOURIER = npgd.Fourier(SHAPE, npgd.cartesian_mask(SHAPE, 2), testing.normal(2, 8, 8) + 0j)
 EASY = {"w": (T.x, "drawn images")}
 DOORS: dict[str, Door] = {
     # npgd: operators
@@ -404,6 +418,52 @@ DOORS: dict[str, Door] = {
     "SubsampledDCT.forward": door(npgd.SubsampledDCT(SHAPE, M, dtype=torch.float64), **PRODUCTS),
     "SubsampledDCT.adjoint": door(
         npgd.SubsampledDCT(SHAPE, M, dtype=torch.float64).adjoint, y=(T.y, "measured")
+    ),
+    "StructuredRandom": door(
+        npgd.StructuredRandom,
+        **SHAPED,
+        m=(M, "count"),
+        **SEEDED,
+        transform=("dct", "given"),
+        dtype=(torch.float64, "given"),
+    ),
+    "StructuredRandom.forward": door(
+        npgd.StructuredRandom(SHAPE, M, dtype=torch.float64), **PRODUCTS
+    ),
+    "StructuredRandom.adjoint": door(
+        npgd.StructuredRandom(SHAPE, M, dtype=torch.float64).adjoint, y=(T.y, "measured")
+    ),
+    "Blur": door(
+        npgd.Blur, **SHAPED, kernel=(testing.normal(3, 3), "kernel"), boundary=("valid", "given")
+    ),
+    "Blur.forward": door(npgd.Blur(SHAPE, testing.normal(3, 3)), **PRODUCTS),
+    "Blur.adjoint": door(
+        npgd.Blur(SHAPE, testing.normal(3, 3)).adjoint, y=(testing.normal(2, N), "measured")
+    ),
+    "Radon": door(npgd.Radon, **SHAPED, angles=(4, "angles"), detectors=(9, OF_NONE["count"])),
+    "Radon.forward": door(npgd.Radon(SHAPE, 2, 4), x=(T.x, "any precision")),
+    "Radon.adjoint": door(
+        npgd.Radon(SHAPE, 2, 4).adjoint, y=(testing.normal(2, 8), "any precision")
+    ),
+    "Fourier": door(
+        npgd.Fourier,
+        image_shape=((2, 8, 8), "given"),
+        mask=(torch.ones(8, 8, dtype=torch.bool), "plane"),
+        coils=(testing.normal(2, 8, 8) + 0j, OF_NONE["coils"]),
+        complex_images=(True, "flag"),
+    ),
+    "Fourier.forward": door(FOURIER, **PRODUCTS),
+    "Fourier.adjoint": door(FOURIER.adjoint, y=(testing.normal(2, FOURIER.m), "measured")),
+    "Fourier.samples": door(FOURIER.samples, y=(testing.normal(2, FOURIER.m), "spectrum")),
+    "Fourier.measurements": door(
+        FOURIER.measurements, y=(testing.normal(2, FOURIER.m), "measurements")
+    ),
+    "cartesian_mask": door(
+        npgd.cartesian_mask,
+        **SHAPED,
+        acceleration=(2.0, "at least 1"),
+        centre=(0.1, "share or 0"),
+        **SEEDED,
     ),
     "Whitened": door(
         npgd.Whitened,
@@ -970,8 +1030,8 @@ ELSEWHERE = {
     "protocols, which nobody calls": "Projectable Sampled Generated Encoded LatentSampled",
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
-        "floating finite free_memory from_numpy kind same_kind any_images between choice floating_type latents levels"
-        " number_or numbers_of printable room same_tensor seeded settle shown sizes some"
+        "floating finite free_memory from_numpy kind same_kind any_images between choice"
+        " floating_type latents levels number_or numbers_of printable room same_tensor seeded settle shown sizes some"
     ),
     "questions, which anything may be asked": (
         "projects generates encodes samples samples_latents lacking"

@@ -57,11 +57,13 @@ class LinearOperator(nn.Module, abc.ABC):
 
     def forward(self, x: Images) -> Measurements:
         """A x for a batch of images. Raises TypeError or ValueError naming `x`."""
-        return self._forward(self._own(checks.images(x, self.image_shape), "x"))
+        x = self._own(checks.images(x, self.image_shape), "x")
+        return self._forward(x) if len(x) else x.new_zeros(0, self.m)
 
     def adjoint(self, y: Measurements) -> Images:
         """Aᵀ y for a batch of measurements. Raises TypeError or ValueError naming `y`."""
-        return self._adjoint(self._own(checks.measurements(y, self.m), "y"))
+        y = self._own(checks.measurements(y, self.m), "y")
+        return self._adjoint(y) if len(y) else y.new_zeros(0, *self.image_shape)
 
     def measurements(self, y: Any) -> Measurements:
         """Measurements as people have them, as (batch, m).

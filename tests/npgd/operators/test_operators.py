@@ -106,7 +106,8 @@ def test_gradient_of_the_objective_is_two_adjoint_residual(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["gaussian", "matrix", "hole", "mask", "super-resolution", "dct", "whitened matrix",
+    ["gaussian", "matrix", "hole", "mask", "super-resolution", "dct", "blur", "valid blur", "radon",
+     "structured random", "fourier", "fourier of coils", "whitened matrix",
      "whitened boxes"],
 )  # fmt: skip
 def test_float32_follows_float64(kind):
