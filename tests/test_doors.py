@@ -211,6 +211,11 @@ ROLES: dict[str, tuple[set[str], str]] = {
         "a matrix of any library, real or complex",
     ),
     "numpy": ({"as numpy"}, "a tensor or an array"),
+    "two numbers": ({"tuple", "list"}, "low and high"),
+    "measured by another": (
+        {"as numpy", "as float32", "as half", "as bfloat16"},
+        "brought to the prior's precision",
+    ),
     "kernel": (
         {"as numpy", "as float32", "one entry more", "one dimension more", "one-element tensor"},
         "a kernel of any size and library",
@@ -578,6 +583,16 @@ DOORS: dict[str, Door] = {
         solved(npgd.TotalVariation), **STEPS, penalty=(0.1, "positive"), step_size=(0.1, "positive")
     ),
     "Solver": door(solved(Resting), **STEPS),
+    "Reconstructor": door(
+        npgd.Reconstructor,
+        solver=(npgd.NPGD(T.prior, 0.1, max_iter=2), "given"),
+        pixels=((0.0, 255.0), "two numbers"),
+    ),
+    "Reconstructor.forward": door(
+        npgd.Reconstructor(npgd.NPGD(T.prior, 0.1, max_iter=2)),
+        y=(T.y, "measured by another"),
+        physics=(T.A, "given"),
+    ),
     "recover": door(
         npgd.recover,
         **OPERATOR,
@@ -1031,7 +1046,8 @@ ELSEWHERE = {
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
         "floating finite free_memory from_numpy kind same_kind any_images between choice"
-        " floating_type latents levels number_or numbers_of printable room same_tensor seeded settle shown sizes some"
+        " floating_type latents levels number_or numbers_of printable room same_tensor seeded"
+        " settle shown sizes some"
     ),
     "questions, which anything may be asked": (
         "projects generates encodes samples samples_latents lacking"

@@ -7,6 +7,7 @@ from npgd.solvers.npgd import NPGD, choose_step_size
 from npgd.solvers.onenet import OneNet
 from npgd.solvers.pgdgan import PGDGAN
 from npgd.solvers.pnp_admm import PnPADMM
+from npgd.solvers.reconstructor import Reconstructor
 from npgd.solvers.total_variation import TotalVariation
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Lasso",
     "OneNet",
     "PnPADMM",
+    "Reconstructor",
     "Solution",
     "Solver",
     "State",
