@@ -577,6 +577,13 @@ def test_an_object_keeps_its_precision_and_the_norm_sees_a_module_change():
     assert torch.equal(again(x), A(x)) and np.isclose(again.norm(), A.norm())
 
 
+def test_what_computes_in_float32_inside_is_not_taken_to_be_exact():
+    halves = (lambda x: x.float().double() / 3, lambda y: (y / 3).float().double())
+    for forward, adjoint in (halves, (lambda x: x / 3, halves[1]), (halves[0], lambda y: y / 3)):
+        assert as_operator(forward, GREY, adjoint).fixed_precision == torch.float32
+    assert as_operator(lambda x: x / 3, GREY, lambda y: y / 3).fixed_precision == DOUBLE
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
