@@ -260,8 +260,8 @@ def test_a_gaussian_takes_little_more_memory_than_its_matrix():
 def test_a_gaussian_that_does_not_fit_names_its_size_and_the_alternative(monkeypatch):
     monkeypatch.setattr(checks, "free_memory", lambda: 10**10)
     message = (
-        r"m must leave a matrix that fits into memory, got 20000 for 20000 × 196608 numbers,"
-        r" 15\.7 GB, where 10 GB are free; npgd\.StructuredRandom"
+        r"m must leave a matrix of at most half the free memory, got 20000 for 20000 × 196608"
+        r" numbers, 15\.7 GB, where 10 GB are free; npgd\.StructuredRandom"
     )
     with pytest.raises(ValueError, match=message):
         npgd.Gaussian((3, 256, 256), 20000)
