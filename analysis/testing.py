@@ -40,10 +40,14 @@ from analysis.rec import estimate_rec
 from npgd import checks
 from npgd.images import Images, Measurements, PerImage, inner, norm
 from npgd.operators import (
+    Blur,
+    Fourier,
     Gaussian,
     Inpainting,
     LinearOperator,
     MatrixOperator,
+    Radon,
+    StructuredRandom,
     SubsampledDCT,
     SuperResolution,
     as_operator,
@@ -144,6 +148,17 @@ def _scipy(matrix: torch.Tensor) -> scipy.sparse.linalg.LinearOperator:
     return scipy.sparse.linalg.aslinearoperator(matrix.numpy())
 
 
+def _coils(shape: ImageShape, seed: int) -> torch.Tensor:
+    """Sensitivities of two coils."""
+    return torch.view_as_complex(_normal("coils", seed, 2, *shape[1:], 2))
+
+
+def _kernel(shape: ImageShape, m: int, seed: int) -> torch.Tensor:
+    """A kernel for each channel, of at most 5 × 5 pixels."""
+    sides = (1 + min(side - 1, m % 5) for side in shape[1:])
+    return _normal("kernel", seed, shape[0], *sides)
+
+
 KINDS: dict[str, Maker] = {
     "gaussian": lambda s, m, seed: Gaussian(s, m, seed, DOUBLE),
     "matrix": lambda s, m, seed: MatrixOperator(_matrix(s, m, seed), s),
@@ -153,6 +168,16 @@ KINDS: dict[str, Maker] = {
     "mask of a plane": lambda s, m, seed: Inpainting(s, mask=_mask(s[1:], m, seed)),
     "super-resolution": lambda s, m, seed: SuperResolution(s, _factor(s, m)),
     "dct": lambda s, m, seed: SubsampledDCT(s, min(m, math.prod(s)), seed, dtype=DOUBLE),
+    "structured random": lambda s, m, seed: StructuredRandom(
+        s, min(m, math.prod(s)), seed, "hadamard" if seed % 2 else "dct", DOUBLE
+    ),
+    "fourier": lambda s, m, seed: Fourier(s, _mask(s[1:], m, seed)),
+    "fourier of coils": lambda s, m, seed: Fourier(
+        s, _mask(s[1:], m, seed), _coils(s, seed), complex_images=s[0] % 2 == 0
+    ),
+    "blur": lambda s, m, seed: Blur(s, _kernel(s, m, seed)),
+    "valid blur": lambda s, m, seed: Blur(s, _kernel(s, m, seed), "valid"),
+    "radon": lambda s, m, seed: Radon(s, 1 + m // (s[0] * max(s[1:]))),
     "whitened matrix": lambda s, m, seed: whiten(Gaussian(s, _fewer(s, m), seed, DOUBLE)),
     "whitened boxes": lambda s, m, seed: whiten(SuperResolution(s, _factor(s, m))).to(DOUBLE),
     "whitened scipy": lambda s, m, seed: whiten(
@@ -986,7 +1011,7 @@ def _apply(product: Product, argument: torch.Tensor, name: str, again: str) -> t
 def _arithmetic(A: LinearOperator, tol: float | None) -> tuple[torch.dtype, torch.device, float]:
     if not isinstance(A, LinearOperator):
         raise TypeError(f"A must be a LinearOperator, got {checks.shown(A)}; see as_operator")
-    dtype, device = checks.kind(A) or (DOUBLE, torch.device("cpu"))
+    dtype, device = A._kind()
     tol = _rounding(dtype) if tol is None else checks.number(tol, "tol", zero=True)
     return dtype, device, tol
 

@@ -11,6 +11,7 @@ import itertools
 import math
 import numbers
 import operator
+import os
 import reprlib
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -230,6 +231,30 @@ def floating(tensor: object, name: str) -> torch.Tensor:
         what = "without data" if tensor.device.type == "meta" else str(tensor.layout)
         raise TypeError(f"{name} must be a dense tensor, got one {what}")
     return tensor
+
+
+def from_numpy(array: np.ndarray, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A copy of a floating point or complex array as a tensor, its real numbers in `dtype`."""
+    if array.dtype.kind not in "fc" or array.dtype.itemsize > 16:
+        raise TypeError(f"{name} must be float32 or float64, got {shown(array)}")
+    tensor = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+    if dtype is None:
+        return tensor
+    return tensor.to(dtype.to_complex() if tensor.is_complex() else dtype)
+
+
+def free_memory() -> int:
+    """Bytes of memory that are free or can be freed; what the machine has where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            told = dict(line.split(":", 1) for line in lines)
+        return int(told["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return LARGEST
 
 
 def images(x: object, shape: ImageShape, name: str = "x", least: int = 0) -> torch.Tensor:

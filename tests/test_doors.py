@@ -211,6 +211,33 @@ ROLES: dict[str, tuple[set[str], str]] = {
         "uniform by default; only their proportions matter",
     ),
     "matrix": ({"as numpy", "as float32"}, "a matrix of any library"),
+    "complex matrix": (
+        {"as numpy", "as float32", "as complex"},
+        "a matrix of any library, real or complex",
+    ),
+    "numpy": ({"as numpy"}, "a tensor or an array"),
+    "two numbers": ({"tuple", "list"}, "low and high"),
+    "measured by another": (
+        {"as numpy", "as float32", "as half", "as bfloat16"},
+        "brought to the prior's precision",
+    ),
+    "kernel": (
+        {"as numpy", "as float32", "one entry more", "one dimension more", "one-element tensor"},
+        "a kernel of any size and library",
+    ),
+    "plane": ({"as numpy"}, "a tensor or an array"),
+    "coils": ({"as numpy", "as complex"}, "a complex tensor or array"),
+    "angles": (
+        {"0", "-1", "-1.5", "2.5", "list", "tuple", "numpy floats"},
+        "numbers in a row, or how many",
+    ),
+    "spectrum": (MAPPED | {"as float32"}, "a view of what there is"),
+    "at least 1": ({"2.5", "0-d tensor"}, "1 measures all"),
+    "share or 0": ({"0", "0-d tensor"}, "numbers from 0 on, below 1"),
+    "measurements": (
+        MAPPED | {"as numpy", "as float32", "as half", "as bfloat16"},
+        "brought into the form (batch, m), in whatever precision",
+    ),
     "whitening": (
         {"0-d tensor", "as float32", "as half", "as bfloat16"},
         "a multiple of the identity; brought to the measurements' precision",
@@ -383,6 +410,7 @@ def drawn(strategy: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+FOURIER = npgd.Fourier(SHAPE, npgd.cartesian_mask(SHAPE, 2), testing.normal(2, 8, 8) + 0j)
 EASY = {"w": (T.x, "drawn images")}
 DOORS: dict[str, Door] = {
     # npgd: operators
@@ -419,6 +447,52 @@ DOORS: dict[str, Door] = {
     "SubsampledDCT.adjoint": door(
         npgd.SubsampledDCT(SHAPE, M, dtype=torch.float64).adjoint, y=(T.y, "measured")
     ),
+    "StructuredRandom": door(
+        npgd.StructuredRandom,
+        **SHAPED,
+        m=(M, "count"),
+        **SEEDED,
+        transform=("dct", "given"),
+        dtype=(torch.float64, "given"),
+    ),
+    "StructuredRandom.forward": door(
+        npgd.StructuredRandom(SHAPE, M, dtype=torch.float64), **PRODUCTS
+    ),
+    "StructuredRandom.adjoint": door(
+        npgd.StructuredRandom(SHAPE, M, dtype=torch.float64).adjoint, y=(T.y, "measured")
+    ),
+    "Blur": door(
+        npgd.Blur, **SHAPED, kernel=(testing.normal(3, 3), "kernel"), boundary=("valid", "given")
+    ),
+    "Blur.forward": door(npgd.Blur(SHAPE, testing.normal(3, 3)), **PRODUCTS),
+    "Blur.adjoint": door(
+        npgd.Blur(SHAPE, testing.normal(3, 3)).adjoint, y=(testing.normal(2, N), "measured")
+    ),
+    "Radon": door(npgd.Radon, **SHAPED, angles=(4, "angles"), detectors=(9, OF_NONE["count"])),
+    "Radon.forward": door(npgd.Radon(SHAPE, 2, 4), x=(T.x, "any precision")),
+    "Radon.adjoint": door(
+        npgd.Radon(SHAPE, 2, 4).adjoint, y=(testing.normal(2, 8), "any precision")
+    ),
+    "Fourier": door(
+        npgd.Fourier,
+        image_shape=((2, 8, 8), "given"),
+        mask=(torch.ones(8, 8, dtype=torch.bool), "plane"),
+        coils=(testing.normal(2, 8, 8) + 0j, OF_NONE["coils"]),
+        complex_images=(True, "flag"),
+    ),
+    "Fourier.forward": door(FOURIER, **PRODUCTS),
+    "Fourier.adjoint": door(FOURIER.adjoint, y=(testing.normal(2, FOURIER.m), "measured")),
+    "Fourier.samples": door(FOURIER.samples, y=(testing.normal(2, FOURIER.m), "spectrum")),
+    "Fourier.measurements": door(
+        FOURIER.measurements, y=(testing.normal(2, FOURIER.m), "measurements")
+    ),
+    "cartesian_mask": door(
+        npgd.cartesian_mask,
+        **SHAPED,
+        acceleration=(2.0, "at least 1"),
+        centre=(0.1, "share or 0"),
+        **SEEDED,
+    ),
     "Whitened": door(
         npgd.Whitened,
         operator=(T.A, "given"),
@@ -426,7 +500,13 @@ DOORS: dict[str, Door] = {
         condition=(1.0, "condition"),
     ),
     "Whitened.whiten": door(npgd.whiten(T.A).whiten, y=(T.y, "any precision")),
-    "as_operator": door(npgd.as_operator, obj=(testing.normal(M, N), "matrix"), **SHAPED),
+    "as_operator": door(npgd.as_operator, obj=(testing.normal(M, N), "complex matrix"), **SHAPED),
+    "as_operator of functions": door(
+        lambda image_shape, adjoint: npgd.as_operator(lambda x: 2 * x, image_shape, adjoint),
+        **SHAPED,
+        adjoint=(lambda y: 2 * y, OF_NONE["given"]),
+    ),
+    "LinearOperator.measurements": door(T.A.measurements, y=(T.y, "measurements")),
     "scattered_boxes": door(
         npgd.scattered_boxes, **SHAPED, boxes=(2, "count"), side=(2, "count"), **SEEDED
     ),
@@ -533,12 +613,22 @@ DOORS: dict[str, Door] = {
         solved(npgd.TotalVariation), **STEPS, penalty=(0.1, "positive"), step_size=(0.1, "positive")
     ),
     "Solver": door(solved(Resting), **STEPS),
+    "Reconstructor": door(
+        npgd.Reconstructor,
+        solver=(npgd.NPGD(T.prior, 0.1, max_iter=2), "given"),
+        pixels=((0.0, 255.0), "two numbers"),
+    ),
+    "Reconstructor.forward": door(
+        npgd.Reconstructor(npgd.NPGD(T.prior, 0.1, max_iter=2)),
+        y=(T.y, "measured by another"),
+        physics=(T.A, "given"),
+    ),
     "recover": door(
         npgd.recover,
         **OPERATOR,
-        y=(T.y, "given"),
+        y=(T.y, "numpy"),
         solver=(npgd.NPGD(T.prior, 0.1, max_iter=2), "given"),
-        x_true=(T.x, OF_NONE["given"]),
+        x_true=(T.x, OF_NONE["numpy"]),
         record_iterates=(True, "flag"),
         **SHOWN,
     ),
@@ -1094,8 +1184,9 @@ ELSEWHERE = {
     "protocols, which nobody calls": "Projectable Sampled Generated Encoded LatentSampled",
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
-        "floating finite kind same_kind any_images between choice floating_type latents levels"
-        " number_or numbers_of printable room same_tensor seeded settle shown sizes some"
+        "floating finite free_memory from_numpy kind same_kind any_images between choice"
+        " floating_type latents levels number_or numbers_of printable room same_tensor seeded"
+        " settle shown sizes some"
     ),
     "questions, which anything may be asked": (
         "projects generates encodes samples samples_latents lacking"

@@ -377,6 +377,8 @@ def _identity(evidence: Evidence) -> Finding:
         f"A is linear, Aᵀ its transpose and the identity closed to a relative {at_most(worst, 2)}, "
         "as in float32: nothing here is more exact than that."
     )
+    if evidence.operator.get("precision") == "float32":
+        text += " A is of another library and computes in float32; give it in float64 if it can."
     return Finding(subject, "low precision", text)
 
 

@@ -69,11 +69,13 @@ def recorded(rec: RecSettings, projection: ProjectionSettings) -> dict[str, Any]
 
 
 def described(operator: LinearOperator) -> dict[str, Any]:
-    """What A is."""
+    """What A is; its precision where that is not float64, whatever it is given."""
+    fixed = operator.fixed_precision
     return {
-        "kind": type(operator).__name__,
+        "kind": operator.title,
         "m": operator.m,
         "n": operator.n,
         "norm": operator.norm(),
         "row_orthonormal": operator.row_orthonormal,
+        **({"precision": "float32"} if str(fixed) == "torch.float32" else {}),
     }

@@ -38,6 +38,8 @@ class LinearOperator(nn.Module, abc.ABC):
     provenance: dict[str, Any]
     """Where it comes from, as plain numbers and words for JSON; what designs an operator fills it
     in, and `save_operator` keeps it."""
+    complex_measurements: bool = False
+    """Whether its m numbers are m/2 complex ones, real and imaginary part side by side."""
 
     def __init__(self, image_shape: Sequence[int], m: int) -> None:
         super().__init__()
@@ -55,21 +57,59 @@ class LinearOperator(nn.Module, abc.ABC):
 
     def forward(self, x: Images) -> Measurements:
         """A x for a batch of images. Raises TypeError or ValueError naming `x`."""
-        return self._forward(self._own(checks.images(x, self.image_shape), "x"))
+        x = self._own(checks.images(x, self.image_shape), "x")
+        return self._forward(x) if len(x) else x.new_zeros(0, self.m)
 
     def adjoint(self, y: Measurements) -> Images:
         """Aᵀ y for a batch of measurements. Raises TypeError or ValueError naming `y`."""
-        return self._adjoint(self._own(checks.measurements(y, self.m), "y"))
+        y = self._own(checks.measurements(y, self.m), "y")
+        return self._adjoint(y) if len(y) else y.new_zeros(0, *self.image_shape)
+
+    def measurements(self, y: Any) -> Measurements:
+        """Measurements as people have them, as (batch, m).
+
+        A numpy array becomes a tensor, in the precision of A where A has one. Of an operator with
+        `complex_measurements` a complex y of shape (batch, …) becomes real and imaginary parts,
+        side by side. Of an operator from outside, y may have the form that this gives it: the shape
+        (batch, …), or a list of several.
+
+        Raises:
+            TypeError, ValueError: naming `y`, where it is not of such a kind.
+        """
+        y = self._as_measurements(y)
+        if isinstance(y, np.ndarray):
+            asked = self._asks_for()
+            y = checks.from_numpy(y, "y", None if asked is None else asked[0])
+        if isinstance(y, torch.Tensor) and y.is_complex() and y.layout == torch.strided:
+            if not self.complex_measurements:
+                raise TypeError(f"y must be real as the measurements of A are, got {y.dtype}")
+            if y.ndim > 1 and 2 * math.prod(y.shape[1:]) == self.m:
+                y = torch.view_as_real(y.resolve_conj()).reshape(len(y), self.m)
+            else:
+                raise ValueError(
+                    f"y must have shape (batch, {self.m // 2}) where it is complex, got"
+                    f" {tuple(y.shape)}"
+                )
+        return checks.measurements(y, self.m)
+
+    def _as_measurements(self, y: Any) -> Any:
+        """`measurements` of an operator with measurements of its own form."""
+        return y
 
     @property
     def row_orthonormal(self) -> bool:
         """True only if A Aᵀ = I is certain, to the rounding of the dtype."""
         return False
 
+    @property
+    def fixed_precision(self) -> torch.dtype | None:
+        """The precision of its products, whatever that of x is; None where they follow x."""
+        return None
+
     def norm(self) -> float:
         """The largest singular value ‖A‖, kept until a tensor or a number of the operator changes.
 
-        What changes inside an object of another library is not seen.
+        What changes inside an object of another library is not seen, unless it is a torch module.
 
         In closed form where there is one. Otherwise by Lanczos iterations on A Aᵀ or Aᵀ A,
         whichever is smaller, to the rounding of the operator's dtype, from a fixed first vector:
@@ -124,6 +164,15 @@ class LinearOperator(nn.Module, abc.ABC):
             )
         return tensor
 
+    @property
+    def title(self) -> str:
+        """What reports call it."""
+        return type(self).__name__
+
+    def _parts(self) -> list[nn.Module]:
+        """Modules inside that are not registered as such."""
+        return []
+
     def _kind(self) -> tuple[torch.dtype, torch.device]:
         """The dtype and device the operator works in; float64 on the CPU where it has none."""
         return checks.kind(self) or (torch.float64, torch.device("cpu"))
@@ -138,12 +187,14 @@ def _contents(module: nn.Module) -> bytes:
     By value: an edit through `.data` or of an array that shares memory leaves no other trace.
     """
     digest = hashlib.blake2b()
-    for part in module.modules():
+    parts = list(module.modules())
+    unseen = [more for part in parts if isinstance(part, LinearOperator) for more in part._parts()]
+    for part in parts + unseen:
         own = [value for name, value in vars(part).items() if name != "_known_norm"]
         for value in (*part.parameters(recurse=False), *part.buffers(recurse=False), *own):
             if isinstance(value, torch.Tensor) and value.layout == torch.strided:
                 digest.update(f"{value.dtype} {value.device} {tuple(value.shape)}".encode())
-                flat = value.detach().cpu().contiguous().reshape(-1)
+                flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
                 digest.update(flat.view(torch.uint8).numpy().data)
             elif isinstance(value, np.ndarray) and value.dtype != object:
                 digest.update(f"{value.dtype} {value.shape}".encode())
@@ -212,16 +263,25 @@ class MatrixOperator(LinearOperator):
         return float(deviation) <= 16 * torch.finfo(self.matrix.dtype).eps
 
 
+BLOCK = 2**16
+"""Numbers drawn at a time. A multiple of 16, by which torch makes normal numbers."""
+
+
 class Gaussian(MatrixOperator):
     """Compressed sensing: independent entries N(0, 1/m), so that E‖A x‖² = ‖x‖².
 
-    Drawn in float64 on the CPU and then cast, so that one seed means one matrix.
+    Drawn in float64 on the CPU and then cast, so that one seed means one matrix; in blocks, so that
+    no more than the matrix itself is held. For one that does not fit, see `StructuredRandom`.
 
     Args:
         image_shape: (channels, height, width).
         m: number of measurements.
         seed: of the draw.
         dtype: float32 or float64.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit; `m` where the matrix takes
+            more than half of the memory that is free.
     """
 
     def __init__(
@@ -236,9 +296,33 @@ class Gaussian(MatrixOperator):
         checks.floating_type(dtype)
         generator = checks.seeded(seed)
         checks.room(m, "m", m * n)
-        matrix = torch.randn(m, n, generator=generator, dtype=torch.float64)
-        super().__init__((matrix / math.sqrt(m)).to(dtype), image_shape)
+        size, free = m * n * dtype.itemsize, checks.free_memory()
+        if size > free / 2:
+            # A product in float64, as analysis needs it, takes a copy besides.
+            raise ValueError(
+                f"m must leave a matrix of at most half the free memory, got {m} for {m} × {n}"
+                f" numbers, {size / 1e9:.3g} GB, where {free / 1e9:.3g} GB are free;"
+                " npgd.StructuredRandom measures as well without a matrix"
+            )
+        LinearOperator.__init__(self, image_shape, m)
+        self.register_buffer("matrix", _normal(m * n, m, generator, dtype).reshape(m, n))
         self.seed = checks.seed(seed)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, seed={self.seed}"
+
+
+def _normal(
+    count: int, m: int, generator: torch.Generator, dtype: torch.dtype
+) -> Float[torch.Tensor, " count"]:
+    """Numbers of N(0, 1/m): those of one draw of `count`, a block at a time.
+
+    torch makes 16 normal numbers of 16 uniform ones, and draws the last 16 anew where they are
+    fewer, so that blocks of a multiple of 16 with the rest in the last are the same as one.
+    """
+    drawn = torch.empty(count, dtype=dtype)
+    ends = [*range(BLOCK, count - BLOCK + 1, BLOCK), count]
+    for start, end in zip([0, *ends], ends, strict=False):
+        block = torch.randn(end - start, generator=generator, dtype=torch.float64)
+        drawn[start:end] = block.div_(math.sqrt(m))
+    return drawn

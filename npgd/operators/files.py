@@ -26,12 +26,24 @@ from npgd.files import (
     write_atomically,
 )
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
+from npgd.operators.blur import Blur
 from npgd.operators.dct import SubsampledDCT
+from npgd.operators.fourier import Fourier
 from npgd.operators.pixels import Inpainting, SuperResolution
+from npgd.operators.radon import Radon
+from npgd.operators.structured import StructuredRandom
 from npgd.operators.whitened import Whitened, WhitenedMatrix
 
 INNER = "operator."
 """How the names begin of the tensors of the operator inside a `Whitened`."""
+
+ENTRIES: dict[str, dict[str, type]] = {
+    "Fourier": {"complex_images": bool},
+    "Blur": {"boundary": str},
+    "Radon": {"angles": list, "detectors": int},
+    "StructuredRandom": {"transform": str},
+}
+"""What the header says of operators that are transforms."""
 
 MOST_PIXELS = 2**26
 """The most numbers in an image of an operator in a file; a mask has as many."""
@@ -90,6 +102,16 @@ def _description(A: LinearOperator) -> dict[str, Any]:
         return {"kind": "Whitened", "condition": A.condition, **inner}
     if isinstance(A, SuperResolution):
         return {"kind": "SuperResolution", "factor": A.factor}
+    if isinstance(A, MatrixOperator) and A.complex_measurements:
+        return {"kind": "MatrixOperator", "complex": True}
+    if isinstance(A, Blur):
+        return {"kind": "Blur", "boundary": A.boundary}
+    if isinstance(A, Radon):
+        return {"kind": "Radon", "angles": list(A.angles), "detectors": A.detectors}
+    if isinstance(A, StructuredRandom):
+        return {"kind": "StructuredRandom", "transform": A.transform}
+    if isinstance(A, Fourier):
+        return {"kind": "Fourier", "complex_images": A.complex_images}
     for kind in (MatrixOperator, Inpainting, SubsampledDCT):
         if isinstance(A, kind):
             return {"kind": kind.__name__}
@@ -154,6 +176,10 @@ def _expected(
     if kind == "SuperResolution":
         entry(description, "factor", int)
         return {}
+    if kind in ("Fourier", "Blur", "Radon", "StructuredRandom"):
+        for name, kind_of_entry in ENTRIES[kind].items():
+            entry(description, name, kind_of_entry)
+        return _expected_of_transform(kind, shape, found, numbers)
     if kind == "SubsampledDCT":
         vertical, horizontal = (torch.empty(n, n, device="meta") for n in shape[1:])
         return {"index": numbers, "vertical": vertical, "horizontal": horizontal}
@@ -170,9 +196,30 @@ def _expected(
     of = entry(description, "operator", dict)
     expected = {INNER + key: value for key, value in _expected(of, shape, inner).items()}
     whitening = found.get("whitening", torch.empty((), device="meta"))
-    m = next((v.shape[0] for k, v in expected.items() if k.endswith(("index", "matrix"))), 0)
-    sides = () if whitening.ndim == 0 or m == 0 else (m, m)
+    # Its m is that of the operator, as `Whitened` makes sure.
+    sides = () if whitening.ndim == 0 else (whitening.shape[0],) * 2
     return {**expected, "whitening": torch.empty(sides, device="meta")}
+
+
+def _expected_of_transform(
+    kind: str,
+    shape: checks.ImageShape,
+    found: Mapping[str, torch.Tensor],
+    numbers: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The tensors of an operator that is a transform; what the shape leaves open is as found."""
+    if kind == "Radon":
+        return {}
+    if kind == "StructuredRandom":
+        return {"index": numbers, "signs": torch.empty(math.prod(shape), device="meta")}
+    if kind == "Blur":
+        kernel = found.get("kernel", torch.empty(shape[0], 1, 1, device="meta"))
+        sides = kernel.shape[1:] if kernel.ndim == 3 else (1, 1)
+        return {"kernel": torch.empty(shape[0], *sides, device="meta")}
+    if "maps" not in found:
+        return {"index": numbers}
+    coils = found["maps"].shape[0] if found["maps"].ndim else 1
+    return {"index": numbers, "maps": torch.empty(coils, *shape[1:], 2, device="meta")}
 
 
 def _restored(
@@ -180,15 +227,13 @@ def _restored(
 ) -> LinearOperator:
     kind = description["kind"]
     if kind == "MatrixOperator":
-        return _matrix(tensors["matrix"], shape)
+        operator = _matrix(tensors["matrix"], shape)
+        operator.complex_measurements = bool(description.get("complex", False))
+        return operator
     if kind == "Inpainting":
-        index = tensors["index"]
-        n = math.prod(shape)
-        if not (int(index[0]) >= 0 and int(index[-1]) < n and bool((index.diff() > 0).all())):
-            raise ValueError(f"index must be rising numbers from 0 to {n - 1}, got others")
-        mask = torch.zeros(n, dtype=torch.bool)
-        mask[index] = True
-        return Inpainting(shape, mask=mask.reshape(shape))
+        return Inpainting(shape, mask=_mask(tensors["index"], shape))
+    if kind in ENTRIES:
+        return _restored_transform(description, shape, tensors)
     if kind == "SuperResolution":
         return SuperResolution(shape, description["factor"])
     if kind == "SubsampledDCT":
@@ -198,8 +243,7 @@ def _restored(
         whitening, matrix = tensors["whitening"], tensors["matrix"]
         if whitening.dtype != matrix.dtype:
             raise ValueError(f"whitening must be {matrix.dtype} as matrix, got {whitening.dtype}")
-        precise = torch.promote_types(matrix.dtype, torch.float32)
-        return WhitenedMatrix(matrix.to(precise), shape, whitening, condition).to(matrix.dtype)
+        return WhitenedMatrix(_precise(matrix), shape, whitening, condition).to(matrix.dtype)
     inner = {
         key.removeprefix(INNER): value for key, value in tensors.items() if key.startswith(INNER)
     }
@@ -207,7 +251,46 @@ def _restored(
     return Whitened(operator, tensors["whitening"], condition)
 
 
+def _restored_transform(
+    description: Mapping[str, Any], shape: checks.ImageShape, tensors: Mapping[str, torch.Tensor]
+) -> LinearOperator:
+    kind = description["kind"]
+    if kind == "Radon":
+        return Radon(shape, description["angles"], description["detectors"])
+    if kind == "Blur":
+        kernel = tensors["kernel"]
+        return Blur(shape, _precise(kernel), description["boundary"]).to(kernel.dtype)
+    if kind == "Fourier":
+        maps, mask = tensors.get("maps"), _mask(tensors["index"], shape[1:])
+        doubled = description["complex_images"]
+        if maps is None:
+            return Fourier(shape, mask, complex_images=doubled)
+        coils = torch.view_as_complex(_precise(maps))
+        return Fourier(shape, mask, coils, doubled).to(maps.dtype)
+    index, signs, n = tensors["index"], tensors["signs"], math.prod(shape)
+    A = StructuredRandom(shape, len(index), transform=description["transform"])
+    if len(set(index.tolist())) < len(index) or not 0 <= int(index.min()) <= int(index.max()) < n:
+        raise ValueError(f"index must be different numbers from 0 to {n - 1}, got others")
+    if not bool((signs.abs() == 1).all()):
+        raise ValueError("signs must be 1 and -1, got others")
+    A.index, A.signs = index, signs
+    return A
+
+
+def _mask(index: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """True at the places of the index, which must rise."""
+    n = math.prod(shape)
+    if not (int(index[0]) >= 0 and int(index[-1]) < n and bool((index.diff() > 0).all())):
+        raise ValueError(f"index must be rising numbers from 0 to {n - 1}, got others")
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[index] = True
+    return mask.reshape(shape)
+
+
+def _precise(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def _matrix(matrix: torch.Tensor, shape: checks.ImageShape) -> LinearOperator:
     """In the precision it was kept in, where half ones are not made but come of `.to`."""
-    precise = torch.promote_types(matrix.dtype, torch.float32)
-    return MatrixOperator(matrix.to(precise), shape).to(matrix.dtype)
+    return MatrixOperator(_precise(matrix), shape).to(matrix.dtype)

@@ -1,4 +1,11 @@
-"""Operators that other libraries made, taken as they are."""
+"""Operators that other libraries made, taken as they are.
+
+An object from outside keeps the precision, the shapes and the number type it was made with; the
+`border` converts on the way in and out. Inside the package it is a real operator: a batch of images
+(batch, channels, height, width) goes to (batch, m) real numbers, a complex measurement being two of
+them, real and imaginary part side by side. With ⟨u, v⟩ = Re Σ ū v the adjoint of that real view is
+Re(Aᴴ y), for real images.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +22,17 @@ from torch import nn
 from npgd import checks
 from npgd.images import Images, Measurements
 from npgd.operators.base import LinearOperator, MatrixOperator
+from npgd.operators.border import Border, Maps, Signal, border, described, torch_of
 
-Product = Callable[[np.ndarray], np.ndarray]
-"""Rows of vectors to rows of their images."""
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+OFF = 1e-5
+"""Relative error that the rounding of float32 may make of linearity and of the adjoint; a wrong
+adjoint is wrong by about 1/√m, far more than this."""
+
+
+EXACT = 1e-11
+"""The same of float64; more is the rounding of float32 inside."""
 
 
 class _Array(Protocol):
@@ -33,9 +48,9 @@ class _Array(Protocol):
 class _Physics(Protocol):
     """deepinv's way: products with batches of images."""
 
-    def A(self, x: Images, /) -> torch.Tensor: ...
+    def A(self, x: Images, /) -> Signal: ...
 
-    def A_adjoint(self, y: torch.Tensor, /) -> torch.Tensor: ...
+    def A_adjoint(self, y: Signal, /) -> torch.Tensor: ...
 
 
 def _is_array(obj: object) -> TypeGuard[_Array]:
@@ -46,148 +61,290 @@ def _is_physics(obj: object) -> TypeGuard[_Physics]:
     return all(callable(getattr(obj, name, None)) for name in ("A", "A_adjoint"))
 
 
-def as_operator(obj: Any, image_shape: Sequence[int]) -> LinearOperator:
+def as_operator(
+    obj: Any, image_shape: Sequence[int], adjoint: Callable[..., Any] | None = None
+) -> LinearOperator:
     """Any linear operator as a LinearOperator on images of shape (channels, height, width).
 
-    Takes a LinearOperator of this package, a torch or numpy matrix, a scipy sparse matrix or
-    LinearOperator, a pylops LinearOperator (or any object with `shape`, `matvec`, `rmatvec`),
-    and a deepinv physics (any object with `A` and `A_adjoint`; its measurements are flattened
-    to (batch, m)). Objects of other libraries work through their own products, differentiable
-    here, and nothing is made dense; one random pair x, y tests at once that ⟨Ax, y⟩ = ⟨x, Aᵀy⟩.
+    Takes
+
+    - a LinearOperator of this package, or a torch or numpy matrix, real or complex;
+    - a scipy sparse matrix of any format, a scipy or pylops LinearOperator, or any object with
+      `shape`, `matvec` and `rmatvec`;
+    - a deepinv physics, or any object with `A` and `A_adjoint`;
+    - a function of a batch of images, torch or numpy, with its `adjoint`; without one, the adjoint
+      of a function of torch tensors is what autograd makes of it.
+
+    Measurements may have any shape (batch, …), be complex, or be a list or tuple of such: (batch,
+    m) has them one after another, real and imaginary part of a number side by side, and
+    `A.measurements(y)` brings such a y into this form, as `npgd.recover` does. A complex operator
+    of n columns is taken for real images of n pixels, or for two channels of n pixels each, the
+    real and the imaginary part. deepinv's MRI, which asks for such channels, takes real images too.
+
+    Nothing is made dense, and gradients, also in forward mode, go through the operator's own
+    products. The object keeps its precision: images are cast at its border, and where it computes
+    in float32, as `A.fixed_precision` then says, no check in float64 gets nearer than about 1e-7.
+    Random images test at once that it is linear, and that ⟨A x, y⟩ = ⟨x, Aᵀ y⟩.
 
     Raises:
-        TypeError: the object is none of these, or complex.
-        ValueError: its shape does not fit `image_shape`, it holds NaN, or its adjoint is wrong.
+        TypeError: the object is none of these, or its dtype is real and its products complex.
+        ValueError: it does not take images of `image_shape`, it holds NaN, has no adjoint or a
+            wrong one, or is affine or not linear at all.
     """
     shape = checks.image_shape(image_shape)
+    if adjoint is not None and not callable(adjoint):
+        raise TypeError(f"adjoint must be a function, got {checks.shown(adjoint)}")
+    pair = callable(obj) and not (isinstance(obj, LinearOperator) or _is_array(obj))
+    if adjoint is not None and (not pair or _is_physics(obj)):
+        raise TypeError(
+            "adjoint must be None where obj has its own or is a matrix, got"
+            f" {checks.shown(adjoint)}"
+        )
     if isinstance(obj, LinearOperator):
         if obj.image_shape != shape:
             raise ValueError(f"obj must have image_shape {shape}, got {obj.image_shape}")
         return obj
     if isinstance(obj, torch.Tensor | np.ndarray):
-        return MatrixOperator(obj, shape, "obj")
-    wrapped: LinearOperator
-    if scipy.sparse.issparse(obj):
-        if not np.isfinite(obj.data).all():
-            raise ValueError("obj must be finite, got NaN or infinity in its entries")
-        wrapped = _ArrayOperator(scipy.sparse.linalg.aslinearoperator(obj), shape)
-    elif _is_physics(obj):
-        wrapped = _PhysicsOperator(obj, shape)
-    elif _is_array(obj):
-        wrapped = _ArrayOperator(obj, shape)
-    else:
-        raise TypeError(
-            "obj must be a LinearOperator, a matrix, or have `matvec` and `rmatvec`, or `A` and"
-            f" `A_adjoint`, got {type(obj).__name__}"
+        return _dense(obj, shape)
+    maps = _maps(obj, adjoint, shape)
+    return _tested(ForeignOperator(obj, shape, border(maps, shape)))
+
+
+def _dense(matrix: torch.Tensor | np.ndarray, shape: checks.ImageShape) -> LinearOperator:
+    """A matrix; of a complex one the rows of real and imaginary parts, side by side."""
+    if isinstance(matrix, np.ndarray) and np.iscomplexobj(matrix):
+        matrix = torch_of(matrix, "obj")
+    if not isinstance(matrix, torch.Tensor) or not matrix.is_complex() or matrix.is_meta:
+        return MatrixOperator(matrix, shape, "obj")
+    if matrix.layout != torch.strided or matrix.ndim != 2:
+        raise ValueError(
+            f"obj must have shape (m, {math.prod(shape)}), dense, got {checks.shown(matrix)}"
         )
-    _require_adjoint(wrapped, type(obj).__name__)
-    return wrapped
+    rows = torch.view_as_real(matrix.resolve_conj())
+    A = MatrixOperator(rows.movedim(2, 1).reshape(-1, matrix.shape[1]), shape, "obj")
+    A.complex_measurements = True
+    return A
 
 
-class _ArrayOperator(LinearOperator):
-    """An operator on numpy vectors: scipy, pylops, or anything with matvec and rmatvec."""
+def _maps(obj: Any, adjoint: Callable[..., Any] | None, shape: checks.ImageShape) -> Maps:
+    """The products of an object, forward and adjoint, as it has them."""
+    name = type(obj).__name__
+    if scipy.sparse.issparse(obj):
+        return _array_maps(_sparse(obj), shape, name)
+    if _is_physics(obj):
+        # deepinv's complex images are two real channels, and its MRI knows how to make them one.
+        embedded = shape[0] == 1 and hasattr(obj, "to_torch_complex")
+        views = ("plain", "complex", *(["channels"] if embedded else []))
+        return Maps(
+            name,
+            obj.A,
+            obj.A_adjoint,
+            device=_device(obj),
+            views=views,
+            made_for=getattr(obj, "img_size", None),
+        )
+    if _is_array(obj):
+        return _array_maps(obj, shape, name)
+    if callable(obj):
+        named = getattr(obj, "__name__", name)
+        return Maps(named, obj, adjoint, numpy=None, device=_device(obj))
+    if hasattr(obj, "matvec"):
+        raise TypeError(
+            f"obj must have an adjoint, `rmatvec`, got {name} with `matvec` alone; give the two"
+            " products as functions, as_operator(forward, image_shape, adjoint=…)"
+        )
+    raise TypeError(
+        "obj must be a LinearOperator, a matrix, a function, or have `matvec` and `rmatvec`, or"
+        f" `A` and `A_adjoint`, got {checks.shown(obj)}"
+    )
 
-    def __init__(self, obj: _Array, shape: checks.ImageShape) -> None:
-        if len(obj.shape) != 2 or obj.shape[1] != math.prod(shape):
-            raise ValueError(
-                f"obj must have shape (m, {math.prod(shape)}) for image_shape {shape}, got"
-                f" {tuple(obj.shape)}"
+
+def _device(obj: object) -> torch.device:
+    found = checks.kind(obj) if isinstance(obj, nn.Module) else None
+    return found[1] if found else torch.device("cpu")
+
+
+def _sparse(obj: Any) -> _Array:
+    """A sparse matrix of any format, its entries floating point and finite."""
+    if len(obj.shape) != 2:
+        raise ValueError(f"obj must have shape (m, n), got {tuple(obj.shape)}")
+    rows = obj.tocsr()
+    if rows.dtype.kind not in "fc":
+        rows = rows.astype(np.float64)
+    if not np.isfinite(rows.data).all():
+        raise ValueError("obj must be finite, got NaN or infinity in its entries")
+    array: _Array = scipy.sparse.linalg.aslinearoperator(rows)
+    return array
+
+
+def _array_maps(obj: _Array, shape: checks.ImageShape, name: str) -> Maps:
+    n, columns = math.prod(shape), obj.shape[1] if len(obj.shape) == 2 else 0
+    kind = getattr(obj, "dtype", None)
+    is_complex = kind is not None and np.issubdtype(kind, np.complexfloating)
+    paired = is_complex and shape[0] == 2 and 2 * columns == n
+    if columns != n and not paired:
+        halves = f", or complex (m, {n // 2})" if shape[0] == 2 else ""
+        raise ValueError(
+            f"obj must have shape (m, {n}){halves} for image_shape {shape}, got {tuple(obj.shape)}"
+        )
+    image = (1, *shape[1:]) if paired else shape
+    real = kind is not None and not is_complex
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        measured = _rows(obj, "", x.reshape(len(x), -1))
+        if real and np.iscomplexobj(measured):
+            raise TypeError(
+                f"obj must be real as its dtype {kind} says, got {measured.dtype} from its product;"
+                " give it its complex dtype"
             )
-        kind = getattr(obj, "dtype", None)
-        if kind is not None and np.issubdtype(kind, np.complexfloating):
-            raise TypeError(f"obj must be real, got {kind}")
-        super().__init__(shape, obj.shape[0])
-        self.obj = obj
+        return measured
+
+    return Maps(
+        name,
+        forward,
+        lambda y: _rows(obj, "r", y).reshape(len(y), *image),
+        numpy=True,
+        views=("paired",) if paired else ("plain",) if real else ("plain", "complex"),
+    )
+
+
+def _rows(obj: _Array, side: str, rows: np.ndarray) -> np.ndarray:
+    """The product with every row."""
+    if hasattr(obj, f"{side}matmat"):
+        return np.asarray(getattr(obj, f"{side}matmat")(rows.T)).T
+    one = getattr(obj, f"{side}matvec")
+    return np.stack([np.asarray(one(row)).reshape(-1) for row in rows])
+
+
+class ForeignOperator(LinearOperator):
+    """An object of another library behind its border; made by `as_operator`.
+
+    `.to` moves a module of another library to another device, but leaves its precision alone.
+    """
+
+    obj: Any
+    border: Border
+
+    def __init__(self, obj: Any, shape: checks.ImageShape, border: Border) -> None:
+        super().__init__(shape, border.layout.m)
+        # Not registered as a part: `.to(dtype)` would change what computes in a dtype of its own.
+        object.__setattr__(self, "obj", obj)
+        object.__setattr__(self, "border", border)
+        self.complex_measurements = border.layout.is_complex
+
+    @property
+    def fixed_precision(self) -> torch.dtype:
+        return self.border.precision
+
+    @property
+    def title(self) -> str:
+        return self.border.maps.name
+
+    def _kind(self) -> tuple[torch.dtype, torch.device]:
+        return self.border.precision, self.border.maps.device
 
     def _forward(self, x: Images) -> Measurements:
-        return _product(x.flatten(1), self._products("mat"), self._products("rmat"))
+        return _product(x, self.border.measure, self.border.back)
 
     def _adjoint(self, y: Measurements) -> Images:
-        image = _product(y, self._products("rmat"), self._products("mat"))
-        return image.reshape(-1, *self.image_shape)
+        return _product(y, self.border.back, self.border.measure)
 
-    def _products(self, side: str) -> Product:
-        if hasattr(self.obj, f"{side}mat"):
-            several = getattr(self.obj, f"{side}mat")
-            return lambda rows: several(rows.T).T
-        one = getattr(self.obj, f"{side[:-3]}matvec")
-        return lambda rows: np.stack([np.asarray(one(row)).reshape(-1) for row in rows])
+    def _as_measurements(self, y: Any) -> Any:
+        return self.border.layout.flat_if_shaped(y)
+
+    def _parts(self) -> list[nn.Module]:
+        return list(self.obj.modules()) if isinstance(self.obj, nn.Module) else []
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        device = fn(torch.empty(0, dtype=self.border.precision, device=self.border.maps.device))
+        if isinstance(self.obj, nn.Module) and device.device != self.border.maps.device:
+            self.obj.to(device=device.device)
+            self.border.maps.device = device.device
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def extra_repr(self) -> str:
+        return f"{self.border.maps.name}, {super().extra_repr()}"
 
 
-class _ArrayProduct(torch.autograd.Function):
-    """One of the two products of a numpy operator; the other one is its derivative."""
+class _ProductFunction(torch.autograd.Function):
+    """One of the two products; the other one is its derivative, and it is its own."""
 
     @staticmethod
-    def forward(
-        ctx: Any, rows: torch.Tensor, product: Product, transposed: Product
-    ) -> torch.Tensor:
-        ctx.products = product, transposed
-        return torch.from_numpy(np.array(product(rows.detach().cpu().numpy()))).to(rows)
+    def forward(x: torch.Tensor, product: Product, transposed: Product) -> torch.Tensor:
+        return product(x.detach())
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        _, ctx.product, ctx.transposed = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        product, transposed = ctx.products
-        return _product(gradients[0], transposed, product), None, None
+        return _product(gradients[0], ctx.transposed, ctx.product), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
+        return _product(tangents[0], ctx.product, ctx.transposed)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, product: Product,
+        transposed: Product,
+    ) -> tuple[torch.Tensor, int]:  # fmt: skip
+        rows = x.movedim(in_dims[0] or 0, 0)
+        flat = _product(rows.flatten(0, 1), product, transposed)
+        return flat.reshape(*rows.shape[:2], *flat.shape[1:]), 0
 
 
 # torch's own annotations leave `apply` without types.
-_product: Callable[[torch.Tensor, Product, Product], torch.Tensor] = _ArrayProduct.apply
-
-
-class _PhysicsOperator(LinearOperator):
-    """A deepinv physics, or anything with A and A_adjoint on batches of images."""
-
-    def __init__(self, obj: _Physics, shape: checks.ImageShape) -> None:
-        dtype, device = _physics_kind(obj)
-        with torch.no_grad():
-            measured = obj.A(torch.zeros(1, *shape, dtype=dtype, device=device))
-        if not isinstance(measured, torch.Tensor) or not measured.is_floating_point():
-            kind = getattr(measured, "dtype", type(measured).__name__)
-            raise TypeError(f"obj.A must give a real tensor, got {kind}")
-        super().__init__(shape, measured[0].numel())
-        self.obj = obj
-        self.measured_shape = tuple(measured.shape[1:])
-
-    def _asks_for(self) -> None:
-        # A physics converts what it is given, or says itself that it does not.
-        return None
-
-    def _kind(self) -> tuple[torch.dtype, torch.device]:
-        return _physics_kind(self.obj)
-
-    def _forward(self, x: Images) -> Measurements:
-        return self.obj.A(x).reshape(x.shape[0], self.m)
-
-    def _adjoint(self, y: Measurements) -> Images:
-        image = self.obj.A_adjoint(y.reshape(-1, *self.measured_shape))
-        if tuple(image.shape) != (y.shape[0], *self.image_shape):
-            raise ValueError(
-                f"obj.A_adjoint must give shape {(y.shape[0], *self.image_shape)}, got"
-                f" {tuple(image.shape)}"
-            )
-        return image
-
-
-def _physics_kind(obj: object) -> tuple[torch.dtype, torch.device]:
-    # A physics without tensors of its own says nothing of its dtype: torch's default is the guess.
-    found = checks.kind(obj) if isinstance(obj, nn.Module) else None
-    return found or (torch.get_default_dtype(), torch.device("cpu"))
+_product: Callable[[torch.Tensor, Product, Product], torch.Tensor] = _ProductFunction.apply
 
 
 @torch.no_grad()
-def _require_adjoint(A: LinearOperator, name: str) -> None:
-    dtype, device = A._kind()
+def _tested(A: ForeignOperator) -> ForeignOperator:
+    """A, if random images show it to be linear with its adjoint; ValueError if they do not."""
+    name, device = A.border.maps.name, A.border.maps.device
     generator = checks.seeded(0)
-    x = torch.randn(1, *A.image_shape, generator=generator, dtype=torch.float64).to(device, dtype)
-    y = torch.randn(1, A.m, generator=generator, dtype=torch.float64).to(device, dtype)
-    measured, back = A(x).double(), A.adjoint(y).double()
-    forward = float((measured * y).sum())
-    backward = float((back * x).sum())
-    # Rounding is relative to the norms, and an operator of another library may work in float32
-    # whatever it is given; a wrong adjoint is wrong by about norms/√m, far more than this.
-    scale = float(measured.norm() * y.double().norm() + back.norm() * x.double().norm())
-    if not abs(forward - backward) <= 1e-5 * scale:
+    x, z = torch.randn(2, 1, *A.image_shape, generator=generator, dtype=torch.float64).to(device)
+    y = torch.randn(1, A.m, generator=generator, dtype=torch.float64).to(device)
+    alone, back = A(x), A.adjoint(y)
+    try:
+        at_zero, one, other, both, minus = A(torch.cat([0 * x, x, z, x + z, -x])).split(1)
+    except Exception as error:
+        raise ValueError(
+            f"obj must take a batch of images, got {name}, which takes one and of five says:"
+            f" {described(error)}"
+        ) from error
+    if not bool(torch.isfinite(torch.cat([one, other, both], 1)).all() & back.isfinite().all()):
+        raise ValueError(f"obj must be finite, got NaN or infinity from {name}")
+    size = float(one.norm() + other.norm())
+
+    def off(difference: torch.Tensor) -> bool:
+        return float(difference.norm()) > OFF * size
+
+    if off(alone - one):
+        raise ValueError(
+            f"obj must measure an image the same every time, alone or among others, got {name},"
+            f" which differs by a relative {float((alone - one).norm() / size):.2g}"
+        )
+    if off(at_zero) and not off(both - one - other + at_zero):
+        raise ValueError(
+            f"obj must be linear, got {name}, which is affine, with ‖A(0)‖ ="
+            f" {float(at_zero.norm()):.3g}; give x ↦ A(x) − A(0), and y − A(0) for measurements"
+        )
+    worst = max(float((both - one - other).norm()), float((one + minus).norm()))
+    if worst > OFF * size:
+        raise ValueError(
+            f"obj must be linear, got {name}, whose A(x + z) and A(x) + A(z), or A(−x) and −A(x),"
+            f" differ by a relative {worst / size:.2g}"
+        )
+    forward, backward = float((one * y).sum()), float((back * x).sum())
+    scale = float(one.norm() * y.norm() + back.norm() * x.norm())
+    if not abs(forward - backward) <= OFF * scale:
         raise ValueError(
             f"obj must have the adjoint of its own product, ⟨Ax, y⟩ = ⟨x, Aᵀy⟩, got {name} with"
             f" {forward:.6g} and {backward:.6g} for random x, y"
         )
+    if max(worst / size if size else 0.0, abs(forward - backward) / (scale or 1.0)) > EXACT:
+        # Whatever dtype it gives back, inside it computes in less.
+        A.border.precision = torch.float32
+    return A

@@ -43,7 +43,9 @@ class Inpainting(LinearOperator):
             got = "neither" if hole is None else "both"
             raise ValueError(f"one of hole and mask must be given, got {got}")
         name = "hole" if mask is None else "mask"
-        measured = _without_hole(shape, hole) if mask is None else _checked_mask(shape, mask)
+        measured = (
+            _without_hole(shape, hole) if mask is None else checked_mask(mask, shape[1:], shape)
+        )
         index = measured.expand(shape).flatten().nonzero()[:, 0]
         if index.numel() == 0:
             given = hole if mask is None else "no True entry"
@@ -108,7 +110,8 @@ def _without_hole(shape: checks.ImageShape, hole: int | None) -> torch.Tensor:
     return measured
 
 
-def _checked_mask(shape: checks.ImageShape, mask: object) -> torch.Tensor:
+def checked_mask(mask: object, *shapes: tuple[int, ...]) -> torch.Tensor:
+    """A boolean mask, torch or numpy, of one of the shapes."""
     if isinstance(mask, np.ndarray) and mask.dtype == np.bool_:
         mask = torch.from_numpy(np.ascontiguousarray(mask))
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
@@ -116,8 +119,9 @@ def _checked_mask(shape: checks.ImageShape, mask: object) -> torch.Tensor:
         raise TypeError(f"mask must be a boolean tensor, True where measured, got {kind}")
     if mask.layout != torch.strided or mask.is_meta:
         raise TypeError(f"mask must be a dense tensor, got {checks.shown(mask)}")
-    if tuple(mask.shape) not in (shape, shape[1:]):
-        raise ValueError(f"mask must have shape {shape[1:]} or {shape}, got {tuple(mask.shape)}")
+    if tuple(mask.shape) not in shapes:
+        listed = " or ".join(map(str, shapes))
+        raise ValueError(f"mask must have shape {listed}, got {tuple(mask.shape)}")
     return mask
 
 

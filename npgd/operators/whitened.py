@@ -67,7 +67,7 @@ class Whitened(LinearOperator):
         return self.condition <= 16
 
     def _norm(self) -> float:
-        return 1.0
+        return 1.0 if self.row_orthonormal else super()._norm()
 
 
 class WhitenedMatrix(Whitened, MatrixOperator):

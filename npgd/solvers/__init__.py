@@ -9,6 +9,7 @@ from npgd.solvers.npgd import NPGD
 from npgd.solvers.onenet import OneNet
 from npgd.solvers.pgdgan import PGDGAN
 from npgd.solvers.pnp_admm import PnPADMM
+from npgd.solvers.reconstructor import Reconstructor
 from npgd.solvers.total_variation import TotalVariation
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Lasso",
     "OneNet",
     "PnPADMM",
+    "Reconstructor",
     "Solution",
     "Solver",
     "State",

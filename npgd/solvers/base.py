@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
@@ -20,7 +21,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import LinearOperator
-from npgd.precision import plainly
+from npgd.precision import like, plainly
 from npgd.progress import track
 from npgd.solvers.rows import merged, separable, taken
 
@@ -248,15 +249,17 @@ def recover(
 
     Args:
         A: the operator; wrap one of another library with `as_operator`.
-        y: measurements, (batch, m), finite.
+        y: measurements, (batch, m), finite; or as people have them: a numpy array, complex, or in
+            the shape that an operator from outside gives them (`LinearOperator.measurements`).
         solver: for instance NPGD(prior).
-        x_true: the images behind y, to record the error.
+        x_true: the images behind y, to record the error; numpy serves.
         record_iterates: keep every x_n, x_0 first.
         progress: show a progress bar.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
+    y, x_true = _taken(A, y, solver, x_true)
     _check(A, y, solver, x_true)
     record_iterates = checks.flag(record_iterates, "record_iterates")
     progress = checks.flag(progress, "progress")
@@ -403,6 +406,18 @@ class _Run:
             method=type(self.solver).__name__,
             info=self.solver.info(whole),
         )
+
+
+def _taken(A: LinearOperator, y: Any, solver: Solver[Any], x_true: Any) -> tuple[Any, Any]:
+    """y as (batch, m), and arrays as tensors: in the precision of A, else of the solver's prior."""
+    if not isinstance(A, LinearOperator):
+        return y, x_true
+    foreign, y = isinstance(y, np.ndarray), A.measurements(y)
+    if foreign and checks.kind(A) is None:
+        y = like(y, getattr(solver, "prior", None))
+    if isinstance(x_true, np.ndarray):
+        x_true = checks.from_numpy(x_true, "x_true", y.dtype).to(y.device)
+    return y, x_true
 
 
 def _check(A: LinearOperator, y: Measurements, solver: Solver[Any], x_true: Images | None) -> None:

@@ -1,0 +1,111 @@
+"""The parallel-beam Radon transform: line integrals of every channel, by angle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from npgd import checks
+from npgd.images import Images, Measurements
+from npgd.operators.base import LinearOperator
+
+MOST_ANGLES = 2**20
+
+
+class Radon(LinearOperator):
+    """Line integrals, y_{c,θ,s} = Σ_t x_c(s cos θ − t sin θ, s sin θ + t cos θ), unit steps in t.
+
+    (0, 0) is the middle of the image, s the detector's distance from it and θ the angle, both in
+    unit steps of pixels; at 0 degrees the rays run down the columns. Between pixels x is bilinear,
+    and 0 outside, as for a rotated image whose columns are summed. The adjoint spreads y with the
+    same weights: it is exact, no interpolated back-projection. m = channels × angles × detectors.
+
+    Args:
+        image_shape: (channels, height, width).
+        angles: in degrees; a number of them means that many, even over 180 degrees, from 0 on.
+        detectors: by default as many as see the whole image, ⌈√(height² + width²)⌉, or one more, so
+            that at 0 degrees they stand on the columns.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        angles: int | Sequence[float] = 60,
+        detectors: int | None = None,
+    ) -> None:
+        channels, height, width = checks.image_shape(image_shape)
+        listed = _angles(angles)
+        if detectors is None:
+            detectors = math.ceil(math.hypot(height, width))
+            detectors += (detectors - width) % 2
+        else:
+            detectors = checks.integer(detectors, "detectors", maximum=2**20)
+        super().__init__(image_shape, channels * len(listed) * detectors)
+        self.angles = listed
+        self.detectors = detectors
+
+    def _rays(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of every angle the four neighbours of each point of each ray, and their weights.
+
+        (4, points, detectors), as flat places of an image; the weight outside is 0.
+        """
+        _, height, width = self.image_shape
+        reach = math.ceil(math.hypot(height, width)) // 2 + 1
+        t = torch.arange(-reach, reach + 1, dtype=torch.float64, device=device)[:, None]
+        t = t + (height - 1) % 2 / 2
+        s = torch.arange(self.detectors, dtype=torch.float64, device=device)
+        s = s - (self.detectors - 1) / 2
+        for angle in self.angles:
+            cos, sin = (round(f(math.radians(angle)), 15) for f in (math.cos, math.sin))
+            across = s * cos - t * sin + (width - 1) / 2
+            down = s * sin + t * cos + (height - 1) / 2
+            left, top = across.floor(), down.floor()
+            places, weights = [], []
+            for i in (top, top + 1):
+                for j in (left, left + 1):
+                    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+                    weight = (1 - (down - i).abs()) * (1 - (across - j).abs())
+                    weights.append(torch.where(inside, weight, 0.0))
+                    places.append(torch.where(inside, i * width + j, 0.0).long())
+            yield torch.stack(places), torch.stack(weights)
+
+    def _forward(self, x: Images) -> Measurements:
+        flat = x.flatten(2)
+        projections = [
+            (flat[:, :, places] * weights.to(flat)).sum((2, 3))
+            for places, weights in self._rays(x.device)
+        ]
+        return torch.stack(projections, dim=2).flatten(1)
+
+    def _adjoint(self, y: Measurements) -> Images:
+        channels, height, width = self.image_shape
+        projections = y.reshape(len(y), channels, len(self.angles), self.detectors)
+        image = y.new_zeros(len(y), channels, height * width)
+        for k, (places, weights) in enumerate(self._rays(y.device)):
+            spread = projections[:, :, k, None, None] * weights.to(y)
+            image = image.index_add(2, places.flatten(), spread.flatten(2))
+        return image.reshape(-1, *self.image_shape)
+
+    def extra_repr(self) -> str:
+        angles = len(self.angles)
+        return f"{super().extra_repr()}, {angles} angles, detectors={self.detectors}"
+
+
+def _angles(angles: Any) -> tuple[float, ...]:
+    wrong = f"angles must be numbers in a row, or how many, got {checks.shown(angles)}"
+    if isinstance(angles, str | bytes | bytearray | dict | set):
+        raise TypeError(wrong)
+    try:
+        listed = list(angles)
+    except TypeError:  # no row of them
+        count = checks.integer(angles, "angles", maximum=MOST_ANGLES)
+        return tuple(180 * k / count for k in range(count))
+    if not 1 <= len(listed) <= MOST_ANGLES:
+        raise ValueError(f"angles must be 1 to {MOST_ANGLES}, got {len(listed)}")
+    return tuple(checks.number(angle, "angles", negative=True) for angle in listed)
