@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -227,9 +227,24 @@ def train_corrector_command(
 
 @train_app.command("denoiser")
 @command
-def train_denoiser_command(*, training: Training, digits: Data, config: DenoiserConfig) -> None:
-    """Train a denoiser of digits for plug-and-play ADMM, and write it as denoiser.safetensors."""
-    path = _write_network("denoiser", train_denoiser, training, digits, config)
+def train_denoiser_command(
+    *,
+    training: Training,
+    real: RealImages,
+    also: Annotated[
+        Dataset | None, typer.Option(help="Real training images beside those of --dataset.")
+    ] = None,
+    config: DenoiserConfig,
+) -> None:
+    """Train a denoiser for plug-and-play recovery, and write it as denoiser.safetensors."""
+    told = training.start("denoiser.safetensors")
+    images = real.load()
+    if also is not None:
+        with naming("--also"):
+            images = _beside(images, replace(real, dataset=also).load())
+    network = train_denoiser(images, training.output, config, **told)
+    settings = {"width": config.width, "channels": images.shape[1], "levels": config.levels}
+    path = _write_network("denoiser", network, training.output, settings, asdict(config))
     _tell(path, f"npgd.load_denoiser({str(path)!r}) reads it")
 
 
@@ -237,7 +252,11 @@ def train_denoiser_command(*, training: Training, digits: Data, config: Denoiser
 @command
 def train_onenet_command(*, training: Training, digits: Data, config: OneNetConfig) -> None:
     """Train OneNet's proximal map against classifiers, and write it as onenet.safetensors."""
-    path = _write_network("onenet", train_onenet, training, digits, config)
+    told = training.start("onenet.safetensors")
+    images = data.dataset_uint8("mnist", "train", digits.data_dir, digits.download)
+    network = train_onenet(images, training.output, config, **told)
+    settings = {"width": config.width, "channels": images.shape[1]}
+    path = _write_network("onenet", network, training.output, settings, asdict(config))
     _tell(path, f"npgd.OneNet({str(path)!r}) uses it")
 
 
@@ -249,22 +268,25 @@ def _given(config: Any) -> dict[str, Any]:
     }
 
 
+def _beside(images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Both together; ValueError where their shapes differ."""
+    if images.shape[1:] != others.shape[1:]:
+        shapes = tuple(images.shape[1:]), tuple(others.shape[1:])
+        raise ValueError(f"--also must name images of shape {shapes[0]}, got {shapes[1]}")
+    return torch.cat([images, others])
+
+
 def _write_network(
     kind: str,
-    train: Callable[..., DenoisingNetwork | ProximalNetwork],
-    training: Training,
-    digits: Data,
-    config: DenoiserConfig | OneNetConfig,
+    network: DenoisingNetwork | ProximalNetwork,
+    directory: Path,
+    settings: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> Path:
-    """Train a network of digits, and write it with its card; where it is."""
-    told = training.start(f"{kind}.safetensors")
-    images = data.dataset_uint8("mnist", "train", digits.data_dir, digits.download)
-    network = train(images, training.output, config, **told)
-    path = training.output / f"{kind}.safetensors"
-    if not is_first():
-        return path
-    settings = {"width": config.width, "channels": images.shape[1]}
-    save_network(network, path, settings, {f"{kind}_training": asdict(config)})
+    """Write a trained network with its card; where it is."""
+    path = directory / f"{kind}.safetensors"
+    if is_first():
+        save_network(network, path, settings, {f"{kind}_training": dict(config)})
     return path
 
 

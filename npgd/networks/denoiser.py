@@ -1,10 +1,13 @@
 """Image-to-image networks: a denoiser that is told the noise level, and OneNet's proximal map.
 
-Both halve the image twice, through widths c, 2c, 4c, and double it again: two convolutions at each
-size, ReLU between them, nothing that normalises over the batch. Sides must be multiples of four.
+Both halve the image, through widths c, 2c, 4c, …, 4c, and double it again: two convolutions at each
+size, ReLU between them, nothing that normalises over the batch. OneNet halves twice, a denoiser
+`levels` times: the more, the farther it sees. Sides must be multiples of 2 to that power.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from jaxtyping import Float
@@ -15,6 +18,7 @@ from npgd.images import Images, PerImage
 
 # Root mean square deviation that images on [-1, 1] are taken to have; it only sets scales.
 SPREAD = 0.5
+MOST_LEVELS = 16  # of halving; sides of 65,536 pixels and more are none of ours
 
 
 def _block(before: int, after: int, change: int = 0) -> nn.Sequential:
@@ -50,40 +54,53 @@ class DenoisingNetwork(nn.Module):
     with s = SPREAD: F sees inputs and is asked for outputs of size one at every noise level, and
     D(w, σ) → w as σ → 0 (Karras, Aittala, Aila, Laine, NeurIPS 2022, table 1). log σ enters as a
     constant channel. U-Net: Ronneberger, Fischer, Brox, MICCAI 2015; skips are added here.
+
+    Args:
+        width: c, channels at full size; four times as many at a quarter of the side and below.
+        channels: of the images.
+        levels: how often F halves the image.
+
+    Raises:
+        TypeError, ValueError: naming the argument that does not fit.
     """
 
-    def __init__(self, width: int = 12, channels: int = 1) -> None:
+    def __init__(self, width: int = 12, channels: int = 1, levels: int = 2) -> None:
         super().__init__()
         c, channels = checks.sizes(width=width, channels=channels)
+        self.levels = checks.integer(levels, "levels", maximum=MOST_LEVELS)
         self.channels = channels
-        self.down = nn.ModuleList(
-            [_block(channels + 1, c), _block(c, 2 * c, -1), _block(2 * c, 4 * c, -1)]
-        )
-        self.up = nn.ModuleList([_block(4 * c, 2 * c, 1), _block(2 * c, c, 1)])
+        widths = [c * min(2**i, 4) for i in range(self.levels + 1)]
+        steps = list(itertools.pairwise(widths))
+        self.down = nn.ModuleList([_block(channels + 1, c), *(_block(a, b, -1) for a, b in steps)])
+        self.up = nn.ModuleList([_block(b, a, 1) for a, b in reversed(steps)])
         self.last = nn.Conv2d(c, channels, 3, 1, 1)
 
     def forward(self, w: Images, sigma: float | PerImage) -> Images:
-        """D(w, σ); ValueError for sides that are no multiples of four."""
-        _quartered(w, self.channels)
+        """D(w, σ); ValueError for sides that are no multiples of 2 to the power of `levels`."""
+        _halved(w, self.channels, self.levels)
         checks.same_kind(w, self, "w", "the network")
         level = checks.levels(sigma, w).clamp_min(1e-4).reshape(-1, 1, 1, 1)
         scale = (level.square() + SPREAD**2).rsqrt()
         h = torch.cat([scale * w, level.log().expand(-1, 1, *w.shape[2:])], dim=1)
-        fine = self.down[0](h)
-        middle = self.down[1](fine)
-        h = self.up[0](self.down[2](middle)) + middle
-        h = self.up[1](h) + fine
+        finer = []
+        for down in self.down:
+            h = down(h)
+            finer.append(h)
+        for up, skipped in zip(self.up, reversed(finer[:-1]), strict=True):
+            h = up(h) + skipped
         estimate: Images = (SPREAD * scale).square() * w + level * SPREAD * scale * self.last(h)
         return estimate
 
 
-def _quartered(w: torch.Tensor, channels: int) -> None:
-    """Raise ValueError unless w is (batch, channels, height, width), sides multiples of four."""
+def _halved(w: torch.Tensor, channels: int, levels: int) -> None:
+    """Raise ValueError unless w is (batch, channels, height, width) and can be halved so often."""
     checks.floating(w, "w")
-    if w.ndim != 4 or w.shape[1] != channels or w.shape[2] % 4 or w.shape[3] % 4:
+    side = 2**levels
+    if w.ndim != 4 or w.shape[1] != channels or w.shape[2] % side or w.shape[3] % side:
+        multiples = "four" if levels == 2 else str(side)
         raise ValueError(
             f"w must have shape (batch, {channels}, height, width), sides that are multiples of"
-            f" four, got {tuple(w.shape)}"
+            f" {multiples}, got {tuple(w.shape)}"
         )
 
 
@@ -107,7 +124,7 @@ class ProximalNetwork(nn.Module):
 
     def encode(self, w: Images) -> Float[torch.Tensor, "batch k p q"]:
         """The latent of w; ValueError for sides that are no multiples of four."""
-        _quartered(w, self.channels)
+        _halved(w, self.channels, 2)
         checks.same_kind(w, self, "w", "the network")
         latent: torch.Tensor = self.encoder(w)
         return latent

@@ -32,6 +32,10 @@ class DenoiserConfig:
 
     width: Size = 12
     """Channels at full size."""
+    levels: Count = 2
+    """How often the network halves the image."""
+    flips: bool = False
+    """Mirror half of the images."""
     noise_low: Deviation = 0.02
     """Least σ."""
     noise_high: Deviation = 4.0
@@ -64,17 +68,22 @@ class DenoiserTask(Task[DenoisingNetwork]):
         config: DenoiserConfig,
         device: str | torch.device = "cpu",
     ) -> None:
-        check_images(images)
+        side = 2**config.levels
+        check_images(images, side, side)
         channels = images.shape[1]
         super().__init__(config, device, steps=config.steps, channels=channels)
         self.batches = Batches(images, config.batch_size, config.seed)
-        network = DenoisingNetwork(config.width, channels)
+        network = DenoisingNetwork(config.width, channels, config.levels)
         initialise_he(network, generator_for(config.seed, 2))
         self.network = self.learn("denoiser", network)
 
     def descend(self, i: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         optimiser = self.optimisers["denoiser"]
-        x = self.batches(i).to(self.device)
+        x = self.batches(i)
+        if self.config.flips:
+            mirrored = torch.rand(len(x), generator=generator) < 0.5
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        x = x.to(self.device)
         low, high = self.config.noise_low, self.config.noise_high
         sigma = low * (high / low) ** torch.rand(len(x), generator=generator).to(self.device)
         noise = torch.randn(x.shape, generator=generator).to(self.device)
@@ -110,16 +119,17 @@ def train_denoiser(
 
     Raises:
         ValueError: for images that are not uint8 (n, channels, height, width) with sides that are
-            multiples of four, or a directory that holds another training.
+            multiples of 2 to the power of `levels`, or a directory that holds another training.
     """
     task = DenoiserTask(images, inputs.settings(config, DenoiserConfig), device)
     return train(task, directory, checkpoint_every=checkpoint_every, progress=progress)
 
 
-def check_images(images: UInt8[torch.Tensor, "n c h w"], least: int = 4) -> None:
+def check_images(images: UInt8[torch.Tensor, "n c h w"], least: int = 4, multiple: int = 4) -> None:
     """Raise for training images that the denoiser and OneNet cannot take."""
+    words = "four" if multiple == 4 else str(multiple)
     inputs.images(
         images,
-        f"(n, channels, height, width) with sides that are multiples of four, {least} or more",
-        lambda *sides: all(side % 4 == 0 and side >= least for side in sides),
+        f"(n, channels, height, width) with sides that are multiples of {words}, {least} or more",
+        lambda *sides: all(side % multiple == 0 and side >= least for side in sides),
     )

@@ -93,7 +93,7 @@ FAULTS = {
     ("derive",): {"--nosuch": [""]},
     ("train", "projector"): TRAINED | {"--generator": ["full", "notes.txt", *NO_FILE]},
     ("train", "corrector"): TRAINED | {"--prior": MEASURED["--prior"]},
-    ("train", "denoiser"): {k: v for k, v in TRAINED.items() if k != "--dataset"},
+    ("train", "denoiser"): TRAINED | {"--also": TRAINED["--dataset"]},
     ("recoverr",): {"recoverr": ["x"]},
     ("[/b]",): {"[/b]": ["x"]},
 }  # fmt: skip

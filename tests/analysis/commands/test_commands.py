@@ -171,6 +171,27 @@ def test_train_what_admm_needs(what, tmp_path, monkeypatch):
     assert denoise is not None
 
 
+def test_train_a_denoiser_of_two_data_sets_in_colour(tmp_path, monkeypatch):
+    import torch
+
+    import npgd
+    from npgd import data
+
+    sides = {"celeba": (3, 16, 16), "church": (3, 16, 16), "mnist": (1, 28, 28)}
+    given = lambda name, *_: torch.randint(0, 256, (5, *sides[name]), dtype=torch.uint8)  # noqa: E731
+    monkeypatch.setattr(data, "dataset_uint8", given)
+    line = ["train", "denoiser", "--dataset", "celeba", "--width", 2, "--levels", 3, "--flips",
+            "--steps", 2, "--batch-size", 10]  # fmt: skip
+    done = run(*line, "--also", "church", "--output", tmp_path / "both")
+    assert done.exit_code == 0, done.output
+    network = npgd.load_denoiser(tmp_path / "both" / "denoiser.safetensors")
+    assert network(torch.zeros(1, 3, 8, 8), 0.1).shape == (1, 3, 8, 8)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        network(torch.zeros(1, 3, 12, 12), 0.1)
+    done = run(*line, "--also", "mnist", "--output", tmp_path / "mixed")
+    assert done.exit_code == 2 and "--also" in done.output
+
+
 @pytest.mark.parametrize("method", ["secant-pca", "dct"])
 def test_design_then_recover_with_it(method, tmp_path):
     file = tmp_path / "A.safetensors"
