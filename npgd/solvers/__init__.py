@@ -2,6 +2,7 @@
 
 from npgd.solvers.base import Solution, Solver, State, recover
 from npgd.solvers.csgm import CSGM
+from npgd.solvers.deviation import Deviation
 from npgd.solvers.lasso import Lasso
 from npgd.solvers.npgd import NPGD, choose_step_size
 from npgd.solvers.onenet import OneNet
@@ -13,6 +14,7 @@ __all__ = [
     "CSGM",
     "NPGD",
     "PGDGAN",
+    "Deviation",
     "Lasso",
     "OneNet",
     "PnPADMM",
