@@ -11,10 +11,12 @@ z alternates with x. At first G(z) is what NPGD recovers, refined; `rounds` time
 P(x), the projection of the iterate, image by image where that lowers R(x − G(z)), so that no round
 raises the objective.
 
-**R convex**: R(x) = ‖K (x − o)‖, with K = ∇ total variation (`npgd.TotalVariation`), with K = Ψ
-orthonormal the ℓ1 norm of DCT or wavelet coefficients (`npgd.Lasso`). Given z, x minimises a sum of
-three convex functions, by the primal-dual algorithm of `npgd.solvers.total_variation` with a dual
-variable for each R:
+**R convex**: R(x) = ‖K (x − o)‖, with K = ∇ total variation (`npgd.TotalVariation`); with
+K = (∇∇, ∇/2), first and second differences as one vector a pixel, a total variation that takes
+smooth shading for simple (Lysaker, Lundervold, Tai, IEEE TIP 12(12), 2003); with K = Ψ orthonormal
+the ℓ1 norm of DCT or wavelet coefficients (`npgd.Lasso`). Given z, x minimises a sum of three convex
+functions, by the primal-dual algorithm of `npgd.solvers.total_variation` with a dual variable for
+each R:
 
     x̃ = argmin_x ‖A x − y‖² + (λ/2τ) ‖x − (x_n − τ Kᵀ(p_n + q_n))‖²
     p̃ = Π_{1−μ}(p_n + σ K (2 x̃ − x_n − o)),    q̃ = Π_μ(q_n + σ K (2 x̃ − x_n − G(z)))
@@ -61,7 +63,8 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
+from torch.nn import functional
 
 from npgd import checks
 from npgd.images import Images, Measurements, PerImage, inner, norm, squared_norm
@@ -69,7 +72,7 @@ from npgd.operators import Inpainting, LinearOperator, MatrixOperator, SuperReso
 from npgd.sets import ImageSet, encodes, generates, projector
 from npgd.solvers.base import Solver, recover
 from npgd.solvers.npgd import NPGD
-from npgd.solvers.pnp_admm import Denoiser, Solve, data_step
+from npgd.solvers.pnp_admm import Denoiser, Solve, conjugate_gradients, data_step
 from npgd.solvers.total_variation import (
     RELATIVE_PENALTY,
     RELAXATION,
@@ -79,7 +82,12 @@ from npgd.solvers.total_variation import (
 )
 from npgd.transforms import DCT, TRANSFORMS, Transform, Wavelet
 
-WORDS = ("tv", *TRANSFORMS)
+WORDS = ("auto", "tv2", "tv", *TRANSFORMS)
+SLOPE = 0.5  # weight of ∇x beside ∇∇x
+Curvatures = Float[torch.Tensor, "batch 6 channels height width"]
+
+NARROW = 4  # gaps up to this part of the image's side are filled better by second differences
+SMOOTHNESS = 0.01  # ε
 STEP = 0.1  # τ of the primal-dual algorithm, in units of pixels
 HELD_OUT = 0.1  # share of the measurements that μ is chosen on
 BOXES = 8  # boxes of held-out pixels have an eighth of the image's side
@@ -117,8 +125,13 @@ class Analysis:
 
 def analysis_of(regulariser: str | Transform, like: Measurements, A: LinearOperator) -> Analysis:
     """The K that a word or a transform stands for."""
+    if regulariser == "auto":
+        small = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
+        regulariser = "tv2" if small or isinstance(A, SuperResolution) else "tv"
     if regulariser == "tv":
         return Analysis(gradient, gradient_adjoint, 8.0, lengths, 0.0)
+    if regulariser == "tv2":
+        return Analysis(curvature, curvature_adjoint, 64 + 8 * SLOPE**2, lengths, 0.0)
     try:
         made = TRANSFORMS[regulariser](A.image_shape) if isinstance(regulariser, str) else None
     except ValueError as error:
@@ -130,6 +143,20 @@ def analysis_of(regulariser: str | Transform, like: Measurements, A: LinearOpera
         )
     checks.same_kind(like, basis, "y", "regulariser")
     return Analysis(basis, basis.inverse, 1.0, torch.abs, -1.0)
+
+
+def curvature(x: Images) -> Curvatures:
+    """(∇∇x, w ∇x), six numbers a pixel and channel, with w = SLOPE."""
+    first = gradient(x)
+    second = gradient(first.flatten(0, 1)).reshape(len(x), 4, *x.shape[1:])
+    return torch.cat([second, SLOPE * first], 1)
+
+
+def curvature_adjoint(p: Curvatures) -> Images:
+    """The adjoint of `curvature`."""
+    second = p[:, :4].reshape(2 * len(p), 2, *p.shape[2:])
+    first = gradient_adjoint(second).reshape(len(p), 2, *p.shape[2:])
+    return gradient_adjoint(first + SLOPE * p[:, 4:])
 
 
 # ----------------------------------------------------------------------------------- the solver
@@ -180,9 +207,11 @@ class Deviation(Solver[DeviationState]):
 
     prior: ImageSet
     """G and its projector: `project`, for the rounds, and what `npgd` below needs."""
-    regulariser: str | Transform | Denoiser = "tv"
-    """R: "tv" (total variation), "dct", "wavelet" or "pixels" (ℓ1 norm of the coefficients), a
-    transform of `npgd.transforms`, or a denoiser (w, σ) → image such as `npgd.load_denoiser()`."""
+    regulariser: str | Transform | Denoiser = "auto"
+    """R: "tv" (total variation), "tv2" (second and first differences together), "auto" (tv2 for
+    super-resolution and for pixels that are missing in narrow gaps, else tv); "dct", "wavelet" or
+    "pixels" (ℓ1 norm of the coefficients), or a transform of `npgd.transforms`; or a denoiser
+    (w, σ) → image such as `npgd.load_denoiser()`."""
     _: KW_ONLY
     mu: float | str = "auto"
     """μ from 0 to 1; or "auto", chosen image by image from the measurements."""
@@ -202,7 +231,7 @@ class Deviation(Solver[DeviationState]):
     0.02, or what the noise comes to in a pixel if that is more."""
     seed: int = 0
     """Of the measurements that are held out."""
-    max_iter: int = 30
+    max_iter: int = 20
     """Most iterations."""
     tol: float = 1e-4
     """An image is at rest where ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖, after the last round; never before the
@@ -327,13 +356,12 @@ class Deviation(Solver[DeviationState]):
         if not isinstance(self.mu, str):
             near = self._recovered(A, y) if self.mu > 0 else y.new_zeros(len(y), *A.image_shape)
             return self._start(A, y, K, near, y.new_full((len(y),), self.mu))
-        kept, held = held_out(A, self.seed)
-        part, rest = Part.of(A, kept), y[:, kept]
+        part, rest, held = held_out(A, y, self.seed)
         near = self._recovered(part, rest)
         ends = []
         for mu in (0.0, 1.0):
             state = self._start(part, rest, K, near, y.new_full((len(y),), mu))
-            for _ in range(max(1, self.max_iter // 3)):
+            for _ in range(max(1, self.max_iter // 2)):
                 state = self._primal_dual(part, rest, state)
             ends.append(state.x)
         plain, apart = ((A(x) - y)[:, held] for x in ends)
@@ -357,6 +385,7 @@ class Deviation(Solver[DeviationState]):
         solve, how = self._data_step(A, penalty / (2 * STEP), y)
         if x is None:
             x = each(mu, near) * near
+            x = x + (smooth(A, y - A(x)) if scaled_isometry(A) else 0)
         x = x + solve(y - A(x))
         zero = torch.zeros_like(K.forward(x))
         ones = torch.ones_like(mu)
@@ -371,19 +400,20 @@ class Deviation(Solver[DeviationState]):
         assert state.K is not None
         K, x, p, q = state.K, state.x, state.p, state.q
         radius = state.radius
-        sigma = 1 / (2 * STEP * K.squared_norm)
+        plain, apart = bool((state.mu < 1).any()), bool((state.mu > 0).any())
+        sigma = 1 / ((plain + apart) * STEP * K.squared_norm)
         origin, beside = K.forward(torch.full_like(x, K.origin)), K.forward(state.near)
         for _ in range(self.inner):
-            z = x - STEP * K.adjoint(p + q)
+            z = x - STEP * K.adjoint(p + q if plain and apart else p if plain else q)
             ahead = z + state.solve(y - A(z))
             d = K.forward(2 * ahead - x)
-            p_ahead = K.within(p + sigma * (d - origin), radius * (1 - state.mu))
-            q_ahead = K.within(q + sigma * (d - beside), radius * state.mu)
-            x, p, q = (
-                x.lerp(ahead, RELAXATION),
-                p.lerp(p_ahead, RELAXATION),
-                q.lerp(q_ahead, RELAXATION),
-            )
+            x = x.lerp(ahead, RELAXATION)
+            if plain:
+                ahead_p = K.within(p + sigma * (d - origin), radius * (1 - state.mu))
+                p = p.lerp(ahead_p, RELAXATION)
+            if apart:
+                ahead_q = K.within(q + sigma * (d - beside), radius * state.mu)
+                q = q.lerp(ahead_q, RELAXATION)
         if self.noise and self.penalty == "auto" and state.n < 2 * self.max_iter // 3:
             allowed = self.noise * math.sqrt(A.m)
             radius = radius * (allowed / norm(A(ahead) - y).clamp_min(1e-30)).clamp(0.7, 1.4)
@@ -480,41 +510,67 @@ class Part(LinearOperator):
         return self.whole.row_orthonormal
 
 
-def held_out(A: LinearOperator, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The indices of the measurements that are kept, and of the tenth that is not.
+def held_out(
+    A: LinearOperator, y: Measurements, seed: int
+) -> tuple[LinearOperator, Measurements, torch.Tensor]:
+    """An operator that measures less than A, what it measured, and what of y it must predict.
 
     Of an operator that keeps pixels, boxes of an eighth of the image's side are held out, in all
-    channels; of any other, single measurements.
+    channels, a tenth of the measurements altogether; of super-resolution the details, by
+    super-resolution of twice the factor; of any other a tenth of the measurements, one by one.
+
+    Returns:
+        The operator, its measurements, and the indices of those of A that are held out.
 
     Raises:
         ValueError: an operator of one measurement.
     """
     if A.m < 2:
         raise ValueError("A must have two measurements or more for mu to be chosen, got 1")
+    if isinstance(A, SuperResolution) and not any(s % (2 * A.factor) for s in A.image_shape[1:]):
+        coarse = SuperResolution(A.image_shape, 2 * A.factor)
+        return coarse, coarse(A.adjoint(y)) / row_energy(A), torch.arange(A.m, device=y.device)
     generator = checks.seeded(seed)
     wanted = max(1, round(HELD_OUT * A.m))
     out = torch.zeros(A.m, dtype=torch.bool)
     if isinstance(A, Inpainting):
-        _, height, width = A.image_shape
-        side = max(1, min(height, width) // BOXES)
-        place = A.index.cpu() % (height * width)
-        row, column = place // width, place % width
-        while int(out.sum()) < wanted:
-            top = int(torch.randint(height - side + 1, (), generator=generator))
-            left = int(torch.randint(width - side + 1, (), generator=generator))
-            inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
-            if not bool((out | inside).all()):
-                out |= inside
-            elif not bool(inside.all()) or int(out.sum()):
-                break
-            else:
-                out[torch.randperm(A.m, generator=generator)[:wanted]] = True
-    else:
+        out = _boxes(A, wanted, generator)
+    if not bool(out.any()):
         out[torch.randperm(A.m, generator=generator)[:wanted]] = True
-    device = checks.kind(A)
     where = torch.arange(A.m)
-    kept, held = where[~out], where[out]
-    return (kept, held) if device is None else (kept.to(device[1]), held.to(device[1]))
+    kept, held = where[~out].to(y.device), where[out].to(y.device)
+    return Part.of(A, kept), y[:, kept], held
+
+
+def _boxes(A: Inpainting, wanted: int, generator: torch.Generator) -> torch.Tensor:
+    """Measured pixels in random boxes, at least `wanted` of them; none where all would be."""
+    _, height, width = A.image_shape
+    side = max(1, min(height, width) // BOXES)
+    place = A.index.cpu() % (height * width)
+    row, column = place // width, place % width
+    out = torch.zeros(A.m, dtype=torch.bool)
+    while int(out.sum()) < wanted:
+        top = int(torch.randint(height - side + 1, (), generator=generator))
+        left = int(torch.randint(width - side + 1, (), generator=generator))
+        inside = (row >= top) & (row < top + side) & (column >= left) & (column < left + side)
+        out |= inside
+        if bool(out.all()):
+            return torch.zeros_like(out)
+    return out
+
+
+def widest_gap(A: Inpainting) -> int:
+    """Side of the largest square without a measured pixel."""
+    channels, height, width = A.image_shape
+    missing = torch.ones(channels * height * width)
+    missing[A.index.cpu()] = 0
+    missing = missing.reshape(channels, height, width)
+    side = 0
+    while side < min(height, width) and bool(
+        (functional.avg_pool2d(missing, side + 1, 1) > 1 - 1e-6).any()
+    ):
+        side += 1
+    return side
 
 
 def row_energy(A: LinearOperator) -> float:
@@ -535,6 +591,16 @@ def fitted(A: LinearOperator, y: Measurements, x: Images) -> Images:
     c = row_energy(A)
     moved: Images = x - A.adjoint(A(x)) / c + A.adjoint(y) / c
     return moved
+
+
+def smooth(A: LinearOperator, y: Measurements) -> Images:
+    """argmin_x ‖A x − y‖²/c + ε ‖∇x‖² where A Aᵀ = c I: a smooth image to begin with."""
+    c = row_energy(A)
+
+    def normal(x: Images) -> Images:
+        return A.adjoint(A(x)) / c + SMOOTHNESS * gradient_adjoint(gradient(x))
+
+    return conjugate_gradients(normal, A.adjoint(y) / c)
 
 
 def scaled_isometry(A: LinearOperator) -> bool:
