@@ -463,6 +463,23 @@ DOORS: dict[str, Door] = {
         **STEPS,
         patience=(3, OF_NONE["count"]),
     ),
+    "Deviation": door(
+        solved(npgd.Deviation),
+        prior=(T.prior, "given"),
+        regulariser=("tv", "given"),
+        **STEPS,
+        mu=(0.5, "at most 1 or 0"),
+        penalty=(0.1, "positive"),
+        noise=(0.1, "not negative"),
+        npgd=(
+            npgd.NPGD(T.prior, 0.1, max_iter=2),
+            "given",
+        ),
+        rounds=(1, "count or 0"),
+        inner=(2, "count"),
+        sigma=((1.0, 0.1), "given"),
+        seed=(0, "seed"),
+    ),
     "NPGD": door(
         solved(npgd.NPGD),
         prior=(T.prior, "given"),

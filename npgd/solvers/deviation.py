@@ -14,9 +14,9 @@ raises the objective.
 **R convex**: R(x) = ‖K (x − o)‖, with K = ∇ total variation (`npgd.TotalVariation`); with
 K = (∇∇, ∇/2), first and second differences as one vector a pixel, a total variation that takes
 smooth shading for simple (Lysaker, Lundervold, Tai, IEEE TIP 12(12), 2003); with K = Ψ orthonormal
-the ℓ1 norm of DCT or wavelet coefficients (`npgd.Lasso`). Given z, x minimises a sum of three convex
-functions, by the primal-dual algorithm of `npgd.solvers.total_variation` with a dual variable for
-each R:
+the ℓ1 norm of DCT or wavelet coefficients (`npgd.Lasso`). Given z, x minimises a sum of three
+convex functions, by the primal-dual algorithm of `npgd.solvers.total_variation` with a dual
+variable for each R:
 
     x̃ = argmin_x ‖A x − y‖² + (λ/2τ) ‖x − (x_n − τ Kᵀ(p_n + q_n))‖²
     p̃ = Π_{1−μ}(p_n + σ K (2 x̃ − x_n − o)),    q̃ = Π_μ(q_n + σ K (2 x̃ − x_n − G(z)))
@@ -37,7 +37,8 @@ training digits a constant t loses to the denoiser alone where m is large).
 Nothing is chosen with the truth. μ: for convex R a tenth of the measurements is held out (in boxes
 where A keeps pixels), and x_0, x_1 recovered from the rest with μ = 0 and μ = 1; μ is that of the
 mixture (1 − μ) x_0 + μ x_1 which predicts them best, image by image. Far from the range it comes
-out as 0. With a denoiser μ = 0.2 and τ² = ‖A G(z) − y‖²/‖A‖_F² less the noise's part, which is the
+out as 0. Held-out means of super-resolution ask for more of the generator than details do; there μ
+is 0.15. With a denoiser μ = 0.2 and τ² = ‖A G(z) − y‖²/‖A‖_F² less the noise's part, which is the
 mean square of G(z) − x per pixel if A treats all of x − G(z) alike: far from the range τ is
 large. λ: 10⁻³ ‖A‖² without noise, as for total variation; with noise of standard deviation s a
 measurement λ moves until ‖A x − y‖² = m s² (Morozov's discrepancy), and ADMM's ρ is s²/σ² (Zhang et
@@ -80,7 +81,7 @@ from npgd.solvers.total_variation import (
     gradient_adjoint,
     lengths,
 )
-from npgd.transforms import DCT, TRANSFORMS, Transform, Wavelet
+from npgd.transforms import DCT, TRANSFORMS, Pixels, Transform, Wavelet
 
 WORDS = ("auto", "tv2", "tv", *TRANSFORMS)
 SLOPE = 0.5  # weight of ∇x beside ∇∇x
@@ -93,6 +94,7 @@ HELD_OUT = 0.1  # share of the measurements that μ is chosen on
 BOXES = 8  # boxes of held-out pixels have an eighth of the image's side
 SIGMA = (1.0, 0.02)  # first and last level of a denoiser, without noise
 MU = 0.2  # of a denoiser; on 48 training digits 0.06 and 0.5 are worse at m = 100 or at m = 50
+MU_OF_DETAILS = 0.15  # of super-resolution, whose measurements do not tell; on 8 training faces
 RELATIVE_RHO = 0.01  # ρ of ADMM without noise, relative to the mean square of A's rows
 PROBES = 16  # random vectors behind ‖A‖_F of an operator that has no closed form
 
@@ -106,6 +108,7 @@ class Analysis:
 
     forward: Callable[[Images], torch.Tensor]
     adjoint: Callable[[torch.Tensor], Images]
+    name: str
     squared_norm: float
     lengths: Callable[[torch.Tensor], torch.Tensor]
     """Of each group of entries that is one term of the norm; they broadcast to the entries."""
@@ -125,13 +128,10 @@ class Analysis:
 
 def analysis_of(regulariser: str | Transform, like: Measurements, A: LinearOperator) -> Analysis:
     """The K that a word or a transform stands for."""
-    if regulariser == "auto":
-        small = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
-        regulariser = "tv2" if small or isinstance(A, SuperResolution) else "tv"
     if regulariser == "tv":
-        return Analysis(gradient, gradient_adjoint, 8.0, lengths, 0.0)
+        return Analysis(gradient, gradient_adjoint, "tv", 8.0, lengths, 0.0)
     if regulariser == "tv2":
-        return Analysis(curvature, curvature_adjoint, 64 + 8 * SLOPE**2, lengths, 0.0)
+        return Analysis(curvature, curvature_adjoint, "tv2", 64 + 8 * SLOPE**2, lengths, 0.0)
     try:
         made = TRANSFORMS[regulariser](A.image_shape) if isinstance(regulariser, str) else None
     except ValueError as error:
@@ -142,7 +142,7 @@ def analysis_of(regulariser: str | Transform, like: Measurements, A: LinearOpera
             f"regulariser must have A's image_shape {A.image_shape}, got {basis.image_shape}"
         )
     checks.same_kind(like, basis, "y", "regulariser")
-    return Analysis(basis, basis.inverse, 1.0, torch.abs, -1.0)
+    return Analysis(basis, basis.inverse, type(basis).__name__, 1.0, torch.abs, -1.0)
 
 
 def curvature(x: Images) -> Curvatures:
@@ -192,6 +192,8 @@ class DeviationState:
     """Mean square length of a row of A."""
     K: Analysis | None
     """Of a convex R."""
+    name: str
+    """Of R."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,10 +211,14 @@ class Deviation(Solver[DeviationState]):
     """G and its projector: `project`, for the rounds, and what `npgd` below needs."""
     regulariser: str | Transform | Denoiser = "auto"
     """R: "tv" (total variation), "tv2" (second and first differences together), "auto" (tv2 for
-    super-resolution and for pixels that are missing in narrow gaps, else tv); "dct", "wavelet" or
+    super-resolution and for pixels that are missing in narrow gaps, else `denoiser`, else tv);
+    "dct", "wavelet" or
     "pixels" (ℓ1 norm of the coefficients), or a transform of `npgd.transforms`; or a denoiser
     (w, σ) → image such as `npgd.load_denoiser()`."""
     _: KW_ONLY
+    denoiser: Denoiser | None = None
+    """What "auto" takes for R in place of tv; it leaves super-resolution and narrow gaps to tv2,
+    which was the better there on training faces."""
     mu: float | str = "auto"
     """μ from 0 to 1; or "auto", chosen image by image from the measurements."""
     penalty: float | str = "auto"
@@ -224,14 +230,14 @@ class Deviation(Solver[DeviationState]):
     the prior can encode."""
     rounds: int = 1
     """How often z is projected anew."""
-    inner: int = 8
+    inner: int = 4
     """Primal-dual steps of an iteration."""
     sigma: tuple[float, float] | str = "auto"
     """First and last level of a denoiser, between which it falls geometrically; "auto" is 1 and
     0.02, or what the noise comes to in a pixel if that is more."""
     seed: int = 0
     """Of the measurements that are held out."""
-    max_iter: int = 20
+    max_iter: int = 40
     """Most iterations."""
     tol: float = 1e-4
     """An image is at rest where ‖x_{n+1} − x_n‖ ≤ tol ‖x_n‖, after the last round; never before the
@@ -246,6 +252,10 @@ class Deviation(Solver[DeviationState]):
             raise ValueError(f"mu must be from 0 to 1, got {mu}")
         if self.npgd is not None and not isinstance(self.npgd, NPGD):
             raise TypeError(f"npgd must be an NPGD or None, got {checks.shown(self.npgd)}")
+        if self.denoiser is not None and not callable(self.denoiser):
+            raise TypeError(
+                f"denoiser must be callable as (w, sigma), got {checks.shown(self.denoiser)}"
+            )
         sigma = self.sigma
         if not isinstance(sigma, tuple) and sigma != "auto":
             raise ValueError(f'sigma must be "auto" or (first, last), got {checks.shown(sigma)}')
@@ -273,26 +283,28 @@ class Deviation(Solver[DeviationState]):
                 f" {checks.shown(regulariser)}"
             )
 
-    @property
-    def convex(self) -> bool:
-        """Whether R is convex; else it is a denoiser's."""
-        return isinstance(self.regulariser, str | DCT | Wavelet) or hasattr(
-            self.regulariser, "inverse"
-        )
+    def chosen_regulariser(self, A: LinearOperator) -> str | Transform | Denoiser:
+        """R: what `regulariser` says, or what "auto" makes of A."""
+        if self.regulariser != "auto":
+            return self.regulariser
+        narrow = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
+        if narrow or isinstance(A, SuperResolution):
+            return "tv2"
+        return "tv" if self.denoiser is None else self.denoiser
 
     def init(self, A: LinearOperator, y: Measurements) -> DeviationState:
         if A.norm() == 0:
             raise ValueError("A must differ from zero for Deviation, got ‖A‖ = 0")
-        if self.convex:
-            regulariser: Any = self.regulariser
+        regulariser: Any = self.chosen_regulariser(A)
+        if isinstance(regulariser, str | Pixels | DCT | Wavelet):
             return self._chosen(A, y, analysis_of(regulariser, y, A))
-        checks.same_kind(y, self.regulariser, "y", "regulariser")
+        checks.same_kind(y, regulariser, "y", "regulariser")
         near = self._recovered(A, y)
         mu = y.new_full((len(y),), MU if isinstance(self.mu, str) else float(self.mu))
         return self._denoising(A, y, near, mu)
 
     def step(self, A: LinearOperator, y: Measurements, state: DeviationState) -> DeviationState:
-        state = self._primal_dual(A, y, state) if self.convex else self._denoised(A, y, state)
+        state = (self._denoised if state.K is None else self._primal_dual)(A, y, state)
         state = replace(state, n=state.n + 1)
         if state.n % self._every == 0 and state.n // self._every <= self.rounds:
             state = self._projected(state)
@@ -318,14 +330,16 @@ class Deviation(Solver[DeviationState]):
         self, before: DeviationState, after: DeviationState
     ) -> Bool[torch.Tensor, " batch"]:
         rest = super().at_rest(before, after)
-        over = after.n > self.rounds * self._every if self.convex else after.n == self.max_iter
+        over = (
+            after.n > self.rounds * self._every if after.K is not None else after.n == self.max_iter
+        )
         return rest if over else rest & False
 
     def info(self, state: DeviationState) -> dict[str, Any]:
-        name = self.regulariser
+        name = state.name
         away = (squared_norm(state.x - state.near) / state.x[0].numel()).sqrt()
         return {
-            "regulariser": name if isinstance(name, str) else type(name).__name__,
+            "regulariser": name,
             "mu": state.mu.tolist(),
             "penalty": (state.penalty * state.radius).tolist(),
             "deviation": away.tolist(),
@@ -353,14 +367,17 @@ class Deviation(Solver[DeviationState]):
 
     def _chosen(self, A: LinearOperator, y: Measurements, K: Analysis) -> DeviationState:
         """The start at the μ given, or at the one that a tenth of the measurements prefers."""
-        if not isinstance(self.mu, str):
-            near = self._recovered(A, y) if self.mu > 0 else y.new_zeros(len(y), *A.image_shape)
-            return self._start(A, y, K, near, y.new_full((len(y),), self.mu))
+        mu: Any = self.mu
+        if isinstance(A, SuperResolution) and mu == "auto":
+            mu = MU_OF_DETAILS
+        if mu != "auto":
+            near = self._recovered(A, y) if mu > 0 else y.new_zeros(len(y), *A.image_shape)
+            return self._start(A, y, K, near, y.new_full((len(y),), mu))
         part, rest, held = held_out(A, y, self.seed)
         near = self._recovered(part, rest)
         ends = []
-        for mu in (0.0, 1.0):
-            state = self._start(part, rest, K, near, y.new_full((len(y),), mu))
+        for end in (0.0, 1.0):
+            state = self._start(part, rest, K, near, y.new_full((len(y),), end))
             for _ in range(max(1, self.max_iter // 2)):
                 state = self._primal_dual(part, rest, state)
             ends.append(state.x)
@@ -390,7 +407,7 @@ class Deviation(Solver[DeviationState]):
         zero = torch.zeros_like(K.forward(x))
         ones = torch.ones_like(mu)
         return DeviationState(
-            x, near, 0, mu, 0 * ones, solve, how, zero, zero, penalty, ones, energy, K
+            x, near, 0, mu, 0 * ones, solve, how, zero, zero, penalty, ones, energy, K, K.name
         )
 
     def _primal_dual(
@@ -425,7 +442,7 @@ class Deviation(Solver[DeviationState]):
         self, A: LinearOperator, y: Measurements, near: Images, mu: PerImage
     ) -> DeviationState:
         """ADMM's start, beside the point of the range."""
-        k = getattr(self.prior, "latent_dim", 0)
+        denoiser, k = self.chosen_regulariser(A), getattr(self.prior, "latent_dim", 0)
         free = max(A.m - k, A.m / 4) / A.m  # what a fit of k numbers leaves of the residual
         energy = row_energy(A)
         left = squared_norm(A(near) - y) / free - A.m * self.noise**2
@@ -436,14 +453,27 @@ class Deviation(Solver[DeviationState]):
         zero = torch.zeros_like(x)
         ones = torch.ones_like(mu)
         return DeviationState(
-            x, near, 0, mu, spread, solve, how, zero, zero, rho, ones, energy, None
+            x,
+            near,
+            0,
+            mu,
+            spread,
+            solve,
+            how,
+            zero,
+            zero,
+            rho,
+            ones,
+            energy,
+            None,
+            type(denoiser).__name__,
         )
 
     def _denoised(
         self, A: LinearOperator, y: Measurements, state: DeviationState
     ) -> DeviationState:
         """An iteration of ADMM at its level of noise."""
-        denoiser: Any = self.regulariser
+        denoiser: Any = self.denoiser if self.regulariser == "auto" else self.regulariser
         first, last = self._levels(A, state.energy)
         sigma = first * (last / first) ** (state.n / max(1, self.max_iter - 1))
         solve, rho = state.solve, self._rho(state.energy, sigma)
@@ -516,8 +546,7 @@ def held_out(
     """An operator that measures less than A, what it measured, and what of y it must predict.
 
     Of an operator that keeps pixels, boxes of an eighth of the image's side are held out, in all
-    channels, a tenth of the measurements altogether; of super-resolution the details, by
-    super-resolution of twice the factor; of any other a tenth of the measurements, one by one.
+    channels, a tenth of the measurements altogether; of any other single measurements.
 
     Returns:
         The operator, its measurements, and the indices of those of A that are held out.
@@ -527,9 +556,6 @@ def held_out(
     """
     if A.m < 2:
         raise ValueError("A must have two measurements or more for mu to be chosen, got 1")
-    if isinstance(A, SuperResolution) and not any(s % (2 * A.factor) for s in A.image_shape[1:]):
-        coarse = SuperResolution(A.image_shape, 2 * A.factor)
-        return coarse, coarse(A.adjoint(y)) / row_energy(A), torch.arange(A.m, device=y.device)
     generator = checks.seeded(seed)
     wanted = max(1, round(HELD_OUT * A.m))
     out = torch.zeros(A.m, dtype=torch.bool)
