@@ -212,6 +212,8 @@ ROLES: dict[str, tuple[set[str], str]] = {
     ),
     "condition": ({"2.5", "0-d tensor"}, "a ratio of at least 1"),
     "levels": ({"2.5", "0-d tensor", "tuple"}, "positive numbers; the first and the last"),
+    "two levels": ({"tuple"}, "positive numbers; the first and the last"),
+    "a solver or None": ({"None"}, "None is the solver's own"),
     "shape": (set(), "three sides"),
     "thing": (set(BAD), "what is no module is returned as it is"),
     "anything": (set(BAD), "asked, not used"),
@@ -473,11 +475,11 @@ DOORS: dict[str, Door] = {
         noise=(0.1, "not negative"),
         npgd=(
             npgd.NPGD(T.prior, 0.1, max_iter=2),
-            "given",
+            "a solver or None",
         ),
         rounds=(1, "count or 0"),
         inner=(2, "count"),
-        sigma=((1.0, 0.1), "given"),
+        sigma=((1.0, 0.1), "two levels"),
         seed=(0, "seed"),
     ),
     "NPGD": door(

@@ -247,9 +247,13 @@ class Deviation(Solver[DeviationState]):
         super().__post_init__()
         projector(self.prior)
         self._check_regulariser()
-        mu = checks.number_or(self.mu, "mu", "auto") if self.mu != 0 else 0.0
-        if not isinstance(mu, str) and not mu <= 1:
-            raise ValueError(f"mu must be from 0 to 1, got {mu}")
+        mu = self.mu
+        if not (isinstance(mu, str) and mu == "auto"):
+            if isinstance(mu, str):
+                raise ValueError(f'mu must be from 0 to 1 or "auto", got {checks.shown(mu)}')
+            mu = checks.number(mu, "mu", zero=True)
+            if not mu <= 1:
+                raise ValueError(f"mu must be from 0 to 1, got {mu}")
         if self.npgd is not None and not isinstance(self.npgd, NPGD):
             raise TypeError(f"npgd must be an NPGD or None, got {checks.shown(self.npgd)}")
         if self.denoiser is not None and not callable(self.denoiser):
@@ -257,8 +261,9 @@ class Deviation(Solver[DeviationState]):
                 f"denoiser must be callable as (w, sigma), got {checks.shown(self.denoiser)}"
             )
         sigma = self.sigma
-        if not isinstance(sigma, tuple) and sigma != "auto":
-            raise ValueError(f'sigma must be "auto" or (first, last), got {checks.shown(sigma)}')
+        if not isinstance(sigma, tuple) and not (isinstance(sigma, str) and sigma == "auto"):
+            kind = ValueError if isinstance(sigma, str) else TypeError
+            raise kind(f'sigma must be "auto" or (first, last), got {checks.shown(sigma)}')
         if isinstance(sigma, tuple):
             if len(sigma) != 2:
                 raise ValueError(f"sigma must be (first, last), got {checks.shown(sigma)}")
@@ -530,7 +535,8 @@ class Part(LinearOperator):
         return Part(A, index)
 
     def _forward(self, x: Images) -> Measurements:
-        return self.whole(x)[:, self.index]
+        some: Measurements = self.whole(x)[:, self.index]
+        return some
 
     def _adjoint(self, y: Measurements) -> Images:
         return self.whole.adjoint(y.new_zeros(len(y), self.whole.m).index_copy_(1, self.index, y))

@@ -49,9 +49,9 @@ def test_curvature_and_its_adjoint_are_transposes_within_the_norm():
 def test_mu_zero_is_total_variation():
     prior, _, x = near_a_set()
     A = npgd.Gaussian(SHAPE, 30, dtype=DOUBLE)
-    plain = npgd.recover(A, A(x), npgd.TotalVariation(penalty=0.05, max_iter=20_000, tol=1e-10)).x
-    ours = npgd.Deviation(prior, "tv", mu=0, penalty=0.05, max_iter=5000, tol=1e-10)
-    torch.testing.assert_close(npgd.recover(A, A(x), ours).x, plain, atol=1e-5, rtol=0)
+    plain = npgd.recover(A, A(x), npgd.TotalVariation(penalty=0.05, max_iter=2000, tol=1e-9)).x
+    ours = npgd.Deviation(prior, "tv", mu=0, penalty=0.05, max_iter=300, tol=1e-9)
+    torch.testing.assert_close(npgd.recover(A, A(x), ours).x, plain, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("mu", [0.4, 1.0])
@@ -62,7 +62,7 @@ def test_no_other_image_has_a_lower_joint_objective(mu):
     A, penalty = npgd.Gaussian(SHAPE, 20, dtype=DOUBLE), 0.05
     y = A(x[:1])
     solver = npgd.Deviation(prior, "tv", mu=mu, penalty=penalty, npgd=exact(prior), rounds=0,
-                            max_iter=4000, tol=1e-10)  # fmt: skip
+                            max_iter=250, tol=1e-8)  # fmt: skip
     near = npgd.recover(A, y, exact(prior)).x
 
     def value(x):
@@ -81,7 +81,7 @@ def test_no_other_image_has_a_lower_joint_objective(mu):
     goal = cvxpy.sum_squares(misfit) + penalty * ((1 - mu) * tv(v) + mu * tv(v - g))
     cvxpy.Problem(cvxpy.Minimize(goal)).solve(solver="CLARABEL")
     best = value(torch.from_numpy(v.value).reshape(1, 1, 8, 8))
-    assert value(npgd.recover(A, y, solver).x) <= best * (1 + 1e-4)
+    assert value(npgd.recover(A, y, solver).x) <= best * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("regulariser", ["tv", "tv2", "dct", npgd.WaveletShrinkage()])
