@@ -211,11 +211,10 @@ class Deviation(Solver[DeviationState]):
     prior: ImageSet
     """G and its projector: `project`, for the rounds, and what `npgd` below needs."""
     regulariser: str | Transform | Denoiser = "auto"
-    """R: "tv" (total variation), "tv2" (second and first differences together), "auto" (tv2 for
-    super-resolution and for pixels that are missing in narrow gaps, else `denoiser`, else tv);
-    "dct", "wavelet" or
-    "pixels" (ℓ1 norm of the coefficients), or a transform of `npgd.transforms`; or a denoiser
-    (w, σ) → image such as `npgd.load_denoiser()`."""
+    """R: "tv" (total variation), "tv2" (second and first differences together), "dct", "wavelet" or
+    "pixels" (ℓ1 norm of the coefficients), a transform of `npgd.transforms`, or a denoiser
+    (w, σ) → image such as `npgd.load_denoiser()`. "auto": for super-resolution and for pixels
+    missing in narrow gaps tv2, with noise tv; else `denoiser`, and tv where that is None."""
     _: KW_ONLY
     denoiser: Denoiser | None = None
     """What "auto" takes for R in place of tv; it leaves super-resolution and narrow gaps to tv2,
@@ -297,7 +296,7 @@ class Deviation(Solver[DeviationState]):
             return self.regulariser
         narrow = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
         if narrow or isinstance(A, SuperResolution):
-            return "tv2"
+            return "tv" if self.noise else "tv2"
         return "tv" if self.denoiser is None else self.denoiser
 
     def init(self, A: LinearOperator, y: Measurements) -> DeviationState:
