@@ -40,7 +40,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
     "prior": ("mnist", "mnist-k100", "celeba", "church"),
-    "denoiser": ("mnist",),
+    "denoiser": ("mnist", "photographs"),
     "onenet": ("mnist",),
 }
 """The names of what is shipped, by kind."""

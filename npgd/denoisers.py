@@ -119,7 +119,7 @@ def load_denoiser(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> DenoisingNetwork:
-    """A shipped denoiser (w, σ) → image by name ("mnist"), or one from a .safetensors file.
+    """A shipped denoiser (w, σ) → image by name ("mnist", or "photographs" in colour), or one from a .safetensors file.
 
     Args:
         name: of a shipped denoiser, or the path of a file.
@@ -132,6 +132,20 @@ def load_denoiser(
             denoiser.
     """
     return cards.load(name, "denoiser", _network, partial(_of, DenoisingNetwork), dtype, device)
+
+
+def fitting_denoiser(
+    image_shape: ImageShape, device: str | torch.device = "cpu"
+) -> DenoisingNetwork | None:
+    """The shipped denoiser of digits, or of photographs for three channels; None for other shapes.
+
+    It is in float32.
+    """
+    channels, *sides = checks.image_shape(image_shape)
+    name, multiple = {1: ("mnist", 28), 3: ("photographs", 16)}.get(channels, ("", 1))
+    if name not in cards.SHIPPED["denoiser"] or any(side % multiple for side in sides):
+        return None
+    return load_denoiser(name, device=device)
 
 
 def load_onenet(

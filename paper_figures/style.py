@@ -84,6 +84,7 @@ METHODS = {
     "CSGM": Look(BLUE, "-", "s"),
     "PGD-GAN": Look(SKY, DASH_DOT, "D"),
     "PnP-ADMM, network": Look(GREEN, "-", "^"),
+    "deviation": Look(BLACK, "-", "*"),
     "PnP-ADMM, wavelet": Look(GREEN, DASHED, "^", open=True),
     "OneNet": Look(BLACK, "-", "v"),
     "Lasso, DCT": Look(ORANGE, DOTTED, "P"),

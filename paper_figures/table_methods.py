@@ -79,6 +79,12 @@ METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
     "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),
     "PnP-ADMM, wavelet": lambda case: npgd.PnPADMM(npgd.WaveletShrinkage()),
+    "deviation": lambda case: npgd.Deviation(
+        case.prior,
+        denoiser=npgd.load_denoiser("mnist"),
+        npgd=npgd.NPGD(case.prior, case.step, refine=2, max_iter=20),
+        noise=case.sigma,
+    ),
     "OneNet": lambda case: npgd.OneNet("mnist"),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
     "Lasso, wavelet": lambda case: npgd.Lasso(transform="wavelet", penalty=case.sparsity_penalty),

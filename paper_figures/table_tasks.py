@@ -11,6 +11,7 @@ alone: outside them NPGD has an error, and its rivals have next to none.
 
 - NPGD: 30 iterations from x_0 = Aᵀy, the step chosen for each task on training images; refined:
   three of them are Gauss–Newton steps. The prior and its projector are the same for all tasks.
+- deviation: `npgd.Deviation()` around NPGD's, with the shipped denoiser that fits.
 - total variation: `npgd.TotalVariation()` with coupled channels.
 - Lasso, for Gaussian A only, channel by channel: DCT; wavelets, db4 or haar. Basis and origin o
   (the constant image from which sparsity is measured: black, grey, the mean of the training images)
@@ -43,6 +44,7 @@ from torch.nn import functional
 
 import npgd
 from npgd.data import IMAGE_SHAPES, dataset
+from npgd.denoisers import fitting_denoiser
 from npgd.solvers import Solver
 from npgd.transforms import DCT, Transform, Wavelet
 from paper_figures.figure_recovered import prior_of, task_options
@@ -106,7 +108,7 @@ INTERPOLATIONS: dict[str, tuple[type, Callable[[Any, torch.Tensor], Images]]] = 
     "biharmonic": (npgd.Inpainting, lambda A, y: fill(A, y, 2)),
     "bicubic": (npgd.SuperResolution, bicubic),
 }
-SOLVERS = ("NPGD", "NPGD, refined", "total variation", "Lasso, DCT", "Lasso, wavelet")
+SOLVERS = ("NPGD", "NPGD, refined", "deviation", "total variation", "Lasso, DCT", "Lasso, wavelet")
 METHODS = (*SOLVERS, *INTERPOLATIONS)
 
 
@@ -187,6 +189,11 @@ class Comparison:
             return npgd.NPGD(
                 self.prior, self.step(task, A), refine=refine, max_iter=self.iterations()
             )
+        if method == "deviation":
+            steps = self.step(task, A)
+            near = npgd.NPGD(self.prior, steps, refine=2, max_iter=min(15, self.iterations()))
+            denoiser = fitting_denoiser(self.prior.image_shape)
+            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser, npgd=near))
         if method == "total variation":
             return self.cut(npgd.TotalVariation())
         return self.cut(self.lasso(task, A, method)) if isinstance(A, npgd.Gaussian) else None

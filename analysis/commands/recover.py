@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.commands.options import (
     Device,
@@ -20,6 +21,7 @@ from analysis.commands.options import (
     Subject,
     TaskName,
     command,
+    invocation,
     load_prior,
     within,
 )
@@ -30,13 +32,30 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from npgd import LinearOperator, Solution
+    from npgd import GenerativePrior, LinearOperator, Solution
+    from npgd.solvers import Solver
+
+
+class Method(StrEnum):
+    """The solvers, by the name that `--method` has for each."""
+
+    NPGD = "npgd"
+    AMP = "amp"
+    CSGM = "csgm"
+    PGDGAN = "pgdgan"
+    DEVIATION = "deviation"
+    TV = "tv"
+    LASSO = "lasso"
+    PNP_ADMM = "pnp-admm"
+    ONENET = "onenet"
 
 
 @dataclass(frozen=True)
 class Recovery(Run):
-    """NPGD's run as `npgd recover` has it."""
+    """A solver's run as `npgd recover` has it."""
 
+    method: Method = Method.NPGD
+    """The solver; the others run at their own settings."""
     step_size: str = "own"
     """A number, "own" (the run's own, iteration by iteration), "auto" or "1/beta"."""
     finish: int = 0
@@ -49,10 +68,59 @@ class Recovery(Run):
         within("--refine", self.refine, 0, self.max_iter, "iterations of --max-iter")
         left = self.max_iter - self.refine
         within("--finish", self.finish, 0, left, "iterations of --max-iter less --refine")
+        for name in sorted({"step_size", "refine", "finish"} & invocation().given):
+            if self.method is not Method.NPGD:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be left out, for it says nothing with"
+                    f" --method {self.method.value}, got {getattr(self, name)}"
+                )
 
     @property
     def words(self) -> tuple[str, ...]:
         return ("own", *super().words)
+
+    def solver(self, prior: GenerativePrior, seed: int) -> Solver[Any]:
+        """The method, with --max-iter where it is given."""
+        import npgd
+
+        if self.method is Method.NPGD:
+            return npgd.NPGD(
+                prior,
+                self.eta,
+                max_iter=self.max_iter,
+                seed=seed,
+                finish=self.finish,
+                refine=self.refine,
+            )
+        rival = self._rival(prior, seed)
+        given = "max_iter" in invocation().given
+        return replace(rival, max_iter=self.max_iter) if given else rival
+
+    def _rival(self, prior: GenerativePrior, seed: int) -> Solver[Any]:
+        """A method other than NPGD."""
+        import npgd
+        from npgd.denoisers import fitting_denoiser
+
+        denoiser = fitting_denoiser(prior.image_shape)
+        if denoiser is not None:
+            denoiser.to(next(prior.parameters()).device)
+        match self.method:
+            case Method.AMP:
+                return npgd.AMP(prior, seed=seed)
+            case Method.CSGM:
+                return npgd.CSGM(prior, seed=seed)
+            case Method.PGDGAN:
+                return npgd.PGDGAN(prior, seed=seed)
+            case Method.DEVIATION:
+                return npgd.Deviation(prior, denoiser=denoiser, noise=self.noise, seed=seed)
+            case Method.TV:
+                return npgd.TotalVariation()
+            case Method.LASSO:
+                return npgd.Lasso()
+            case Method.PNP_ADMM:
+                return npgd.PnPADMM(denoiser or npgd.WaveletShrinkage())
+            case _:
+                return npgd.OneNet()
 
 
 @command
@@ -67,7 +135,7 @@ def recover(
     output: Output = Path("recovered"),
     force: Force = False,
 ) -> None:
-    """Measure images, recover them with NPGD, and write what came of it.
+    """Measure images, recover them with NPGD or another method, and write what came of it.
 
     Writes recovery.png (original, measured, recovered), results.json (numbers, sources, settings),
     images/ (the recovered images as PNG, by number and source's name) and images.npz (float32,
@@ -86,20 +154,14 @@ def recover(
         y = A(x_true)
         noise_generator = torch.Generator().manual_seed(seed + 2)
         y = y + run.noise * torch.randn(y.shape, generator=noise_generator).to(y)
-        solver = npgd.NPGD(
-            p,
-            run.eta,
-            max_iter=run.max_iter,
-            seed=seed,
-            finish=run.finish,
-            refine=run.refine,
-        )
+        solver = run.solver(p, seed)
         solution = npgd.recover(A, y, solver, x_true=x_true, progress=console.is_terminal)
         written = write_images(folder, given, measured(problem, A, y), solution.x)
         settings = {
             "command": "recover",
             **record(),
             "prior": prior,
+            "method": run.method.value,
             **given.record(),
             "written": written,
             "task": task,
@@ -111,8 +173,10 @@ def recover(
         }
         results = {**settings, "solution": solution.to_dict()}
         folder.write("results.json", (json.dumps(results, indent=1) + "\n").encode())
-    console.print(table(solution, f"NPGD · {task} of n = {A.n} · {given.words}"))
-    console.print(f"{step_sizes(solution)} ({run.step_size}); {solution.status}")
+    console.print(table(solution, f"{solution.method} · {task} of n = {A.n} · {given.words}"))
+    stepped = run.method is Method.NPGD
+    step = f"{step_sizes(solution)} ({run.step_size}); " if stepped else ""
+    console.print(f"{step}{solution.status}")
     console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
 
 

@@ -4,6 +4,7 @@ from npgd.solvers.amp import AMP
 from npgd.solvers.base import Solution, Solver, State, recover
 from npgd.solvers.choose import choose_step_size
 from npgd.solvers.csgm import CSGM
+from npgd.solvers.deviation import Deviation
 from npgd.solvers.lasso import Lasso
 from npgd.solvers.npgd import NPGD
 from npgd.solvers.onenet import OneNet
@@ -17,6 +18,7 @@ __all__ = [
     "CSGM",
     "NPGD",
     "PGDGAN",
+    "Deviation",
     "Lasso",
     "OneNet",
     "PnPADMM",

@@ -171,6 +171,20 @@ def test_train_what_admm_needs(what, tmp_path, monkeypatch):
     assert denoise is not None
 
 
+@pytest.mark.parametrize(
+    "method", ["amp", "csgm", "pgdgan", "deviation", "tv", "lasso", "pnp-admm", "onenet"]
+)
+def test_recover_with_every_method(method, tmp_path):
+    import json
+
+    out = tmp_path / "out"
+    done = run("recover", "--method", method, "--count", 1, "--max-iter", 2, "--output", out)
+    assert done.exit_code == 0, done.output
+    assert json.loads((out / "results.json").read_text())["method"] == method
+    done = run("recover", "--method", method, "--refine", 1, "--output", tmp_path / "no")
+    assert done.exit_code == 2 and "--refine must be left out" in done.output
+
+
 def test_train_a_denoiser_of_two_data_sets_in_colour(tmp_path, monkeypatch):
     import torch
 
