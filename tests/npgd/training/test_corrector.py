@@ -27,12 +27,11 @@ def networks(seed: int = 0) -> tuple[nn.Module, nn.Module, Corrector]:
 
 
 def test_the_start_is_a_gradient_step():
-    """On an affine G with h = 1 and b = 0 the step is ½ Jᵀ(w − G(z))/((1 + ρ)√n)."""
+    """On an affine G with h = 1 the step is ½ Jᵀ(w − G(z))/((1 + ρ)√n)."""
     c = Corrector(6, 24).double()
     initialise_corrector(c, generator_for(0))
     with torch.no_grad():
         c.gate.weight.zero_()
-        c.shift.weight.zero_()
     basis = normal(6, 30, seed=1)
     z = normal(4, 6, seed=2)
     w = normal(4, 1, 5, 6, seed=3)
@@ -44,6 +43,42 @@ def test_the_start_is_a_gradient_step():
     rho = residual.square().mean(1, keepdim=True).sqrt()
     expected = z + 0.5 * residual @ basis.T / ((1 + rho) * 30**0.5)
     assert torch.allclose(c(w, z, generate), expected, rtol=1e-10)
+
+
+def test_a_step_goes_downhill_and_stays_where_the_gradient_is_zero():
+    """C diag(h) Cᵀ is positive definite whatever h's network says; Jᵀ(w − G(z)) = 0 is at rest."""
+    c = Corrector(6, 24).double()
+    initialise_corrector(c, generator_for(0))
+    with torch.no_grad():
+        for part in c.parameters():
+            part.copy_(3 * normal(*part.shape, seed=part.numel()))
+    basis = torch.linalg.qr(normal(30, 6, seed=1)).Q.T
+
+    def generate(z):
+        return (z @ basis).reshape(-1, 1, 5, 6)
+
+    z, w = normal(50, 6, seed=2), normal(50, 1, 5, 6, seed=3)
+    g = (w - generate(z)).flatten(1) @ basis.T
+    moved = c(w, z, generate).detach() - z
+    assert (moved * g).sum(1).gt(0).all()
+    across = (w - generate(g + z)).flatten(1)  # orthogonal to the range
+    fitted = generate(z) + across.reshape(w.shape)
+    assert torch.allclose(c(fitted, z, generate), z, atol=1e-10)
+
+
+def test_a_step_has_a_derivative_in_image_and_latent():
+    """`torch.func.jvp` agrees with central differences, through a smooth generator."""
+    torch.manual_seed(0)
+    g = DCGANGenerator(6, 8, sharpness=30.0).double().eval()
+    c = Corrector(6, 24).double()
+    initialise_corrector(c, generator_for(0))
+    z, w = normal(3, 6, seed=2), normal(3, 1, 28, 28, seed=3)
+    dz, dw = normal(3, 6, seed=4), normal(3, 1, 28, 28, seed=5)
+    with torch.no_grad():
+        _, tangent = torch.func.jvp(lambda w, z: c(w, z, g), (w, z), (dw, dz))
+        h = 1e-6
+        ahead, behind = c(w + h * dw, z + h * dz, g), c(w - h * dw, z - h * dz, g)
+    assert torch.allclose(tangent, (ahead - behind) / (2 * h), rtol=1e-6, atol=1e-8)
 
 
 def test_no_corrections_is_the_plain_projector():

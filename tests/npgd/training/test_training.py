@@ -426,15 +426,18 @@ def test_mixed_precision_is_close_and_keeps_weights_in_float32(colours):
 
 
 def test_a_run_from_before_a_setting_existed_goes_on(images, tmp_path):
-    train_generator(images, tmp_path, GAN)
+    kinked = replace(GAN, smooth=False)  # as every run was before there was a choice
+    train_generator(images, tmp_path, kinked)
     path = tmp_path / "config.json"
     kept = {"kind", "channels", "steps", "latent_dim", "width", "coverage", "latent_weight"}
     kept |= {"epochs", "batch_size", "learning_rate", "average", "seed"}
     stored = json.loads(path.read_text())
     path.write_text(json.dumps({key: stored[key] for key in kept}))
-    train_generator(images, tmp_path, GAN)
+    train_generator(images, tmp_path, kinked)
     with pytest.raises(ValueError, match="flips: False there, True now"):
-        train_generator(images, tmp_path, replace(GAN, flips=True))
+        train_generator(images, tmp_path, replace(kinked, flips=True))
+    with pytest.raises(ValueError, match="smooth: False there, True now"):
+        train_generator(images, tmp_path, GAN)
 
 
 @pytest.mark.parametrize(
