@@ -26,9 +26,9 @@ from analysis.evolution import (
     state_evolution,
 )
 from analysis.limits import ErrorSplit, Trial, split_error
-from analysis.local import FixedPoint, LocalRate, RunRate, fixed_point, local_rate, run_rate
+from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
 from analysis.local.exact import nearest_run
-from analysis.local.rest import latent_npgd
+from analysis.local.rest import found_from, latent_npgd
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
 from analysis.rates import ConvergenceCheck, observed_rate
@@ -73,7 +73,7 @@ class Looking:
 
 LOOKING = {
     "quick": Looking(3, 0, 40, draws=1, longer=2, trials=False),
-    "default": Looking(6, 40, 100, draws=1, longer=5, trials=True),
+    "default": Looking(6, 40, 80, draws=1, longer=5, trials=True),
     "thorough": Looking(24, 300, 600, draws=4, longer=10, trials=True),
 }
 PUSH = 1e-4
@@ -390,9 +390,7 @@ def _rest(
         if not bool((moved > 1e-13 * norm(points[-1])).any()):
             break
     run = torch.stack(points)
-    rest = fixed_point(
-        problem.A, problem.S, y, eta, start=points[-1], max_iter=max(looking.own_run // 3, 20)
-    )
+    rest = found_from(step, points[-1], max(looking.own_run // 3, 20), None, False)
     return rest, run_rate(run if len(run) > 2 else run[-1:].expand(3, *run.shape[1:]))
 
 
@@ -545,7 +543,7 @@ def _limits(
     if looking.trials and sets.encodes(prior):
         ended = recover(own.A, own.y, NPGD(prior, finish=FINISH), x_true=own.x)
         more.append((f"ending on the latent, NPGD(prior, finish={FINISH})", ended))
-    if amp is not None:
+    if looking.trials and amp is not None:
         more.append(("message passing, AMP(prior)", amp))
     trials = tuple(
         Trial(change, split.error - run.error[-1].double().cpu())
