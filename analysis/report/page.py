@@ -13,7 +13,7 @@ from analysis.report.evidence import Evidence
 from analysis.report.figures import FIGURES, PREDICTED, Drawing, image_rows, rule_of, svg
 from analysis.report.findings import findings
 from analysis.report.predictions import run_summary
-from analysis.words import about, at_least, at_most, sentence
+from analysis.words import about, at_least, at_most, sentence, signed
 
 TableRows = tuple[str, Sequence[str], list[list[str]], int]
 """Title, head, rows, and how many of the columns hold words."""
@@ -99,7 +99,7 @@ def advice(trial: Trial) -> str:
     size = f"{about(abs(mean))} ± {about(error, 2)} per pixel"
     if not abs(mean) > 2 * error:
         return sentence(
-            f"{trial.change}: no gain beyond chance ({about(mean)} ± {about(error, 2)})"
+            f"{trial.change}: no gain beyond chance ({signed(mean)} ± {about(error, 2)})"
         )
     return sentence(f"{trial.change}: {'gained' if mean > 0 else 'lost'} {size}")
 

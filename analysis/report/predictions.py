@@ -1,7 +1,8 @@
 """What each statement predicts of a run, beside what the run did; and what limits its error.
 
 Theorem 1 speaks of the objective, local rates of the distance to the point of rest, state evolution
-of the error in the end, obtuseness of the squared distance to x̄. Every row says of what it speaks.
+of the error in the end, obtuseness of the squared distance to x̄, its bound at the end of the run
+turned into a mean factor per step. Every row says of what it speaks.
 What a statement predicts of an image is divided by what was seen of that image; the ratio is the
 median of these. State evolution predicts a mean, and is held against means.
 
@@ -31,7 +32,7 @@ from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
-from analysis.rates import ConvergenceCheck, observed_rate
+from analysis.rates import ConvergenceCheck
 from analysis.words import about, at_least, exactly, median, out_of
 from npgd import checks, sets
 from npgd.files import plain
@@ -504,20 +505,18 @@ def _obtuse_row(found: Obtuseness | None, without: dict[str, str]) -> Prediction
         return _failed("obtuse", without) or _row("obtuse", "", None, None)
     explained, batch = found.explained.cpu(), len(found.explained)
     met = f"for {out_of(int(explained.sum()), batch)}" if bool(explained.any()) else "for no image"
-    seen = observed_rate(found.error.cpu(), start=found.start).rate
+    first, last = found.error[found.start].cpu(), found.error[-1].cpu()
+    steps = len(found.error) - 1 - found.start
+    seen = quotient(last, first) ** (1 / steps)
     if not bool(explained.any()):
-        unseen = "no fall with a rate" if bool(seen.isnan().all()) else ""
-        return _row("obtuse", met, None, seen, silent="nothing: void", unseen=unseen)
-    kept = explained.nonzero().flatten()
-    constants = zip(
-        *(c.cpu()[kept].tolist() for c in (found.alpha, found.beta, found.run_theta)), strict=True
-    )
-    rates = [obtuse_bound(a, b, theta, step_size=found.step_size).rate for a, b, theta in constants]
+        return _row("obtuse", met, None, seen, silent="nothing: void")
     predicted = torch.full((batch,), math.nan, dtype=torch.float64)
-    predicted[kept] = torch.tensor(rates, dtype=torch.float64)
-    observed = torch.where(explained, seen, math.nan)
-    unseen = "no fall with a rate" if bool(observed.isnan().all()) else ""
-    return _row("obtuse", met, predicted, observed, unseen=unseen)
+    columns = (found.alpha, found.beta, found.run_theta, found.run_delta)
+    for i in explained.nonzero().flatten().tolist():
+        constants = [float(column[i]) for column in columns]
+        bound = obtuse_bound(*constants, step_size=found.step_size)
+        predicted[i] = bound.errors(float(first[i]), steps)[-1] / float(first[i])
+    return _row("obtuse", met, predicted ** (1 / steps), torch.where(explained, seen, math.nan))
 
 
 # What limits --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from analysis.report.evidence import Evidence
 from analysis.report.figures import rule_of
 from analysis.report.findings import Finding, findings
-from analysis.report.page import leading, page, tables
+from analysis.report.page import leading, limits_said, page, tables
 from analysis.report.predictions import run_summary
 from npgd.files import plain, write_atomically
 
@@ -34,8 +34,17 @@ class Report(Evidence):
     @property
     def summary(self) -> str:
         """What predicts this run and what limits it, then the findings, in words."""
-        found = [f"{i}. {finding}" for i, finding in enumerate(self.findings, 1)]
-        return "\n".join([*leading(self), "", *found])
+        return "\n".join([*leading(self), "", self.numbered])
+
+    @property
+    def numbered(self) -> str:
+        """The findings in words, without what leads."""
+        return "\n".join(f"{i}. {finding}" for i, finding in enumerate(self.findings, 1))
+
+    @property
+    def advice(self) -> str:
+        """What limits the run that users get, and what each change tried would gain, best first."""
+        return "\n".join(limits_said(self))
 
     @property
     def status(self) -> str:
