@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.limits import PARTS
 from analysis.words import about, out_of
 from npgd import checks
 from npgd.denoising import Denoiser, denoises, estimator, latent_divergence
@@ -536,22 +537,15 @@ def least_measurements(
     return high
 
 
-PARTS = {
-    "range": "of the images from the range",
-    "projector": "of P(x) itself beyond that",
-    "measurements": "of too few measurements",
-    "noise": "of the noise",
-    "iterations": "of the run beside the prediction",
-}
-"""The parts of an error, in words."""
-
-
 @dataclass(frozen=True, eq=False)
 class ErrorBudget:
-    """What an error is made of, per pixel and as a mean over the images; the parts sum up to it."""
+    """What an error is made of, predicted: a mean over the images, per pixel; the parts sum to it.
+
+    The parts are those that `analysis.split_error` measures by runs, of the same names.
+    """
 
     parts: dict[str, float]
-    """By name, see `PARTS`; `range` and `iterations` only where they are known."""
+    """By name, see `analysis.limits.PARTS`; `range` and `iterations` only where they are known."""
     doubled: float
     """The predicted error with twice the measurements."""
     m: int
@@ -581,7 +575,7 @@ class ErrorBudget:
 
     def __str__(self) -> str:
         lines = [f"error {about(self.error)} per pixel at m = {self.m}; {self.status}"]
-        lines += [f"  {about(value)} {PARTS[name]}" for name, value in self.parts.items()]
+        lines += [f"  {about(value)} {name}: {PARTS[name]}" for name, value in self.parts.items()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -607,6 +601,8 @@ def error_budget(
     The first part is the mean of D(0) = ‖P(x) − x‖²/n, split at the distance from the range where
     that is given. Too few measurements add what the fixed point without noise lies above D(0), the
     noise what it adds to that fixed point, and the run what is observed beyond the prediction.
+    Nothing is recovered for it: `analysis.split_error` measures the same parts, image by image, by
+    runs with the A at hand, whatever its entries.
 
     Args:
         curve: of `denoising_curve`, at the images of the recovery.

@@ -28,9 +28,9 @@ from rich.table import Table
 
 import analysis
 import npgd
+from analysis.local.exact import nearest_run
 from analysis.local.rest import latent_npgd
 from npgd.files import plain
-from npgd.gauss_newton import jacobian
 from npgd.precision import converted
 
 ACCURACY = 1e-6
@@ -48,32 +48,6 @@ def operators(prior: Any) -> dict[str, Any]:
         "inpainting": npgd.Inpainting(shape, hole=8).double(),
         "super-resolution": npgd.SuperResolution(shape, factor=2).double(),
     }
-
-
-def nearest_run(
-    A: Any, prior: Any, z: torch.Tensor, y: torch.Tensor, step: float, most: int
-) -> Any:
-    """NPGD's latents with the nearest point of S as projection, (n_iter + 1, batch, k).
-
-    The nearest point's condition J(z)ᵀ(w − G(z)) = 0 is solved from the last latent by steps with
-    (JᵀJ)⁻¹ of the start.
-    """
-    columns = jacobian(prior, z).flatten(2)
-    inverse = torch.linalg.inv(columns @ columns.transpose(1, 2))
-    points = [z]
-    for _ in range(most):
-        x = prior.generate(z)
-        w = (x - step * A.adjoint(A(x) - y)).detach()
-        for _ in range(8):
-            there, pull = torch.func.vjp(prior.generate, z)
-            moved = (inverse @ pull(w - there)[0][..., None])[..., 0].detach()
-            z = z + moved
-            if float(moved.norm(dim=1).max()) < 1e-13:
-                break
-        points.append(z)
-        if float((points[-1] - points[-2]).norm(dim=1).max()) < 1e-12:
-            break
-    return torch.stack(points)
 
 
 def exact(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
