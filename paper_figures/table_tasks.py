@@ -9,8 +9,9 @@ pixel on [−1, 1], mean ± standard error over the images. Results are clipped 
 lowers the error of those that leave it (all but NPGD). For inpainting also over the missing pixels
 alone: outside them NPGD has an error, and its rivals have next to none.
 
-- NPGD: 30 iterations from x_0 = Aᵀy, the step chosen for each task on training images; refined:
-  three of them are Gauss–Newton steps. The prior and its projector are the same for all tasks.
+- NPGD: at its defaults, its own step and its stop; finished: at most ten projections, and 40
+  quasi-Newton steps; refined: three Gauss–Newton steps at the end. The prior and its projector are
+  the same for all tasks.
 - total variation: `npgd.TotalVariation()` with coupled channels.
 - Lasso, for Gaussian A only, channel by channel: DCT; wavelets, db4 or haar. Basis and origin o
   (the constant image from which sparsity is measured: black, grey, the mean of the training images)
@@ -47,11 +48,11 @@ from npgd.solvers import Solver
 from npgd.transforms import DCT, Transform, Wavelet
 from paper_figures.figure_recovered import prior_of, task_options
 from paper_figures.table_design import Cells, described
-from paper_figures.table_methods import settings
+from paper_figures.table_methods import settings, shortened
 
-CHOOSING = 16  # training images that steps, bases and origins are chosen on
+CHOOSING = 16  # training images that bases and origins are chosen on
 BATCH = 25  # images recovered together: bounds memory, and does not change a result
-ITERATIONS, QUICK_ITERATIONS = 30, 4  # of NPGD; of every solver in a quick look
+QUICK_ITERATIONS = 4  # of every solver in a quick look
 
 Images = torch.Tensor
 
@@ -106,7 +107,12 @@ INTERPOLATIONS: dict[str, tuple[type, Callable[[Any, torch.Tensor], Images]]] = 
     "biharmonic": (npgd.Inpainting, lambda A, y: fill(A, y, 2)),
     "bicubic": (npgd.SuperResolution, bicubic),
 }
-SOLVERS = ("NPGD", "NPGD, refined", "total variation", "Lasso, DCT", "Lasso, wavelet")
+NPGDS: dict[str, dict[str, Any]] = {
+    "NPGD": {},
+    "NPGD, finished": {"finish": 40, "max_iter": 50},
+    "NPGD, refined": {"refine": 3},
+}
+SOLVERS = (*NPGDS, "total variation", "Lasso, DCT", "Lasso, wavelet")
 METHODS = (*SOLVERS, *INTERPOLATIONS)
 
 
@@ -135,23 +141,8 @@ class Comparison:
     def choosing(self) -> int:
         return 2 if self.quick else CHOOSING
 
-    def iterations(self) -> int:
-        return QUICK_ITERATIONS if self.quick else ITERATIONS
-
     def on_training(self) -> str:
         return f"chosen on {self.choosing} training images of {self.data}"
-
-    def step(self, task: str, A: npgd.LinearOperator) -> float:
-        """NPGD's step for this task."""
-        found = self.cells(
-            f"step for {task}, {self.on_training()}, {described(self.prior)}",
-            lambda: {
-                "step": npgd.choose_step_size(
-                    A, self.prior, self.training(), max_iter=self.iterations()
-                )
-            },
-        )
-        return float(found["step"])
 
     def lasso(self, task: str, A: npgd.LinearOperator, method: str) -> npgd.Lasso:
         """The basis and origin with the least error on training images."""
@@ -182,11 +173,9 @@ class Comparison:
 
     def solver(self, method: str, task: str, A: npgd.LinearOperator) -> Solver[Any] | None:
         """The method at its settings; None where it does not apply."""
-        if method.startswith("NPGD"):
-            refine = 3 if method == "NPGD, refined" else 0
-            return npgd.NPGD(
-                self.prior, self.step(task, A), refine=refine, max_iter=self.iterations()
-            )
+        if method in NPGDS:
+            found = npgd.NPGD(self.prior, **NPGDS[method])
+            return shortened(found, QUICK_ITERATIONS) if self.quick else found
         if method == "total variation":
             return self.cut(npgd.TotalVariation())
         return self.cut(self.lasso(task, A, method)) if isinstance(A, npgd.Gaussian) else None

@@ -35,16 +35,14 @@ from npgd.sets import (
     generates,
     needs,
     projector,
-    samples,
 )
 from npgd.solvers.base import Solver
 from npgd.solvers.rows import merged, taken
-from npgd.solvers.step_size import common_gain, mean_gain, next_step_size
+from npgd.solvers.step_size import common_gain, drawn, mean_gain, next_step_size
 
 # The stages of a run.
 PROJECTING, FINISHING, REFINING, OVER = range(4)
 PATIENCE = 5  # of a run with its own step
-MEAN_OF = 64  # samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +92,7 @@ class NPGD(Solver[NPGDState]):
     _: KW_ONLY
     start: str | Images | None = None
     """x_0. "adjoint", Aᵀ y (the paper's); "range", P(Aᵀ y), inside the set as Theorem 1 wants it;
-    "mean", the mean of 64 samples of the prior; or images of your own. None: the mean with the
+    "mean", the mean of 32 samples of the prior; or images of your own. None: the mean with the
     run's own step, where the prior can sample, else the adjoint."""
     keep: str | None = None
     """What is returned: the "last" iterate, as in the paper, or the "best", of x_1, x_2, … the one
@@ -158,17 +156,18 @@ class NPGD(Solver[NPGDState]):
             raise ValueError(f"prior must have A's image_shape {A.image_shape}, got {tuple(shape)}")
         checks.same_kind(y, self.prior, "y", "prior")
         blank = y.new_zeros(len(y))
-        gain = mean_gain(A, self.prior, y) if self.step_size is None else blank
-        step_size = 1 / gain if self.step_size is None else blank + self._fixed_step_size(A)
-        x = self._start(A, y)
+        own, weighted = self.step_size is None, self._latent and self.refine_penalty > 0
+        needed = own or weighted or self.start == "mean"
+        points = drawn(self.prior) if needed else None
+        gain = mean_gain(A, self.prior, y, points) if own else blank
+        step_size = 1 / gain if own else blank + self._fixed_step_size(A)
+        x = self._start(A, y, points)
         residual = A(x) - y
         stage = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         k = self.prior.latent_dim if self._latent and generates(self.prior) else 0
         z = y.new_zeros(len(y), k)
         descent = Descent.nowhere(z, x, residual) if self.finish else None
-        penalty = self.refine_penalty
-        if self._latent and penalty:
-            penalty *= common_gain(A, self.prior, y)
+        penalty = self.refine_penalty * (common_gain(A, y, points) if weighted else 0)
         return NPGDState(
             x,
             residual,
@@ -353,7 +352,7 @@ class NPGD(Solver[NPGDState]):
         assert self.step_size is not None
         return float(self.step_size)
 
-    def _start(self, A: LinearOperator, y: Measurements) -> Images:
+    def _start(self, A: LinearOperator, y: Measurements, points: Images | None) -> Images:
         if isinstance(self.start, torch.Tensor):
             checks.images(self.start, A.image_shape, "start")
             checks.same_tensor(self.start, y, "start", "y")
@@ -362,10 +361,8 @@ class NPGD(Solver[NPGDState]):
                     f"start must hold {y.shape[0]} images as y does, got {self.start.shape[0]}"
                 )
             return self.start
-        own = self.start is None and self.step_size is None and samples(self.prior)
-        if own or self.start == "mean":
-            assert samples(self.prior)
-            points = self.prior.sample(MEAN_OF, generator=checks.seeded(0))
+        wanted = self.start == "mean" or (self.start is None and self.step_size is None)
+        if wanted and points is not None:
             return points.mean(0, keepdim=True).expand(len(y), -1, -1, -1)
         x = A.adjoint(y)
         return self._project(x) if self.start == "range" else x
