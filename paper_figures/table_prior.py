@@ -145,7 +145,11 @@ def measure(
     linear = principal_components(training, images, prior.latent_dim)
     result[f"principal components, {prior.latent_dim}, on {words}"] = summary(linear)
     finish = {"finish": 2, "max_iter": 4} if quick else {"finish": 40, "max_iter": 50}
-    ends: dict[str, dict[str, int]] = {"": {}, ", + finish": finish, ", + Gauss–Newton": {"refine": 3, "max_iter": n_iter}}
+    ends: dict[str, dict[str, int]] = {
+        "": {},
+        ", + finish": finish,
+        ", + Gauss–Newton": {"refine": 3, "max_iter": n_iter},
+    }
     if brief:
         ends.pop(", + Gauss–Newton")
     for m in measurements[1:2] if quick else measurements:
