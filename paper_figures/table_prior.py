@@ -110,6 +110,46 @@ def best_step(
     )
 
 
+def recoveries(
+    prior: npgd.GenerativePrior,
+    m: int,
+    images: torch.Tensor,
+    samples: torch.Tensor | None,
+    brief: bool,
+    quick: bool,
+) -> dict[str, Any]:
+    """What NPGD makes of m measurements of the images, and of the samples."""
+    A, n_iter = npgd.Gaussian(prior.image_shape, m=m, seed=0), 4 if quick else 30
+    ends: dict[str, dict[str, int]] = {
+        "": {},
+        ", + finish": {"finish": 2, "max_iter": 4} if quick else {"finish": 40, "max_iter": 50},
+        ", + Gauss–Newton": {"refine": 3, "max_iter": n_iter},
+    }
+    if brief:
+        ends.pop(", + Gauss–Newton")
+    result: dict[str, Any] = {}
+    for suffix, end in ends.items():
+        result[f"NPGD m = {m}{suffix}"] = summary(npgd_error(prior, A, images, **end))
+    if not brief:
+        best, step = best_step(prior, A, images, n_iter)
+        result[f"NPGD m = {m}"] |= {"best": best, "best_step": step}
+        if prior.corrections:
+            error = npgd_error(uncorrected(prior), A, images)
+            result[f"NPGD m = {m}, plain G†"] = summary(error)
+    if samples is not None:
+        for suffix, end in ends.items():
+            error = npgd_error(prior, A, samples, **end)
+            result[f"NPGD on samples of G, m = {m}{suffix}"] = summary(error)
+    return result
+
+
+def uncorrected(prior: npgd.GenerativePrior) -> npgd.GenerativePrior:
+    """The prior with the encoder alone."""
+    return npgd.GenerativePrior(
+        prior.generator, prior.encoder, prior.latent_dim, prior.image_shape, prior.name
+    )
+
+
 def measure(
     prior: npgd.GenerativePrior,
     name: str,
@@ -124,47 +164,29 @@ def measure(
     data, words, usual = DATA[name]
     measurements = usual if measurements is None else measurements
     images = dataset(data, "test", count=count)
-    training, n_iter = dataset(data, "train", count=200 if quick else None), 4 if quick else 30
+    training = dataset(data, "train", count=200 if quick else None)
     samples = prior.sample(count, seed=1)
     result: dict[str, Any] = {"prior": name, "count": count}
     with torch.no_grad():
         result["projector on samples of G"] = summary(per_pixel(prior.project(samples), samples))
         projected = per_pixel(prior.project(images), images)
     result[f"projector on {words}"] = summary(projected)
-    plain = npgd.GenerativePrior(
-        prior.generator, prior.encoder, prior.latent_dim, prior.image_shape, prior.name
-    )
     if prior.corrections:
+        plain = uncorrected(prior)
         with torch.no_grad():
             for what, x in (("samples of G", samples), (words, images)):
                 result[f"projector on {what}, plain G†"] = summary(per_pixel(plain.project(x), x))
-    search = npgd.LatentSearch(prior, starts=starts, steps=steps, progress=not quick)
-    searched = search.search(images)[1] / images[0].numel()
-    result[f"search on {words}"] = {**summary(searched), "starts": starts, "steps": steps}
-    result[f"projector on {words} / search"] = {"mean": float(projected.mean() / searched.mean())}
+    if starts:
+        search = npgd.LatentSearch(prior, starts=starts, steps=steps, progress=not quick)
+        searched = search.search(images)[1] / images[0].numel()
+        result[f"search on {words}"] = {**summary(searched), "starts": starts, "steps": steps}
+        result[f"projector on {words} / search"] = {
+            "mean": float(projected.mean() / searched.mean())
+        }
     linear = principal_components(training, images, prior.latent_dim)
     result[f"principal components, {prior.latent_dim}, on {words}"] = summary(linear)
-    finish = {"finish": 2, "max_iter": 4} if quick else {"finish": 40, "max_iter": 50}
-    ends: dict[str, dict[str, int]] = {
-        "": {},
-        ", + finish": finish,
-        ", + Gauss–Newton": {"refine": 3, "max_iter": n_iter},
-    }
-    if brief:
-        ends.pop(", + Gauss–Newton")
     for m in measurements[1:2] if quick else measurements:
-        A = npgd.Gaussian(prior.image_shape, m=m, seed=0)
-        for suffix, end in ends.items():
-            result[f"NPGD m = {m}{suffix}"] = summary(npgd_error(prior, A, images, **end))
-        if not brief:
-            best, step = best_step(prior, A, images, n_iter)
-            result[f"NPGD m = {m}"] |= {"best": best, "best_step": step}
-        if prior.corrections and not brief:
-            result[f"NPGD m = {m}, plain G†"] = summary(npgd_error(plain, A, images))
-        if m in usual[:2]:
-            for suffix, end in ends.items():
-                error = npgd_error(prior, A, samples, **end)
-                result[f"NPGD on samples of G, m = {m}{suffix}"] = summary(error)
+        result |= recoveries(prior, m, images, samples if m in usual[:2] else None, brief, quick)
     return result
 
 
@@ -198,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prior", default="mnist", choices=DATA)
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--starts", type=int, default=8, help="of the search")
+    parser.add_argument("--starts", type=int, default=8, help="of the search; 0: none")
     parser.add_argument("--steps", type=int, default=500, help="of the search")
     parser.add_argument("--projector-only", action="store_true", help="without the NPGD rows")
     parser.add_argument("--m", nargs="+", type=int, help="of the NPGD rows")
