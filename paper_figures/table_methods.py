@@ -73,8 +73,10 @@ class Case:
 # A method is one line: its name, and how to build it.
 METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "NPGD": lambda case: npgd.NPGD(case.prior),
-    "NPGD, finished": lambda case: npgd.NPGD(case.prior, finish=20),
+    "NPGD, finished": lambda case: npgd.NPGD(case.prior, finish=40, max_iter=50),
     "NPGD, refined": lambda case: npgd.NPGD(case.prior, refine=3),
+    "AMP": lambda case: npgd.AMP(case.prior),
+    "AMP, denoiser": lambda case: npgd.AMP(npgd.load_denoiser("mnist")),
     "CSGM": lambda case: npgd.CSGM(case.prior),
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
     "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),

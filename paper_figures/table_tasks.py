@@ -9,9 +9,10 @@ pixel on [−1, 1], mean ± standard error over the images. Results are clipped 
 lowers the error of those that leave it (all but NPGD). For inpainting also over the missing pixels
 alone: outside them NPGD has an error, and its rivals have next to none.
 
-- NPGD: 30 iterations from x_0 = Aᵀy, the step chosen for each task on training images; refined:
-  three of them are Gauss–Newton steps. The prior and its projector are the same for all tasks.
-- deviation: `npgd.Deviation()` around NPGD's, with the shipped denoiser that fits.
+- NPGD: at its defaults, its own step and its stop; finished: at most ten projections, and 40
+  quasi-Newton steps; refined: three Gauss–Newton steps at the end. The prior and its projector are
+  the same for all tasks.
+- deviation: `npgd.Deviation()` with the shipped denoiser that fits.
 - total variation: `npgd.TotalVariation()` with coupled channels.
 - Lasso, for Gaussian A only, channel by channel: DCT; wavelets, db4 or haar. Basis and origin o
   (the constant image from which sparsity is measured: black, grey, the mean of the training images)
@@ -49,11 +50,11 @@ from npgd.solvers import Solver
 from npgd.transforms import DCT, Transform, Wavelet
 from paper_figures.figure_recovered import prior_of, task_options
 from paper_figures.table_design import Cells, described
-from paper_figures.table_methods import settings
+from paper_figures.table_methods import settings, shortened
 
-CHOOSING = 16  # training images that steps, bases and origins are chosen on
+CHOOSING = 16  # training images that bases and origins are chosen on
 BATCH = 25  # images recovered together: bounds memory, and does not change a result
-ITERATIONS, QUICK_ITERATIONS = 30, 4  # of NPGD; of every solver in a quick look
+QUICK_ITERATIONS = 4  # of every solver in a quick look
 
 Images = torch.Tensor
 
@@ -108,7 +109,12 @@ INTERPOLATIONS: dict[str, tuple[type, Callable[[Any, torch.Tensor], Images]]] = 
     "biharmonic": (npgd.Inpainting, lambda A, y: fill(A, y, 2)),
     "bicubic": (npgd.SuperResolution, bicubic),
 }
-SOLVERS = ("NPGD", "NPGD, refined", "deviation", "total variation", "Lasso, DCT", "Lasso, wavelet")
+NPGDS: dict[str, dict[str, Any]] = {
+    "NPGD": {},
+    "NPGD, finished": {"finish": 40, "max_iter": 50},
+    "NPGD, refined": {"refine": 3},
+}
+SOLVERS = (*NPGDS, "deviation", "total variation", "Lasso, DCT", "Lasso, wavelet")
 METHODS = (*SOLVERS, *INTERPOLATIONS)
 
 
@@ -137,23 +143,8 @@ class Comparison:
     def choosing(self) -> int:
         return 2 if self.quick else CHOOSING
 
-    def iterations(self) -> int:
-        return QUICK_ITERATIONS if self.quick else ITERATIONS
-
     def on_training(self) -> str:
         return f"chosen on {self.choosing} training images of {self.data}"
-
-    def step(self, task: str, A: npgd.LinearOperator) -> float:
-        """NPGD's step for this task."""
-        found = self.cells(
-            f"step for {task}, {self.on_training()}, {described(self.prior)}",
-            lambda: {
-                "step": npgd.choose_step_size(
-                    A, self.prior, self.training(), max_iter=self.iterations()
-                )
-            },
-        )
-        return float(found["step"])
 
     def lasso(self, task: str, A: npgd.LinearOperator, method: str) -> npgd.Lasso:
         """The basis and origin with the least error on training images."""
@@ -184,16 +175,12 @@ class Comparison:
 
     def solver(self, method: str, task: str, A: npgd.LinearOperator) -> Solver[Any] | None:
         """The method at its settings; None where it does not apply."""
-        if method.startswith("NPGD"):
-            refine = 3 if method == "NPGD, refined" else 0
-            return npgd.NPGD(
-                self.prior, self.step(task, A), refine=refine, max_iter=self.iterations()
-            )
+        if method in NPGDS:
+            found = npgd.NPGD(self.prior, **NPGDS[method])
+            return shortened(found, QUICK_ITERATIONS) if self.quick else found
         if method == "deviation":
-            steps = self.step(task, A)
-            near = npgd.NPGD(self.prior, steps, refine=2, max_iter=min(15, self.iterations()))
             denoiser = fitting_denoiser(self.prior.image_shape)
-            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser, npgd=near))
+            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser))
         if method == "total variation":
             return self.cut(npgd.TotalVariation())
         return self.cut(self.lasso(task, A, method)) if isinstance(A, npgd.Gaussian) else None
