@@ -11,7 +11,7 @@ alone: outside them NPGD has an error, and its rivals have next to none.
 
 - NPGD: 30 iterations from x_0 = Aᵀy, the step chosen for each task on training images; refined:
   three of them are Gauss–Newton steps. The prior and its projector are the same for all tasks.
-- deviation: `npgd.Deviation()` around NPGD's, with the shipped denoiser that fits.
+- deviation: `npgd.Deviation()` with the shipped denoiser that fits.
 - total variation: `npgd.TotalVariation()` with coupled channels.
 - Lasso, for Gaussian A only, channel by channel: DCT; wavelets, db4 or haar. Basis and origin o
   (the constant image from which sparsity is measured: black, grey, the mean of the training images)
@@ -190,10 +190,8 @@ class Comparison:
                 self.prior, self.step(task, A), refine=refine, max_iter=self.iterations()
             )
         if method == "deviation":
-            steps = self.step(task, A)
-            near = npgd.NPGD(self.prior, steps, refine=2, max_iter=min(15, self.iterations()))
             denoiser = fitting_denoiser(self.prior.image_shape)
-            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser, npgd=near))
+            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser))
         if method == "total variation":
             return self.cut(npgd.TotalVariation())
         return self.cut(self.lasso(task, A, method)) if isinstance(A, npgd.Gaussian) else None
