@@ -217,9 +217,9 @@ class Deviation(Solver[DeviationState]):
     regulariser: str | Transform | Denoiser = "auto"
     """R: "tv" (total variation), "tv2" (second and first differences together), "dct", "wavelet" or
     "pixels" (ℓ1 norm of the coefficients), a transform of `npgd.transforms`, or a denoiser
-    (w, σ) → image such as `npgd.load_denoiser()`. "auto": `denoiser`, but for super-resolution by
-    two, where tv2 was the better on training faces; where it is None, tv2 for super-resolution and
-    for pixels missing in narrow gaps, else tv. With noise tv in place of tv2."""
+    (w, σ) → image such as `npgd.load_denoiser()`. "auto": `denoiser`, but tv2 for super-resolution by
+    two and for pixels missing in narrow gaps; where it is None, tv2 for all super-resolution too,
+    else tv. With noise tv in place of tv2."""
     _: KW_ONLY
     denoiser: Denoiser | None = None
     """What "auto" takes for R in place of tv and tv2."""
@@ -299,11 +299,11 @@ class Deviation(Solver[DeviationState]):
         """R: what `regulariser` says, or what "auto" makes of A."""
         if self.regulariser != "auto":
             return self.regulariser
-        fine = isinstance(A, SuperResolution) and A.factor <= FINE
+        narrow = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
+        fine = narrow or (isinstance(A, SuperResolution) and A.factor <= FINE)
         if self.denoiser is not None and not fine:
             return self.denoiser
-        narrow = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
-        smoothly = narrow or isinstance(A, SuperResolution)
+        smoothly = fine or isinstance(A, SuperResolution)
         return "tv2" if smoothly and not self.noise else "tv"
 
     def init(self, A: LinearOperator, y: Measurements) -> DeviationState:
