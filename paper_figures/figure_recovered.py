@@ -1,4 +1,4 @@
-"""What was measured of held-out images, and what NPGD and total variation recover from it.
+"""What was measured of held-out images, and what NPGD, total variation and Deviation recover.
 
     python paper_figures/figure_recovered.py [--prior celeba] [--dataset celeba] [--count 2]
         [--m 1000] [--json FILE] [--quick]
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
     import npgd
 
-SHOWN = {"NPGD": "NPGD", "NPGD, finished": "finished", "total variation": "TV"}
+SHOWN = {
+    "NPGD": "NPGD",
+    "NPGD, finished": "finished",
+    "total variation": "TV",
+    "deviation": "deviation",
+}
 WIDTH = 0.62  # of a picture, in inches
 
 

@@ -82,10 +82,7 @@ METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),
     "PnP-ADMM, wavelet": lambda case: npgd.PnPADMM(npgd.WaveletShrinkage()),
     "deviation": lambda case: npgd.Deviation(
-        case.prior,
-        denoiser=npgd.load_denoiser("mnist"),
-        npgd=npgd.NPGD(case.prior, case.step, refine=2, max_iter=20),
-        noise=case.sigma,
+        case.prior, denoiser=npgd.load_denoiser("mnist"), noise=case.sigma
     ),
     "OneNet": lambda case: npgd.OneNet("mnist"),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
