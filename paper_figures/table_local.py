@@ -65,7 +65,7 @@ def nearest_run(
         x = prior.generate(z)
         w = (x - step * A.adjoint(A(x) - y)).detach()
         for _ in range(8):
-            there, pull = torch.func.vjp(prior.generate, z)
+            there, pull, *_ = torch.func.vjp(prior.generate, z)
             moved = (inverse @ pull(w - there)[0][..., None])[..., 0].detach()
             z = z + moved
             if float(moved.norm(dim=1).max()) < 1e-13:
@@ -156,7 +156,7 @@ def coverage(prior: Any, count: int, repetitions: int, draws: int) -> dict[str, 
     y = A(prior.sample(count, seed=5))
     rest = analysis.fixed_point(A, prior, y, step)
     radii = analysis.basin(A, prior, y, rest, draws=1, n_iter=1).radius.tolist()[2:]
-    settings = {"radii": radii, "epsilon": EPSILON, "n_iter": 1}
+    settings: dict[str, Any] = {"radii": radii, "epsilon": EPSILON, "n_iter": 1}
     many = analysis.basin(A, prior, y, rest, draws=draws, seed=1, **settings).share
     held = 0
     for seed in range(repetitions):
