@@ -1,6 +1,6 @@
 """Refuted, then predicted: Theorem 1's bound, state evolution, the local rate, and the runs.
 
-    python paper_figures/figure_predicted.py [--prior mnist] [--m 100] [--count 24] [--quick]
+    python paper_figures/figure_predicted.py [--prior mnist] [--m 100] [--count 12] [--quick]
 
 Samples of G, Gaussian A without noise, float64.
 
@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from npgd.files import plain
     from npgd.precision import converted
 
-    count, points, starts, steps = options.count, 1000, 6, 100
+    count, points, starts, steps = options.count, 400, 4, 40
     if options.quick:
         count, points, starts, steps = 3, 100, 2, 4
     prior = converted(npgd.load_prior(options.prior))
@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     own = npgd.recover(A, y, npgd.NPGD(prior, max_iter=N_ITER), x_true=x)
     messages = npgd.recover(A, y, npgd.AMP(prior, max_iter=N_ITER, tol=0), x_true=x)
     bound = analysis.predicted_objective(slow.objective[1], N_ITER, rec.alpha, rec.beta, start=1)
-    curve = analysis.denoising_curve(prior, x, draws=1 if options.quick else 4)
+    curve = analysis.denoising_curve(prior, x, draws=1 if options.quick else 2)
     evolution = analysis.state_evolution(curve, options.m, n_iter=N_ITER)
     ran = {"theorem's step": slow, "own step": own, "AMP": messages}
     errors = {name: solution.error for name, solution in ran.items()}
@@ -85,7 +85,7 @@ def coming_to_rest(A: Any, prior: Any, y: Any) -> dict[str, Any]:
     import npgd
     from npgd.files import plain
 
-    rest = analysis.fixed_point(A, prior, y, STEP)
+    rest = analysis.fixed_point(A, prior, y, STEP, max_iter=300)
     solver = npgd.NPGD(prior, STEP, start="adjoint", max_iter=LONG, tol=0, patience=None)
     iterates = npgd.recover(A, y, solver, record_iterates=True).iterates
     basin = analysis.basin(A, prior, y, rest, draws=1, radii=[1e-3])
@@ -148,7 +148,7 @@ def draw_rest(axis: Axes, results: dict[str, Any]) -> None:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prior", default="mnist")
     parser.add_argument("--m", type=int, default=100)
-    parser.add_argument("--count", type=int, default=24, help="samples")
+    parser.add_argument("--count", type=int, default=12, help="samples")
 
 
 def inputs(options: argparse.Namespace) -> Iterable[Path]:
