@@ -113,21 +113,23 @@ def draw(results: dict[str, Any]) -> Figure:
 
 def draw_errors(axis: Axes, results: dict[str, Any]) -> None:
     """The bound, the prediction and the runs."""
+    bound, slow = results["bound"], results["theorem's step"]
+    axis.plot(range(len(bound)), bound, color=BLACK, linestyle=DASHED)
+    axis.text(len(slow) - 1, 1.3 * bound[-1], f"Theorem 1's bound, κ ≥ {results['kappa']:.3g}",
+              ha="right", va="bottom")  # fmt: skip
+    axis.plot(slow, "v", color=ORANGE, markersize=2.5)
+    axis.text(len(slow) - 1, 1.5 * slow[len(slow) // 2],
+              f"NPGD with the theorem's step, {results['step']:.2g}", ha="right", color=ORANGE,
+              va="bottom")  # fmt: skip
+    axis.plot(results["predicted"], color=BLUE, label="state evolution: predicted")
+    axis.plot(results["AMP"], "s", color=BLUE, markerfacecolor="white", label="AMP: observed")
     axis.plot(
-        range(len(results["bound"])), results["bound"], color=BLACK, linestyle=DASHED,
-        label=f"Theorem 1's bound, κ ≥ {results['kappa']:.3g}",
-    )  # fmt: skip
-    axis.plot(
-        results["theorem's step"], "v", color=ORANGE, markersize=2.5,
-        label=f"NPGD, the theorem's step {results['step']:.2g}",
-    )  # fmt: skip
-    axis.plot(results["own step"], "o", color=VERMILLION, markersize=2.5, label="NPGD")
-    axis.plot(results["AMP"], "s", color=BLUE, markerfacecolor="white", label="AMP")
-    axis.plot(results["predicted"], color=BLUE, label="state evolution: predicts AMP")
-    top = 10 * max(value for value in results["bound"] if value is not None)
-    axis.set(yscale="log", ylim=(None, top), xlabel="iteration", ylabel="error per pixel")
+        results["own step"], "o", color=VERMILLION, markersize=2.5, label="NPGD, its own step"
+    )
+    axis.set(yscale="log", ylim=(None, 10 * bound[-1]), xlabel="iteration")
+    axis.set_ylabel("error per pixel")
     axis.set_title(f"{results['count']} samples of G, m = {results['m']}")
-    axis.legend(loc="upper right", ncols=2)
+    axis.legend(loc="upper right", bbox_to_anchor=(1, 0.36))
     axis.grid(which="major")
 
 
@@ -139,9 +141,9 @@ def draw_rest(axis: Axes, results: dict[str, Any]) -> None:
         n = range(first, len(away))
         axis.plot(n, [away[first] * rate ** (2 * (i - first)) for i in n], color=color, ls=DOTTED)
     axis.set(yscale="log", xlabel="iteration", ylabel="squared distance from rest, per pixel")
-    axis.set_ylim(1e-14, None)
+    axis.set(ylim=(1e-14, None), xlim=(-1, 60))
     axis.set_title(f"NPGD, η = {STEP:g}: {results['rests']} of {results['count']} come to rest")
-    axis.legend(loc="lower left")
+    axis.legend(loc="upper right")
     axis.grid(which="major")
 
 
