@@ -16,6 +16,7 @@ from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING
 
 from npgd.denoisers import WaveletShrinkage, load_denoiser, load_onenet
+from npgd.networks.foreign import as_encoder, as_generator
 from npgd.operators import (
     Blur,
     Fourier,
@@ -86,6 +87,8 @@ __all__ = [
     "TotalVariation",
     "WaveletShrinkage",
     "Whitened",
+    "as_encoder",
+    "as_generator",
     "as_operator",
     "cartesian_mask",
     "choose_step_size",

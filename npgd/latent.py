@@ -81,6 +81,11 @@ def evaluate(
             image = prior.generate(free)
             residual = measure(image) - wanted
             fit = residual.square().sum()
+        if gradient and not fit.requires_grad:
+            raise TypeError(
+                f"prior must let gradients through G to be searched, got {type(prior).__name__}"
+                " whose images have none (torch.no_grad or detach inside?)"
+            )
         images.append(image.detach())
         residuals.append(residual.detach())
         if gradient:

@@ -6,7 +6,10 @@ A prior is a generator and an encoder. The shipped ones are stored as weights wi
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +20,9 @@ from torch import nn
 from npgd import cards, checks
 from npgd.files import entry, sentence
 from npgd.images import Images, Latents
+from npgd.importing import imported, is_import_path, path_of
 from npgd.networks.architectures import outline
+from npgd.networks.foreign import require_tensor
 
 SHIPPED = cards.SHIPPED["prior"]
 """The names of the priors that are shipped."""
@@ -46,8 +51,12 @@ class GenerativePrior(nn.Module):
 
     Raises:
         TypeError: a network that is no module.
-        ValueError: networks whose shapes do not fit `latent_dim` and `image_shape` (generator and
-            encoder are tried once on zeros).
+        ValueError: networks whose shapes do not fit `latent_dim` and `image_shape`, or that give
+            different things for one input (each is tried twice on a batch of two).
+
+    Networks of other forms (several outputs, pixels in [0, 1], latents that are images, one
+    precision only, functions): `npgd.as_generator`, `npgd.as_encoder`. A range of [0, 1] or
+    [0, 255] in what is tried is warned of.
     """
 
     def __init__(
@@ -67,7 +76,8 @@ class GenerativePrior(nn.Module):
         for argument, network in networks:
             if not isinstance(network, nn.Module):
                 raise TypeError(
-                    f"{argument} must be a torch nn.Module, got {type(network).__name__}"
+                    f"{argument} must be a torch nn.Module, got {type(network).__name__};"
+                    f" npgd.as_generator and npgd.as_encoder make one of a function"
                 )
         self.generator, self.encoder, self.corrector = generator, encoder, corrector
         self.corrections = corrections
@@ -92,28 +102,40 @@ class GenerativePrior(nn.Module):
             raise ValueError(f"corrections must be 0 for a prior without corrector, got {value}")
 
     def _try_out(self) -> None:
-        parameter = next(self.parameters(), None)
-        like = torch.empty(0) if parameter is None else parameter
-        with torch.no_grad():
-            for argument, network, came, expected in (
-                ("generator", self.generator, (self.latent_dim,), self.image_shape),
-                ("encoder", self.encoder, self.image_shape, (self.latent_dim,)),
-            ):
-                try:
-                    out = network(like.new_zeros(2, *came))
-                except Exception as error:  # a user's network fails in its own way
-                    raise ValueError(
-                        f"{argument} must take a batch of shape (2, {_shape(came)}), got"
-                        f" {type(error).__name__}: {sentence(error)}"
-                    ) from error
-                if not isinstance(out, torch.Tensor) or not out.is_floating_point():
-                    kind = getattr(out, "dtype", type(out).__name__)
-                    raise TypeError(f"{argument} must give real tensors, got {kind}")
-                if tuple(out.shape) != (2, *expected):
-                    raise ValueError(
-                        f"{argument} must map (2, {_shape(came)}) to (2, {_shape(expected)}),"
-                        f" got {tuple(out.shape)}"
-                    )
+        """Two latents through G and two images through G†, twice: shapes, range, and chance."""
+        k = self.latent_dim
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        z = torch.linspace(-1.5, 1.5, 2 * k, dtype=torch.float64).reshape(k, 2).T.to(like)
+        x = self._tried("generator", self.generator, z, self.image_shape)
+        _warn_of_range(x)
+        self._tried("encoder", self.encoder, like.new_zeros(2, *self.image_shape), (k,))
+
+    def _tried(
+        self, argument: str, network: nn.Module, given: torch.Tensor, expected: tuple[int, ...]
+    ) -> torch.Tensor:
+        came = _shape(tuple(given.shape[1:]))
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                outs = [network(given), network(given)]
+        except Exception as error:  # a user's network fails in its own way
+            raise ValueError(
+                f"{argument} must take a batch of shape (2, {came}), got {type(error).__name__}:"
+                f" {sentence(error)}; npgd.as_{argument} adapts networks of other forms"
+            ) from error
+        out, again = (require_tensor(out, argument, expected) for out in outs)
+        if tuple(out.shape) != (2, *expected):
+            raise ValueError(
+                f"{argument} must map (2, {came}) to (2, {_shape(expected)}), got"
+                f" {tuple(out.shape)}; npgd.as_{argument} adapts networks of other forms"
+            )
+        off = float((out - again).abs().max())
+        # Sums in another order, on a GPU, are no chance.
+        if off > 1e-3 * float(out.abs().max()):
+            raise ValueError(
+                f"{argument} must give the same for the same input, got two that differ by"
+                f" {off:.2g}; fix its noise (noise_mode='const', a mean in place of a draw)"
+            )
+        return out
 
     def train(self, mode: bool = True) -> GenerativePrior:
         """Stay in evaluation mode: a prior that is in use has no training mode."""
@@ -121,15 +143,15 @@ class GenerativePrior(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The networks' floating-point type (the default type for networks without parameters)."""
-        parameter = next(self.parameters(), None)
-        return torch.get_default_dtype() if parameter is None else parameter.dtype
+        """The networks' floating-point type (the default type for networks without tensors)."""
+        found = checks.kind(self)
+        return torch.get_default_dtype() if found is None else found[0]
 
     @property
     def device(self) -> torch.device:
         """Where the networks live."""
-        parameter = next(self.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
+        found = checks.kind(self)
+        return torch.device("cpu") if found is None else found[1]
 
     def generate(self, z: Latents) -> Images:
         """G(z)."""
@@ -137,7 +159,7 @@ class GenerativePrior(nn.Module):
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (batch, {self.latent_dim}), got {tuple(z.shape)}")
         checks.same_kind(z, self, "z", "the prior")
-        x: Images = self.generator(z)
+        x: Images = self._in_its_precision("generator", self.generator, z)
         return x
 
     def encode(self, w: Images) -> Latents:
@@ -146,11 +168,25 @@ class GenerativePrior(nn.Module):
         With corrections the result carries no gradient to w.
         """
         checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the prior")
-        z: Latents = self.encoder(w)
+        z: Latents = self._in_its_precision("encoder", self.encoder, w)
         for _ in range(self.corrections):
             assert self.corrector is not None
             z = self.corrector(w, z, self.generator)
         return z
+
+    def _in_its_precision(
+        self, argument: str, network: nn.Module, given: torch.Tensor
+    ) -> torch.Tensor:
+        """The network's output; TypeError where it computes in another precision than it is in."""
+        try:
+            out: torch.Tensor = network(given)
+        except RuntimeError as error:
+            if "dtype" not in str(error) and "scalar type" not in str(error):
+                raise
+            raise TypeError(_fixed(argument, given, sentence(error))) from error
+        if out.dtype != given.dtype and not torch.is_autocast_enabled(given.device.type):
+            raise TypeError(_fixed(argument, given, str(out.dtype)))
+        return out
 
     def project(self, w: Images) -> Images:
         """P(w) = G(G†(w)), equation (4) of the paper."""
@@ -189,6 +225,27 @@ def _shape(shape: tuple[int, ...]) -> str:
     return ", ".join(str(s) for s in shape)
 
 
+def _fixed(argument: str, given: torch.Tensor, got: str) -> str:
+    return (
+        f"{argument} must compute in {given.dtype} as its input is, got {got}; for one that knows a"
+        f" single precision give npgd.as_{argument}({argument}, dtype=torch.float32)"
+    )
+
+
+def _warn_of_range(x: Images) -> None:
+    """Warn where the pixels of a few images look like those of another range than [−1, 1]."""
+    low, high = float(x.min()), float(x.max())
+    ranges = {(0, 1): low >= 0 and 0.2 < high - low <= 1 >= high, (0, 255): high > 16}
+    for pixels, looks_so in ranges.items():
+        if looks_so:
+            warnings.warn(
+                f"generator must give pixels in [-1, 1], got {low:.3g} to {high:.3g} in two"
+                f" images; if its range is {list(pixels)}, give npgd.as_generator(generator,"
+                f" pixels={pixels}), and npgd.as_encoder(encoder, pixels={pixels})",
+                stacklevel=4,
+            )
+
+
 def save_prior(
     prior: GenerativePrior,
     path: str | os.PathLike[str],
@@ -203,7 +260,8 @@ def save_prior(
         path: of the weights, ends in .safetensors; the card's ends in .json.
         architecture: "generator" and "encoder" (and "corrector", where the prior has one), each to
             {"name": …, "settings": {…}} as `npgd.networks.build` takes them; a prior that was
-            loaded knows its own.
+            loaded knows its own. The name of a class of yours is the class itself, or its import
+            path, "package.module:Class".
         card: where it comes from and what it measures, for JSON; None writes none.
         half: whether the weights are kept in half precision, but for tensors that it cannot hold.
 
@@ -231,35 +289,72 @@ def save_prior(
         "name": prior.name,
         "latent_dim": prior.latent_dim,
         "image_shape": list(prior.image_shape),
-        "architecture": {part: dict(architecture[part]) for part in parts},
+        "architecture": {part: _named(architecture[part]) for part in parts},
     }
     if prior.corrector is not None:
         description["corrections"] = prior.corrections
-    cards.save(prior, path, "prior", _networks, description, card, half)
+    known = [description["architecture"][part].get("name") for part in parts]
+    build = functools.partial(_networks, known=known)
+    cards.save(prior, path, "prior", build, description, card, half)
+
+
+def _named(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with the import path of a class in its place."""
+    name = spec.get("name")
+    return {**spec, "name": path_of(name)} if isinstance(name, type) else dict(spec)
 
 
 def load_prior(
     name: str | os.PathLike[str] = "mnist",
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    architectures: Sequence[str | type[nn.Module]] = (),
 ) -> GenerativePrior:
-    """A shipped prior by name ("mnist", "mnist-k100", "celeba", "church"), or one from a file.
+    """A shipped prior by name ("mnist", "mnist-k100", "celeba", "church"), one from a file, or one
+    that your code makes.
 
     Args:
-        name: of a shipped prior, or the path of a .safetensors file.
+        name: of a shipped prior; the path of a .safetensors file; or an import path,
+            "package.module:make_prior", of a GenerativePrior or of a function without arguments
+            that returns one, whose module is imported.
         dtype: of its weights.
         device: of its weights.
+        architectures: classes of yours, or their import paths, that the file may name. What is not
+            named here is not imported: a file runs no code by itself.
 
     Raises:
         TypeError: an argument of another kind.
         ValueError: an unknown name, a dtype or device that does not serve, or a file that is no
             prior.
     """
-    return cards.load(name, "prior", _networks, _prior, dtype, device)
+    if isinstance(architectures, str | bytes) or not isinstance(architectures, Sequence):
+        came = checks.shown(architectures)
+        raise TypeError(f"architectures must be classes or import paths in a row, got {came}")
+    if isinstance(name, str) and is_import_path(name):
+        return _made(name, dtype, device)
+    known = [path_of(a) if isinstance(a, type) else str(a) for a in architectures]
+    return cards.load(
+        name, "prior", functools.partial(_networks, known=known), _prior, dtype, device
+    )
 
 
-def _networks(description: dict[str, Any]) -> nn.ModuleDict:
-    """The parts of a prior, under the names that they have in it."""
+def _made(path: str, dtype: torch.dtype, device: str | torch.device) -> GenerativePrior:
+    """The prior that an import path names, or that the function there returns."""
+    checks.floating_type(dtype)
+    found = imported(path, "name")
+    prior = copy.deepcopy(found) if isinstance(found, nn.Module) else found
+    if callable(found) and not isinstance(found, nn.Module):
+        prior = found()
+    if not isinstance(prior, GenerativePrior):
+        raise TypeError(
+            f"name must lead to a GenerativePrior, or to a function that returns one, got"
+            f" {checks.shown(prior)} from {path}"
+        )
+    return prior.requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def _networks(description: dict[str, Any], known: Sequence[str] = ()) -> nn.ModuleDict:
+    """The parts of a prior, under the names that they have in it; `known` are import paths."""
     architecture = entry(description, "architecture", dict)
     for part in architecture:
         if part not in ("generator", "encoder", "corrector"):
@@ -271,7 +366,12 @@ def _networks(description: dict[str, Any]) -> nn.ModuleDict:
     networks = nn.ModuleDict()
     for part, spec in specs.items():
         name, settings = entry(spec, "name", str), entry(spec, "settings", dict)
-        networks[part] = outline(name, settings, latent_dim)
+        if is_import_path(name) and name not in known:
+            raise ValueError(
+                f"{part} must be an architecture of the package or named by the reader, for it is"
+                f" code: load_prior(…, architectures=[{name!r}])"
+            )
+        networks[part] = outline(name, settings, latent_dim, known)
     return networks
 
 

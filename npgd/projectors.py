@@ -18,9 +18,9 @@ from torch import nn
 
 from npgd import checks, latent
 from npgd.gauss_newton import gauss_newton_step
-from npgd.images import Images, Latents, PerImage
+from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.progress import Bar, bar
-from npgd.sets import ENCODED, SAMPLED, Encoded, Generated, encodes, needs, samples
+from npgd.sets import ENCODED, GENERATED, SAMPLED, Generated, encodes, needs, samples
 
 
 class AffineSet(nn.Module):
@@ -207,42 +207,97 @@ class _InRange(nn.Module, abc.ABC, Generic[Prior]):
         return prior.sample(n, generator=generator, seed=seed)
 
 
-class LatentRefinement(_InRange[Encoded]):
-    """A prior whose projection is refined: damped Gauss–Newton steps on ‖w − G(z)‖² from G†(w).
+class LatentRefinement(_InRange[Generated]):
+    """A prior whose projection is refined: damped Gauss–Newton steps on ‖w − G(z)‖².
 
-    No step raises the distance, so that the result is never farther from w than G(G†(w)). A step
-    costs about 2k passes of G. See `npgd.gauss_newton`.
+    Steps start from G†(w), where the prior has an encoder, and where it has none, or a poor one,
+    also from the nearest of `starts` draws z ~ N(0, I), the same for every image. `npgd.NPGD` gives
+    a start of its own, the latent of the iterate that w is a step from. Of all these the
+    `tries` nearest to w are refined, and the best is kept. No step raises the distance, so that the
+    result is never farther from w than any start. A step costs about 2k passes of G for each try.
+    See `npgd.gauss_newton`.
 
     Args:
-        prior: G and G†, an `npgd.sets.Encoded`.
+        prior: G, an `npgd.sets.Generated`, with or without G† (`encode`).
         steps: Gauss–Newton steps, at least 1.
         penalty: λ ≥ 0, of λ‖z‖².
+        starts: draws to start from, at the price of a pass of G each and of their distances; at
+            least 1 without an encoder.
+        tries: starts that are refined.
+        seed: of the draws.
     """
 
-    def __init__(self, prior: Encoded, steps: int = 2, penalty: float = 0.0) -> None:
-        needs(prior, *ENCODED, what="LatentRefinement")
+    def __init__(
+        self,
+        prior: Generated,
+        steps: int = 2,
+        penalty: float = 0.0,
+        starts: int = 0,
+        tries: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.starts = checks.integer(starts, "starts", minimum=0)
+        needs(prior, *(GENERATED if self.starts else ENCODED), what="LatentRefinement")
         super().__init__(prior)
         self.steps = checks.integer(steps, "steps")
         self.penalty = checks.number(penalty, "penalty", zero=True)
+        self.tries = checks.integer(tries, "tries")
+        self.seed = checks.seed(seed)
 
     def encode(self, w: Images) -> Latents:
         """The latent after the last step."""
-        return self._refined(w)[0]
+        return self.refined(w)[0]
 
     def project(self, w: Images) -> Images:
         """Its image."""
-        return self._refined(w)[1]
+        return self.refined(w)[1]
 
     @torch.no_grad()
-    def _refined(self, w: Images) -> tuple[Latents, Images]:
+    def refined(self, w: Images, near: Latents | None = None) -> tuple[Latents, Images]:
+        """The latent after the last step, and its image; `near`, one for each w, is a start."""
         checks.finite(checks.images(w, self.image_shape, "w"), "w")
         checks.same_kind(w, self.prior, "w", "prior")
-        goal, z = w.flatten(1), self.prior.encode(w)
+        if near is not None:
+            checks.finite(checks.latents(near, self.latent_dim, "near"), "near")
+            checks.same_tensor(near, w, "near", "w")
+            if len(near) != len(w):
+                raise ValueError(f"near must hold {len(w)} latents as w images, got {len(near)}")
         if not len(w):
-            return z, self.prior.generate(z)
+            return w.new_empty(0, self.latent_dim), w
+        z = self._nearest(w, near)
+        goal = w.flatten(1).repeat_interleave(z.shape[1], 0)
+        tried = z.flatten(0, 1)
         for _ in range(self.steps):
-            z, x = gauss_newton_step(self.prior, z, goal, penalty=self.penalty)
-        return z, x
+            tried, x = gauss_newton_step(self.prior, tried, goal, penalty=self.penalty)
+        cost = squared_norm(x.flatten(1) - goal) + self.penalty * squared_norm(tried)
+        best = cost.reshape(z.shape[:2]).argmin(1)
+        best += torch.arange(len(w), device=w.device) * z.shape[1]
+        return tried[best], x[best]
+
+    def _nearest(self, w: Images, near: Latents | None) -> Float[torch.Tensor, "batch tries k"]:
+        """The starts that are refined."""
+        each = [] if near is None else [near]
+        if encodes(self.prior):
+            each.append(self.prior.encode(w))
+        if len(each) == 1 and not self.starts:
+            return each[0][:, None]
+        found, flat = [], w.flatten(1)
+        distances = []
+        for z in each:
+            found.append(z[:, None])
+            distances.append(squared_norm(self.prior.generate(z).flatten(1) - flat)[:, None])
+        if self.starts:
+            z = latent.starts(self.starts, self.latent_dim, self.seed, w)
+            x = torch.cat([self.prior.generate(part) for part in torch.split(z, ROWS)]).flatten(1)
+            found.append(z.expand(len(w), -1, -1))
+            distances.append(torch.cdist(flat, x).square())
+        distance, candidates = torch.cat(distances, 1), torch.cat(found, 1)
+        count = min(self.tries, candidates.shape[1])
+        order = distance.nan_to_num(nan=torch.inf).topk(count, largest=False).indices
+        return candidates.gather(1, order[..., None].expand(-1, -1, self.latent_dim))
+
+
+ROWS = 256  # draws whose images are made together
 
 
 class LatentSearch(_InRange[Generated]):

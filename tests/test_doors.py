@@ -1188,6 +1188,7 @@ DOORS: dict[str, Door] = {
 }
 
 ELSEWHERE = {
+    "networks from outside, in the tests of them": "as_encoder as_generator",
     "files, in the tests of files": (
         "load_denoiser load_onenet load_operator load_prior prior_card save_operator save_prior"
     ),

@@ -15,6 +15,7 @@ import inspect
 import itertools
 import math
 import os
+import sys
 import textwrap
 import typing
 import warnings
@@ -181,7 +182,11 @@ class Dataset(StrEnum):
 
 
 Prior = Annotated[
-    str, typer.Option(help="mnist, mnist-k100, celeba, church, or a prior's .safetensors file.")
+    str,
+    typer.Option(
+        help="mnist, mnist-k100, celeba, church, a prior's .safetensors file, or your code:"
+        " module:function."
+    ),
 ]
 Seed = Annotated[
     int,
@@ -389,7 +394,7 @@ class Problem:
         import npgd
 
         if self.operator is not None:
-            with naming("--operator"):
+            with naming("--operator"), own_code():
                 A = npgd.load_operator(self.operator, torch.float32)
                 fitting_prior = npgd.as_operator(A, image_shape)
             method = A.provenance.get("method", type(A).__name__)
@@ -485,8 +490,19 @@ def load_prior(name: str, device: str = "cpu") -> GenerativePrior:
     import npgd
 
     place = torch_device(device)
-    with naming("--prior"):
+    with naming("--prior"), own_code():
         return npgd.load_prior(name, device=place)
+
+
+@contextlib.contextmanager
+def own_code() -> Iterator[None]:
+    """Modules in the working directory can be imported, after all others."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from npgd import checks
 from npgd.checks import shown
 from npgd.files import sentence
+from npgd.importing import imported, is_import_path
 from npgd.networks.corrector import Corrector
 from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
@@ -32,23 +33,27 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
 }
 
 
-def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
+def build(architecture: str, settings: Mapping[str, Any], known: Sequence[str] = ()) -> nn.Module:
     """A network.
 
     Args:
-        architecture: its name in `ARCHITECTURES`.
+        architecture: its name in `ARCHITECTURES`, or one of `known`.
         settings: its arguments.
+        known: import paths of classes, "package.module:Class", that may be imported.
 
     Raises:
         TypeError: settings that are no mapping.
         ValueError: an unknown name, or settings it does not take.
     """
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+    own = is_import_path(architecture) and architecture in known
+    if not isinstance(architecture, str) or not (own or architecture in ARCHITECTURES):
         known = ", ".join(sorted(ARCHITECTURES))
         raise ValueError(f"architecture must be one of {known}, got {shown(architecture)}")
     if not isinstance(settings, Mapping):
         raise TypeError(f"settings must be names with values, got {shown(settings)}")
-    network = ARCHITECTURES[architecture]
+    network = imported(architecture, "architecture") if own else ARCHITECTURES[architecture]
+    if not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ValueError(f"architecture must name a torch nn.Module, got {shown(architecture)}")
     try:
         return network(**(_settings(network, settings) if _is_ours(network) else settings))
     # What torch makes of sides and channels beyond all bounds has many types.
@@ -58,7 +63,12 @@ def build(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
         ) from error
 
 
-def outline(architecture: str, settings: Mapping[str, Any], latent_dim: int | None) -> nn.Module:
+def outline(
+    architecture: str,
+    settings: Mapping[str, Any],
+    latent_dim: int | None,
+    known: Sequence[str] = (),
+) -> nn.Module:
     """The network of `build` before it has weights: ours on the meta device, without memory.
 
     A network of the user's own is built as it is; its code need not know of the meta device.
@@ -67,13 +77,14 @@ def outline(architecture: str, settings: Mapping[str, Any], latent_dim: int | No
         architecture: as for `build`.
         settings: as for `build`.
         latent_dim: that it must have, where it is one of ours and this is not None.
+        known: as for `build`.
 
     Raises:
         TypeError, ValueError: as `build`, and for another latent_dim.
     """
     ours = isinstance(architecture, str) and _is_ours(ARCHITECTURES.get(architecture))
     with torch.device("meta") if ours else torch.random.fork_rng(devices=[]):
-        network = build(architecture, settings)
+        network = build(architecture, settings, known)
     if ours and latent_dim is not None and getattr(network, "latent_dim", None) != latent_dim:
         raise ValueError(
             f"{architecture} must be of latent_dim {latent_dim}, got {shown(dict(settings))}"

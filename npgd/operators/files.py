@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from npgd.files import (
     shown,
     write_atomically,
 )
+from npgd.importing import imported, is_import_path
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
 from npgd.operators.blur import Blur
 from npgd.operators.dct import SubsampledDCT
@@ -117,7 +119,7 @@ def _description(A: LinearOperator) -> dict[str, Any]:
             return {"kind": kind.__name__}
     raise TypeError(
         f"A must be an operator that tensors describe, got {type(A).__name__}; save its matrix as a"
-        " MatrixOperator"
+        ' MatrixOperator, or load it from your code as "package.module:make_operator"'
     )
 
 
@@ -128,7 +130,9 @@ def load_operator(
 ) -> LinearOperator:
     """The operator that `save_operator` wrote; `.provenance` says where it comes from.
 
-    In the dtype it was saved in unless `dtype` says another.
+    In the dtype it was saved in unless `dtype` says another. An import path,
+    "package.module:make_operator", in place of the path of a file, names a LinearOperator, or a
+    function without arguments that returns one; its module is imported.
 
     Raises:
         TypeError: an argument of another kind.
@@ -136,6 +140,9 @@ def load_operator(
         ValueError: a dtype or device that does not serve, or a file that does not hold the operator
             that its header describes.
     """
+    source = str(path) if isinstance(path, os.PathLike) else path
+    if is_import_path(source):
+        return _made(str(source), *destination(dtype, device))
     path = a_path(path)
     dtype, there = destination(dtype, device)
     if not is_file(path):
@@ -148,6 +155,20 @@ def load_operator(
         for key, value in operator.state_dict().items():
             checks.finite(value, key)
     return operator
+
+
+def _made(path: str, dtype: torch.dtype | None, device: torch.device) -> LinearOperator:
+    """The operator that an import path names, or that the function there returns."""
+    found = imported(path, "path")
+    made = copy.deepcopy(found) if isinstance(found, LinearOperator) else found
+    if callable(found) and not isinstance(found, LinearOperator):
+        made = found()
+    if not isinstance(made, LinearOperator):
+        raise TypeError(
+            "path must lead to a LinearOperator, or to a function that returns one, got"
+            f" {checks.shown(made)} from {path}; npgd.as_operator makes one"
+        )
+    return made.to(device=device, dtype=dtype)
 
 
 def _outline(description: dict[str, Any], found: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, Measurements, PerImage, squared_norm
 from npgd.operators import LinearOperator
+from npgd.projectors import LatentRefinement
 from npgd.quasi_newton import Descent
 from npgd.sets import (
     ENCODED,
@@ -67,6 +68,8 @@ class NPGDState:
     """Steps left of the stage."""
     z: Latents
     """The latent of `best`; empty where no stage needs it."""
+    near: Latents
+    """The latent of `x`, where the projection starts from it; else empty."""
     descent: Descent | None = None
     n: int = 0
     penalty: float = 0.0
@@ -175,6 +178,8 @@ class NPGD(Solver[NPGDState]):
         stage = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         k = self.prior.latent_dim if self._latent and generates(self.prior) else 0
         z = y.new_zeros(len(y), k)
+        from_near = isinstance(self.prior, LatentRefinement)
+        near = y.new_zeros(len(y), self.prior.latent_dim if from_near else 0)
         descent = Descent.nowhere(z, x, residual) if self.finish else None
         penalty = PENALTY * A.n / A.m if self.refine_penalty is None else self.refine_penalty
         penalty *= common_gain(A, y, points) if weighted else 0
@@ -189,6 +194,7 @@ class NPGD(Solver[NPGDState]):
             stage,
             stage,
             z,
+            near,
             descent,
             penalty=penalty,
         )
@@ -224,8 +230,11 @@ class NPGD(Solver[NPGDState]):
     def _project_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
         """An iteration of Algorithm 1."""
         w = state.x - state.step_size[:, None, None, None] * A.adjoint(state.residual)
-        z = state.z
-        if self._latent and encodes(self.prior):
+        z, near = state.z, state.near
+        if isinstance(self.prior, LatentRefinement):  # its last latent is a good start
+            near, x = self.prior.refined(w, near if state.n else None)
+            z = near if self._latent else z
+        elif self._latent and encodes(self.prior):
             z = self.prior.encode(w)
             x = self.prior.generate(z)
         else:
@@ -252,6 +261,7 @@ class NPGD(Solver[NPGDState]):
             step_size=step_size,
             used=state.step_size,
             z=z,
+            near=near,
             n=state.n + 1,
         )
 

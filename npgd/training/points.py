@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -159,7 +160,8 @@ class PointsTask(Task[Averaged]):
         self.latent_dim = latent_dim
         inputs.network(generator_network, "generator_network")
         self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
-        self.g = channels_last(generator_network.to(self.device))
+        # A copy: the caller's keeps its device, its mode and its gradients.
+        self.g = channels_last(copy.deepcopy(generator_network).to(self.device))
         self.g.eval().requires_grad_(False)
         does = f"map latents (batch, {latent_dim}) to images (batch, channels, height, width)"
         self.made = inputs.output(self.fixed[:2].to(self.device), self.g, "generator_network", does)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npgd
 from analysis import testing
 from analysis.testing import normal
 from npgd.images import inner, norm, squared_norm
@@ -192,3 +193,57 @@ NO_RANK = torch.ones(12, 2, dtype=DOUBLE)
 def test_wrong_arguments_stop_at_the_door(call, error, named):
     with pytest.raises(error, match=named):
         call()
+
+
+class Mlp(torch.nn.Module):
+    """A plain decoder with random weights, curved."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(5, 40), torch.nn.ReLU(), torch.nn.Linear(40, 64), torch.nn.Tanh()
+        )
+
+    def forward(self, z):
+        return self.layers(2 * z).reshape(-1, 1, 8, 8)
+
+
+class Decoded:
+    """A generator without encoder."""
+
+    latent_dim, image_shape = 5, (1, 8, 8)
+
+    def __init__(self):
+        self.network = Mlp().requires_grad_(False)
+
+    def generate(self, z):
+        return self.network(z)
+
+
+def test_draws_make_up_for_an_encoder():
+    G = Decoded()
+    x = G.generate(normal(6, 5).float())
+    distances = []
+    for starts, tries in ((1, 1), (64, 1), (64, 8)):
+        P = LatentRefinement(G, steps=2, starts=starts, tries=tries)
+        z, found = P.refined(x)
+        torch.testing.assert_close(found, G.generate(z), rtol=0, atol=1e-6)
+        assert torch.equal(P.project(x[:2]), P.refined(x[:2])[1])
+        distances.append((found - x).square().sum())
+    assert distances[1] < distances[0] and distances[2] < distances[0]
+    near = LatentRefinement(G, steps=1, starts=1).refined(x, normal(6, 5).float() * 1.0)
+    assert float((near[1] - x).abs().max()) < 1e-4  # it starts from the latents of x
+    with pytest.raises(TypeError, match="for LatentRefinement, got Decoded without `encode`"):
+        LatentRefinement(G)
+    with pytest.raises(ValueError, match="near must hold 6 latents as w images, got 2"):
+        P.refined(x, torch.zeros(2, 5))
+
+
+def test_npgd_starts_each_search_where_the_last_one_ended():
+    G = Decoded()
+    x = G.generate(normal(6, 5).float())
+    A = npgd.Gaussian(G.image_shape, m=24, seed=0)
+    solver = npgd.NPGD(LatentRefinement(G, starts=8), step_size=1.0, max_iter=15)
+    errors = npgd.recover(A, A(x), solver, x_true=x).error[-1]
+    assert float(errors.median()) < 1e-5
