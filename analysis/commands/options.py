@@ -351,7 +351,8 @@ class Problem:
     task: TaskName = TaskName.CS
     """The inverse problem: compressed sensing (cs), inpainting or super-resolution."""
     operator: Path | None = None
-    """A file of npgd design, in place of --task."""
+    """A in a file, in place of --task: of npgd design, or a matrix (m, n) in .npy, .npz, .mat or
+    .h5, named A or the only one."""
     m: int = 100
     """Measurements of --task cs."""
     hole: int = 10
@@ -384,13 +385,11 @@ class Problem:
 
     def build(self, image_shape: tuple[int, int, int], seed: int) -> tuple[LinearOperator, str]:
         """The operator in float32, and its name in words."""
-        import torch
-
         import npgd
 
         if self.operator is not None:
             with naming("--operator"):
-                A = npgd.load_operator(self.operator, torch.float32)
+                A = _operator_in(self.operator, image_shape)
                 fitting_prior = npgd.as_operator(A, image_shape)
             method = A.provenance.get("method", type(A).__name__)
             return fitting_prior, f"{method} ({self.operator.name}), m = {A.m}"
@@ -410,6 +409,20 @@ class Problem:
             return npgd.Inpainting(image_shape, mask=mask), words
         words = f"inpainting, hole {self.hole}×{self.hole}"
         return npgd.Inpainting(image_shape, hole=self.hole), words
+
+
+def _operator_in(path: Path, image_shape: tuple[int, int, int]) -> LinearOperator:
+    """The operator in a file of ours, or of the matrix in a file of another program, in float32."""
+    import numpy as np
+    import torch
+
+    import npgd
+    from analysis.commands.arrays import SUFFIXES, read_array
+
+    if path.suffix.lower() not in SUFFIXES:
+        return npgd.load_operator(path, torch.float32)
+    matrix = torch.from_numpy(np.ascontiguousarray(read_array(path, usual="A")))
+    return npgd.MatrixOperator(matrix, image_shape).to(torch.float32)
 
 
 _OPTIONS_OF_TASKS = {
