@@ -65,7 +65,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 given[name] = group(**{option: values[option] for option in options})
             function(**given)
 
-    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, __name__
+    run.__name__, run.__module__ = function.__name__, __name__
+    # A paragraph on one line, so that it is broken where the terminal ends.
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     told = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
     run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
     signature = inspect.Signature([told, *parameters.values()])
@@ -185,7 +188,12 @@ Prior = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(help="Seed of every random draw: operator, noise, samples.", min=0, max=2**62),
+    typer.Option(
+        help="Seed of every random draw: operator, noise, samples.",
+        min=0,
+        max=2**62,
+        metavar="<int>",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
 Output = Annotated[Path, typer.Option(help="Directory to write.")]
