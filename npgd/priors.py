@@ -18,6 +18,7 @@ from npgd import cards, checks
 from npgd.files import entry, sentence
 from npgd.images import Images, Latents
 from npgd.networks.architectures import outline
+from npgd.showing import Shown
 
 SHIPPED = cards.SHIPPED["prior"]
 """The names of the priors that are shipped."""
@@ -26,7 +27,7 @@ MOST_CORRECTIONS = 1000
 """More than a file may ask for: each is a pass forward and back through the generator."""
 
 
-class GenerativePrior(nn.Module):
+class GenerativePrior(Shown, nn.Module):
     """A generator G and an encoder G†; P = G∘G† projects onto range(G), approximately.
 
     All networks are put in evaluation mode and stay there (`train()` has no effect), so that P is
