@@ -28,7 +28,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,6 +42,10 @@ from npgd.images import Images, PerImage, inner, squared_norm
 from npgd.precision import like, plainly
 from npgd.progress import bar
 from npgd.sets import ImageSet, Projector, encodes
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEVELS = 18
 """Noise levels of a curve, where none are given."""
@@ -60,7 +64,7 @@ APART = 1.02
 
 
 @dataclass(frozen=True, eq=False)
-class DenoisingCurve:
+class DenoisingCurve(Drawn):
     """D(σ²) and the divergence of a projector or denoiser, measured level by level."""
 
     sigma: Float[torch.Tensor, " levels"]
@@ -137,6 +141,14 @@ class DenoisingCurve:
         image = torch.arange(self.by_image.shape[1]).expand_as(flat)
         values = self.divergence_by_image
         return torch.lerp(values[low, image], values[high, image], share).reshape(sigma.shape)
+
+    def draw(self, axis: Axes) -> None:
+        """D(σ²) against σ, with its standard error, and its floor."""
+        se = self.error_se.nan_to_num(0.0)
+        axis.errorbar(self.sigma, self.error, se, label="D(σ²)")
+        axis.axhline(self.floor, color="grey", linestyle=":", label="σ → 0")
+        axis.set(xscale="log", yscale="log", xlabel="σ", ylabel="error per pixel")
+        axis.legend()
 
     def __str__(self) -> str:
         shown = range(0, len(self.sigma), max(1, len(self.sigma) // 8))
@@ -297,7 +309,7 @@ def _standard_error(values: Float[torch.Tensor, "rows images"]) -> Float[torch.T
 
 
 @dataclass(frozen=True, eq=False)
-class StateEvolution:
+class StateEvolution(Drawn):
     """The error that state evolution predicts, iteration by iteration and where it ends."""
 
     by_image: Float[torch.Tensor, "iterates images"]
@@ -368,6 +380,13 @@ class StateEvolution:
         if self.extrapolated:
             text += "; some σ lie above the curve's last level, where its slope goes on"
         return text
+
+    def draw(self, axis: Axes) -> None:
+        """The predicted error, iteration by iteration, and where it ends."""
+        axis.plot(range(len(self.error)), self.error, "o-", label="predicted")
+        axis.axhline(self.fixed_point, color="grey", linestyle=":", label="in the end")
+        axis.set(yscale="log", xlabel="iteration", ylabel="error per pixel", title=f"m = {self.m}")
+        axis.legend()
 
     def __str__(self) -> str:
         listed = ", ".join(about(float(value)) for value in self.error[:10])
@@ -538,7 +557,7 @@ def least_measurements(
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorBudget:
+class ErrorBudget(Drawn):
     """What an error is made of, predicted: a mean over the images, per pixel; the parts sum to it.
 
     The parts are those that `analysis.split_error` measures by runs, of the same names.
@@ -572,6 +591,12 @@ class ErrorBudget:
             better = about(max(self.parts["projector"], 0.0), 2)
             text += f", a projector onto the nearest point about {better}"
         return text
+
+    def draw(self, axis: Axes) -> None:
+        """A bar for each part."""
+        axis.barh(list(self.parts), list(self.parts.values()))
+        axis.invert_yaxis()
+        axis.set(xlabel="error per pixel", title=f"m = {self.m}")
 
     def __str__(self) -> str:
         lines = [f"error {about(self.error)} per pixel at m = {self.m}; {self.status}"]

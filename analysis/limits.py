@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -36,8 +36,12 @@ from npgd.operators import Gaussian, LinearOperator
 from npgd.precision import like, plainly
 from npgd.projectors import LatentRefinement
 from npgd.sets import ImageSet
+from npgd.showing import Drawn, Shown
 from npgd.solvers import Solution, recover
 from npgd.solvers.base import Solver
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PARTS = {
     "range": "distance of the image from the range",
@@ -50,7 +54,7 @@ PARTS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Trial(Shown):
     """What one change would gain."""
 
     change: str
@@ -70,7 +74,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorSplit:
+class ErrorSplit(Drawn):
     """The error of a solution, split into parts that add up to it, image by image."""
 
     parts: dict[str, PerImage]
@@ -104,6 +108,14 @@ class ErrorSplit:
         if not gain > 2 * error:
             return f"{said}; no change that was tried gains more than twice its standard error"
         return f"{said}; of the changes tried {best.change} gains most"
+
+    def draw(self, axis: Axes) -> None:
+        """A bar for each part, mean over the images, with its standard error."""
+        means, errors = zip(*(_moments(part) for part in self.parts.values()), strict=True)
+        known = [error if math.isfinite(error) else 0.0 for error in errors]
+        axis.barh(list(self.parts), means, xerr=known)
+        axis.invert_yaxis()
+        axis.set(xlabel="error per pixel")
 
     def __str__(self) -> str:
         total = moments(self.error)[0]

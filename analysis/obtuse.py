@@ -42,6 +42,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, quotient
 from npgd.operators import LinearOperator
+from npgd.showing import Shown
 
 MOST_STEPS = 10**6
 """More steps than these are not counted."""
@@ -53,7 +54,7 @@ MOST_STEPS = 10**6
 
 
 @dataclass(frozen=True)
-class ObtuseBound:
+class ObtuseBound(Shown):
     """The bound on ‖x_n − x*‖² that α, β, θ, δ, ‖v‖² and η give."""
 
     alpha: float
@@ -300,7 +301,7 @@ def obtuse_bound(
 
 
 @dataclass(frozen=True, eq=False)
-class Obtuseness:
+class Obtuseness(Shown):
     """θ_n and κ_n of every step, and what the bound with a run's own constants says of it.
 
     Rows are iterations, columns are images. Everything per image counts from x_start on.

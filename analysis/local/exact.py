@@ -24,10 +24,11 @@ from npgd.images import Images, Latents, Measurements, PerImage, norm
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import GENERATED, Generated
+from npgd.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class LocalRate:
+class LocalRate(Shown):
     """How fast NPGD with the exact projection ends, image by image."""
 
     rate: PerImage

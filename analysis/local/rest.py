@@ -25,10 +25,11 @@ from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.progress import bar
 from npgd.sets import ENCODED, Encoded
+from npgd.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPoint:
+class FixedPoint(Shown):
     """Where an iteration rests, and how fast it gets there, image by image."""
 
     point: Points
