@@ -111,7 +111,7 @@ class ErrorSplit(Drawn):
 
     def draw(self, axis: Axes) -> None:
         """A bar for each part, mean over the images, with its standard error."""
-        means, errors = zip(*(_moments(part) for part in self.parts.values()), strict=True)
+        means, errors = zip(*(moments(part) for part in self.parts.values()), strict=True)
         known = [error if math.isfinite(error) else 0.0 for error in errors]
         axis.barh(list(self.parts), means, xerr=known)
         axis.invert_yaxis()

@@ -84,11 +84,12 @@ class _Lines:
     PAUSE = 0.2  # seconds between two drawings
 
     def __init__(self) -> None:
-        from IPython.display import DisplayHandle
+        from IPython import display
 
         self._lines: dict[int, dict[str, Any]] = {}
         self._count, self._drawn = 0, 0.0
-        self._handle = DisplayHandle()
+        handle: Any = display.DisplayHandle  # IPython has no types for it
+        self._handle = handle()
         self._handle.display({"text/plain": ""}, raw=True)
 
     def add_task(self, what: str, *, total: int | None, completed: int, note: str) -> int:

@@ -218,8 +218,8 @@ class Deviation(Solver[DeviationState]):
     """R: "tv" (total variation), "tv2" (second and first differences together), "dct", "wavelet" or
     "pixels" (ℓ1 norm of the coefficients), a transform of `npgd.transforms`, or a denoiser
     (w, σ) → image such as `npgd.load_denoiser()`. "auto": `denoiser`, but tv2 for super-resolution
-    by two and for pixels missing in narrow gaps; where it is None, tv2 for all super-resolution too,
-    else tv. With noise tv in place of tv2."""
+    by two and for pixels missing in narrow gaps; where it is None, tv2 for all super-resolution
+    too, else tv. With noise tv in place of tv2."""
     _: KW_ONLY
     denoiser: Denoiser | None = None
     """What "auto" takes for R in place of tv and tv2."""
