@@ -361,7 +361,7 @@ def _exact_row(
 ) -> Prediction:
     if local is None:
         return _failed("exact", without) or _row("exact", "", None, None)
-    met = "yes" if projects_exactly(problem.S) else "by a run of its own, not by this P"
+    met = "yes" if projects_exactly(problem.S) else "not by this P"
     good, batch = local.rate < 1, len(local.rate)
     if not bool(good.any()):
         return _row("exact", met, None, None, silent="nothing: no run rests", unseen="not run")
