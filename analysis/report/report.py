@@ -64,9 +64,7 @@ class Report(Evidence):
         for title, head, rows, words in tables(self):
             table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
             for i, name in enumerate(head):
-                longest = max(len(word) for row in rows for word in row[i].split() or [""])
-                side: Any = "left" if i < words else "right"
-                table.add_column(name, justify=side, min_width=longest if i == 0 else None)
+                table.add_column(name, justify="left" if i < words else "right")
             for row in rows:
                 table.add_row(*row)
             shown.append(table)
