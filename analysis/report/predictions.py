@@ -146,10 +146,10 @@ SQUARED, ERROR = "factor of ‖x − x̄‖²", "error in the end"
 STATEMENTS = {
     "uniform": ("Theorem 1, uniform", "κ < 2 on all of S", OBJECTIVE),
     "pointwise": ("Theorem 1, image by image", "κ(x*) < 2", OBJECTIVE),
-    "exact": ("local rate, exact projection", "nearest points, S smooth", DISTANCE),
-    "projector": ("local rate, this projector", "the run rests", DISTANCE),
-    "evolution": ("state evolution, AMP", "A of random entries", ERROR),
-    "evolution_npgd": ("state evolution, NPGD", "and NPGD ends as AMP does", ERROR),
+    "exact": ("local rate, exact P", "nearest points, S smooth", DISTANCE),
+    "projector": ("local rate, this P", "the run rests", DISTANCE),
+    "evolution": ("AMP by state evolution", "A of random entries", ERROR),
+    "evolution_npgd": ("NPGD by state evolution", "and NPGD ends as AMP does", ERROR),
     "obtuse": ("obtuse projector", "κ(1 − θ) < 2 along the run", SQUARED),
 }
 """Of every row: the statement, what it assumes, and of what it speaks."""
@@ -326,7 +326,7 @@ def _theorem(name: str, met: str, check: ConvergenceCheck, without: dict[str, st
     seen = check.observed.rate if silent else observed
     assert seen is not None
     predicted = None if silent else torch.where(falls, check.rate, math.nan)
-    unseen = "no fall with a rate" if bool(seen.isnan().all()) else ""
+    unseen = "no rate" if bool(seen.isnan().all()) else ""
     return _row(name, met, predicted, seen, silent, unseen)
 
 
@@ -361,7 +361,7 @@ def _exact_row(
 ) -> Prediction:
     if local is None:
         return _failed("exact", without) or _row("exact", "", None, None)
-    met = "yes" if projects_exactly(problem.S) else "by a run of its own, not by this P"
+    met = "yes" if projects_exactly(problem.S) else "not by this P"
     good, batch = local.rate < 1, len(local.rate)
     if not bool(good.any()):
         return _row("exact", met, None, None, silent="nothing: no run rests", unseen="not run")

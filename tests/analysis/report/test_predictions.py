@@ -1,10 +1,12 @@
 """Every statement beside the run: against sets where it is exact, and where it must be silent."""
 
+import io
 import json
 import math
 
 import pytest
 import torch
+from rich.console import Console
 
 import npgd
 from analysis.limits import PARTS
@@ -197,6 +199,9 @@ def test_the_runs_stand_side_by_side(on_network):
     default = on_network.predictions.default
     assert runs[1]["psnr"] == pytest.approx(float(default.psnr.nanquantile(0.5)))
     assert default.step_sizes[1].std() > 0
+    console = Console(width=80, file=io.StringIO())
+    console.print(on_network.table())
+    assert "…" not in console.file.getvalue()
     assert on_network.summary.index("state evolution") < on_network.summary.index("1. β/α")
 
 
