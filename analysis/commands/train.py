@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import nn
 
 from analysis.commands.options import (
     Archives,
@@ -20,13 +21,17 @@ from analysis.commands.options import (
     invocation,
     load_prior,
     naming,
+    own_code,
     torch_device,
 )
 from analysis.commands.terminal import console
 from npgd import GenerativePrior, data, save_prior
+from npgd.checks import image_shape, integer, shown
 from npgd.denoisers import save_network
+from npgd.importing import imported, is_import_path
 from npgd.networks import DenoisingNetwork, ProximalNetwork
 from npgd.networks.architectures import network_spec
+from npgd.networks.dcgan import LAYERS
 from npgd.training import (
     PAPER,
     CorrectorConfig,
@@ -42,6 +47,7 @@ from npgd.training import (
     train_onenet,
     train_projector,
 )
+from npgd.training.checkpoints import tensors_digest
 from npgd.training.processes import is_first
 from npgd.training.projector import encoder_spec
 
@@ -134,7 +140,15 @@ def train_generator_command(
 @command
 def train_projector_command(
     *,
-    generator: Annotated[Path, typer.Option(help="Directory of a finished generator's run.")],
+    generator: Annotated[
+        str,
+        typer.Option(
+            help="Directory of a finished generator's run, or your code: module:function."
+        ),
+    ],
+    latent_dim: Annotated[
+        int | None, typer.Option(help="Of a generator of your code, where it has no latent_dim.")
+    ] = None,
     training: Training,
     paper: Annotated[
         bool, typer.Option(help="The paper's setting: σ = 1 on samples of G, nothing else.")
@@ -149,16 +163,20 @@ def train_projector_command(
 ) -> None:
     """Train G† for a frozen G, and write the prior that results as prior.safetensors."""
     told = training.start("prior.safetensors")
-    with naming("--generator"):
-        g, run, digest = load_generator(generator)
+    with naming("--generator"), own_code():
+        own = is_import_path(generator)
+        if own and from_coverage:
+            raise ValueError("--from-coverage needs the run of a generator, got your code")
+        g, run, digest = _own(generator, latent_dim) if own else load_generator(generator)
         encoder = load_coverage_encoder(generator) if from_coverage else None
     size = run.get("image_size", 28)
-    spec = network_spec("encoder", run)
     shape = (run["channels"], size, size)
     if paper:
         config = replace(PAPER, **_given(config))
     if encoder is None:
         spec = encoder_spec(run["latent_dim"], shape, config)
+    else:
+        spec = network_spec("encoder", run)
     config = replace(
         config,
         width=spec["settings"]["width"],
@@ -177,13 +195,47 @@ def train_projector_command(
         **told,
     )
     prior = GenerativePrior(g.cpu(), e.cpu(), run["latent_dim"], shape, name=name)
-    built = {"generator": network_spec("generator", run), "encoder": spec}
+    built = {
+        "generator": {"architecture": generator, "settings": {}}
+        if own
+        else network_spec("generator", run),
+        "encoder": spec,
+    }
     architecture = {
         part: {"name": made["architecture"], "settings": made["settings"]}
         for part, made in built.items()
     }
     trained = {"generator_training": run, "projector_training": asdict(config)}
     _write_prior(prior, training.output, architecture, trained)
+
+
+def _own(path: str, latent_dim: int | None) -> tuple[nn.Module, dict[str, Any], str]:
+    """A generator of the user's code, what its run would say of it, and the digest of its weights.
+
+    Raises:
+        TypeError: no network at that path.
+        ValueError: an unknown latent_dim, or images that are not (channels, height, width).
+    """
+    found = imported(path, "it")
+    network = found if isinstance(found, nn.Module) else found()
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"it must lead to a torch nn.Module, or to a function that returns one, got"
+            f" {shown(network)}; npgd.as_generator makes one"
+        )
+    k = getattr(network, "latent_dim", None) if latent_dim is None else latent_dim
+    if k is None:
+        raise ValueError("it must have a latent_dim, got none; give --latent-dim")
+    k = integer(k, "--latent-dim")
+    with torch.no_grad():
+        shape = image_shape(network.eval()(torch.zeros(2, k)).shape[1:], "the shape of its images")
+    if shape[1] != shape[2] or shape[1] not in LAYERS:
+        raise ValueError(
+            f"its images must have sides of {' or '.join(map(str, LAYERS))} for this command, got"
+            f" {shape}; npgd.training.train_projector takes an encoder= of yours for any others"
+        )
+    run = {"generator": path, "latent_dim": k, "channels": shape[0], "image_size": shape[2]}
+    return network, run, tensors_digest(network.state_dict())
 
 
 @train_app.command("corrector")

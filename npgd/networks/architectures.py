@@ -39,7 +39,8 @@ def build(architecture: str, settings: Mapping[str, Any], known: Sequence[str] =
     Args:
         architecture: its name in `ARCHITECTURES`, or one of `known`.
         settings: its arguments.
-        known: import paths of classes, "package.module:Class", that may be imported.
+        known: import paths of classes, or of functions that return a network,
+            "package.module:Class", that may be imported.
 
     Raises:
         TypeError: settings that are no mapping.
@@ -47,20 +48,21 @@ def build(architecture: str, settings: Mapping[str, Any], known: Sequence[str] =
     """
     own = is_import_path(architecture) and architecture in known
     if not isinstance(architecture, str) or not (own or architecture in ARCHITECTURES):
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ValueError(f"architecture must be one of {known}, got {shown(architecture)}")
+        names = ", ".join(sorted(ARCHITECTURES))
+        raise ValueError(f"architecture must be one of {names}, got {shown(architecture)}")
     if not isinstance(settings, Mapping):
         raise TypeError(f"settings must be names with values, got {shown(settings)}")
     network = imported(architecture, "architecture") if own else ARCHITECTURES[architecture]
-    if not (isinstance(network, type) and issubclass(network, nn.Module)):
-        raise ValueError(f"architecture must name a torch nn.Module, got {shown(architecture)}")
     try:
-        return network(**(_settings(network, settings) if _is_ours(network) else settings))
+        made = network(**(_settings(network, settings) if _is_ours(network) else settings))
     # What torch makes of sides and channels beyond all bounds has many types.
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise ValueError(
             f"settings must suit {architecture}, got {shown(dict(settings))}: {sentence(error)}"
         ) from error
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"architecture must make a torch nn.Module, got {shown(made)}")
+    return made
 
 
 def outline(
