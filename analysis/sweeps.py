@@ -260,7 +260,7 @@ def _recovered(
         stream = torch.Generator().manual_seed((cell["seed"] + 2) % 2**63)
         y = y + cell["noise"] * torch.randn(y.shape, generator=stream).to(y)
         solver = solver_of(cell["method"], prior, cell["seed"], cell["noise"])
-        if cell["step_size"] is not None:
+        if cell["step_size"] is not None and isinstance(solver, npgd.NPGD):
             solver = replace(solver, step_size=cell["step_size"])
         if max_iter is not None:
             solver = replace(solver, max_iter=max_iter)

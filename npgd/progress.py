@@ -88,7 +88,8 @@ class _Lines:
 
         self._lines: dict[int, dict[str, Any]] = {}
         self._count, self._drawn = 0, 0.0
-        self._handle = DisplayHandle()
+        handle: Any = DisplayHandle  # without types
+        self._handle = handle()
         self._handle.display({"text/plain": ""}, raw=True)
 
     def add_task(self, what: str, *, total: int | None, completed: int, note: str) -> int:
