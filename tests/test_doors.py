@@ -163,6 +163,7 @@ NO_LIKE = {
 ROLES: dict[str, tuple[set[str], str]] = {
     "count": (set(), "a whole number of at least 1"),
     "count or 0": ({"0"}, "none is a number of things"),
+    "counts": ({"tuple"}, "whole numbers in a row"),
     "seed": ({"0"}, "0 is a seed"),
     "positive": ({"2.5", "0-d tensor"}, "positive numbers"),
     "not negative": ({"0", "2.5", "0-d tensor"}, "numbers of at least 0"),
@@ -997,6 +998,20 @@ DOORS: dict[str, Door] = {
         **SEEDED,
         draws=(1, "count"),
         divergence=("probe", "given"),
+        **SHOWN,
+    ),
+    "sweep": door(
+        analysis.sweep,
+        prior=(T.prior, "given"),
+        images=(T.x, "given"),
+        m=((3,), "counts"),
+        noise=((0.0,), "sigmas"),
+        seeds=((0,), "counts"),
+        step_sizes=((1.0,), "sigmas or none"),
+        methods=(("npgd",), "given"),
+        max_iter=(2, OF_NONE["count"]),
+        predict=(False, "flag"),
+        executor=(None, OF_NONE["given"]),
         **SHOWN,
     ),
     "state_evolution": door(

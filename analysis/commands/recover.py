@@ -156,29 +156,9 @@ class Recovery(Run):
 
     def _rival(self, prior: GenerativePrior, seed: int, method: Method) -> Solver[Any]:
         """A method other than NPGD."""
-        import npgd
-        from npgd.denoisers import fitting_denoiser
+        from analysis.methods import solver_of
 
-        denoiser = fitting_denoiser(prior.image_shape)
-        if denoiser is not None:
-            denoiser.to(next(prior.parameters()).device)
-        match method:
-            case Method.AMP:
-                return npgd.AMP(prior, seed=seed)
-            case Method.CSGM:
-                return npgd.CSGM(prior, seed=seed)
-            case Method.PGDGAN:
-                return npgd.PGDGAN(prior, seed=seed)
-            case Method.DEVIATION:
-                return npgd.Deviation(prior, denoiser=denoiser, noise=self.noise, seed=seed)
-            case Method.TV:
-                return npgd.TotalVariation()
-            case Method.LASSO:
-                return npgd.Lasso()
-            case Method.PNP_ADMM:
-                return npgd.PnPADMM(denoiser or npgd.WaveletShrinkage())
-            case _:
-                return npgd.OneNet()
+        return solver_of(method.value, prior, seed, self.noise)
 
 
 @command
