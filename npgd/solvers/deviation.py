@@ -218,8 +218,8 @@ class Deviation(Solver[DeviationState]):
     """R: "tv" (total variation), "tv2" (second and first differences together), "dct", "wavelet" or
     "pixels" (ℓ1 norm of the coefficients), a transform of `npgd.transforms`, or a denoiser
     (w, σ) → image such as `npgd.load_denoiser()`. "auto": `denoiser`, but tv2 for super-resolution
-    by two and for pixels missing in narrow gaps; where it is None, tv2 for all super-resolution
-    too, else tv. With noise tv in place of tv2."""
+    by two and, without noise, for pixels missing in narrow gaps; where it is None, tv2 for all
+    super-resolution too, else tv. With noise tv in place of tv2."""
     _: KW_ONLY
     denoiser: Denoiser | None = None
     """What "auto" takes for R in place of tv and tv2."""
@@ -301,7 +301,7 @@ class Deviation(Solver[DeviationState]):
             return self.regulariser
         narrow = isinstance(A, Inpainting) and widest_gap(A) <= min(A.image_shape[1:]) / NARROW
         fine = narrow or (isinstance(A, SuperResolution) and A.factor <= FINE)
-        if self.denoiser is not None and not fine:
+        if self.denoiser is not None and (not fine or (narrow and self.noise)):
             return self.denoiser
         smoothly = fine or isinstance(A, SuperResolution)
         return "tv2" if smoothly and not self.noise else "tv"
