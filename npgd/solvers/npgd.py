@@ -168,8 +168,8 @@ class NPGD(Solver[NPGDState]):
         stage = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         k = self.prior.latent_dim if self._latent and generates(self.prior) else 0
         z = y.new_zeros(len(y), k)
-        from_near = isinstance(self.prior, LatentRefinement)
-        near = y.new_zeros(len(y), self.prior.latent_dim if from_near else 0)
+        size = self.prior.latent_dim if isinstance(self.prior, LatentRefinement) else 0
+        near = y.new_zeros(len(y), size)
         descent = Descent.nowhere(z, x, residual) if self.finish else None
         penalty = self.refine_penalty
         if self._latent and penalty:
