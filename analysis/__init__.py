@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     )
     from analysis.rec import RecSettings, estimate_rec
     from analysis.report import RunSettings, verify
+    from analysis.sweeps import sweep
 
 __all__ = [
     "ProjectionSettings",
@@ -79,6 +80,7 @@ __all__ = [
     "split_slack",
     "state_evolution",
     "steps_to_reach",
+    "sweep",
     "sweep_step_sizes",
     "theorem",
     "verify",
@@ -107,6 +109,7 @@ _HOMES = {
     "local": ("fixed_point", "fixed_point_of", "local_rate", "run_rate"),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
+    "sweeps": ("sweep",),
     "evolution": ("denoising_curve", "error_budget", "least_measurements", "state_evolution"),
 }
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from npgd.showing import Shown
+
 if TYPE_CHECKING:
     import torch
 
@@ -18,7 +20,7 @@ Matrix = Float[np.ndarray, "rows columns"]
 
 
 @dataclass(frozen=True, eq=False)
-class Instance:
+class Instance(Shown):
     """A matrix A, a finite set S and measurements y on which NPGD does as badly as it can."""
 
     matrix: Matrix

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scipy.linalg
 import scipy.stats
@@ -38,12 +38,16 @@ from npgd.operators import LinearOperator
 from npgd.precision import plainly
 from npgd.progress import bar
 from npgd.sets import Encoded
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Basin", "basin", "basin_of", "lower_share", "lyapunov"]
 
 
 @dataclass(frozen=True, eq=False)
-class Basin:
+class Basin(Drawn):
     """Which share of starts moves nearer to the fixed point, by their distance from it."""
 
     radius: Float[torch.Tensor, " radii"]
@@ -128,6 +132,13 @@ class Basin:
             text += f", up to r = {ranged(self.reach[known][wide])}"
         inside = int((self.enters[known] >= 0).sum())
         return text + f"; the run comes within for {out_of(inside, int(known.sum()))}"
+
+    def draw(self, axis: Axes) -> None:
+        """The share of starts that move nearer, by their distance, a line for each image."""
+        for i in range(self.share.shape[1]):
+            axis.plot(self.radius, self.share[:, i], color="C0", alpha=0.6)
+        axis.axhline(self.wanted, color="grey", linestyle=":")
+        axis.set(xscale="log", xlabel="distance r", ylabel="share that moves nearer")
 
     def __str__(self) -> str:
         known = ~self.share[0].isnan()

@@ -28,11 +28,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.limits import PARTS
 from analysis.words import about, out_of
 from npgd import checks
 from npgd.denoising import Denoiser, denoises, estimator, latent_divergence
@@ -41,6 +42,10 @@ from npgd.images import Images, PerImage, inner, squared_norm
 from npgd.precision import like, plainly
 from npgd.progress import bar
 from npgd.sets import ImageSet, Projector, encodes
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LEVELS = 18
 """Noise levels of a curve, where none are given."""
@@ -59,7 +64,7 @@ APART = 1.02
 
 
 @dataclass(frozen=True, eq=False)
-class DenoisingCurve:
+class DenoisingCurve(Drawn):
     """D(σ²) and the divergence of a projector or denoiser, measured level by level."""
 
     sigma: Float[torch.Tensor, " levels"]
@@ -136,6 +141,14 @@ class DenoisingCurve:
         image = torch.arange(self.by_image.shape[1]).expand_as(flat)
         values = self.divergence_by_image
         return torch.lerp(values[low, image], values[high, image], share).reshape(sigma.shape)
+
+    def draw(self, axis: Axes) -> None:
+        """D(σ²) against σ, with its standard error, and its floor."""
+        se = self.error_se.nan_to_num(0.0)
+        axis.errorbar(self.sigma, self.error, se, label="D(σ²)")
+        axis.axhline(self.floor, color="grey", linestyle=":", label="σ → 0")
+        axis.set(xscale="log", yscale="log", xlabel="σ", ylabel="error per pixel")
+        axis.legend()
 
     def __str__(self) -> str:
         shown = range(0, len(self.sigma), max(1, len(self.sigma) // 8))
@@ -296,7 +309,7 @@ def _standard_error(values: Float[torch.Tensor, "rows images"]) -> Float[torch.T
 
 
 @dataclass(frozen=True, eq=False)
-class StateEvolution:
+class StateEvolution(Drawn):
     """The error that state evolution predicts, iteration by iteration and where it ends."""
 
     by_image: Float[torch.Tensor, "iterates images"]
@@ -367,6 +380,13 @@ class StateEvolution:
         if self.extrapolated:
             text += "; some σ lie above the curve's last level, where its slope goes on"
         return text
+
+    def draw(self, axis: Axes) -> None:
+        """The predicted error, iteration by iteration, and where it ends."""
+        axis.plot(range(len(self.error)), self.error, "o-", label="predicted")
+        axis.axhline(self.fixed_point, color="grey", linestyle=":", label="in the end")
+        axis.set(yscale="log", xlabel="iteration", ylabel="error per pixel", title=f"m = {self.m}")
+        axis.legend()
 
     def __str__(self) -> str:
         listed = ", ".join(about(float(value)) for value in self.error[:10])
@@ -536,22 +556,15 @@ def least_measurements(
     return high
 
 
-PARTS = {
-    "range": "of the images from the range",
-    "projector": "of P(x) itself beyond that",
-    "measurements": "of too few measurements",
-    "noise": "of the noise",
-    "iterations": "of the run beside the prediction",
-}
-"""The parts of an error, in words."""
-
-
 @dataclass(frozen=True, eq=False)
-class ErrorBudget:
-    """What an error is made of, per pixel and as a mean over the images; the parts sum up to it."""
+class ErrorBudget(Drawn):
+    """What an error is made of, predicted: a mean over the images, per pixel; the parts sum to it.
+
+    The parts are those that `analysis.split_error` measures by runs, of the same names.
+    """
 
     parts: dict[str, float]
-    """By name, see `PARTS`; `range` and `iterations` only where they are known."""
+    """By name, see `analysis.limits.PARTS`; `range` and `iterations` only where they are known."""
     doubled: float
     """The predicted error with twice the measurements."""
     m: int
@@ -579,9 +592,15 @@ class ErrorBudget:
             text += f", a projector onto the nearest point about {better}"
         return text
 
+    def draw(self, axis: Axes) -> None:
+        """A bar for each part."""
+        axis.barh(list(self.parts), list(self.parts.values()))
+        axis.invert_yaxis()
+        axis.set(xlabel="error per pixel", title=f"m = {self.m}")
+
     def __str__(self) -> str:
         lines = [f"error {about(self.error)} per pixel at m = {self.m}; {self.status}"]
-        lines += [f"  {about(value)} {PARTS[name]}" for name, value in self.parts.items()]
+        lines += [f"  {about(value)} {name}: {PARTS[name]}" for name, value in self.parts.items()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -607,6 +626,8 @@ def error_budget(
     The first part is the mean of D(0) = ‖P(x) − x‖²/n, split at the distance from the range where
     that is given. Too few measurements add what the fixed point without noise lies above D(0), the
     noise what it adds to that fixed point, and the run what is observed beyond the prediction.
+    Nothing is recovered for it: `analysis.split_error` measures the same parts, image by image, by
+    runs with the A at hand, whatever its entries.
 
     Args:
         curve: of `denoising_curve`, at the images of the recovery.

@@ -14,13 +14,14 @@ before:
 A part may be negative: noise or an early stop may help. The parts depend on the order in which they
 are taken; above all, a better projector may also take from what the measurements add. So advice is
 measured as well: `trials` run the solver again with one thing changed. All of this needs x*.
+`analysis.error_budget` predicts the same parts, of random A, from a denoising curve and no run.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -35,21 +36,25 @@ from npgd.operators import Gaussian, LinearOperator
 from npgd.precision import like, plainly
 from npgd.projectors import LatentRefinement
 from npgd.sets import ImageSet
+from npgd.showing import Drawn, Shown
 from npgd.solvers import Solution, recover
 from npgd.solvers.base import Solver
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PARTS = {
     "range": "distance of the image from the range",
     "projector": "the projector beyond the nearest point",
     "measurements": "what too few measurements add",
     "noise": "what noise adds",
-    "iterations": "iterations not done",
+    "iterations": "the run beyond where it should end",
 }
 """The parts, in the order in which they are taken, and what they are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Trial(Shown):
     """What one change would gain."""
 
     change: str
@@ -61,7 +66,7 @@ class Trial:
         return f"{self.change}: would gain {_mean(self.gain)}"
 
     def to_dict(self) -> dict[str, Any]:
-        mean, error = _moments(self.gain)
+        mean, error = moments(self.gain)
         found: dict[str, Any] = plain(
             {"change": self.change, "gain": self.gain, "mean": mean, "standard_error": error}
         )
@@ -69,7 +74,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class ErrorSplit:
+class ErrorSplit(Drawn):
     """The error of a solution, split into parts that add up to it, image by image."""
 
     parts: dict[str, PerImage]
@@ -86,36 +91,44 @@ class ErrorSplit:
     @property
     def largest(self) -> str:
         """The name of the part with the largest mean."""
-        return max(self.parts, key=lambda name: _moments(self.parts[name])[0])
+        return max(self.parts, key=lambda name: moments(self.parts[name])[0])
 
     @property
     def status(self) -> str:
         """What limits most, in words."""
-        name, total = self.largest, _moments(self.error)[0]
+        name, total = self.largest, moments(self.error)[0]
         if not math.isfinite(total):
             return "an error is not finite: a run diverged, and nothing can be said"
-        part = about(_moments(self.parts[name])[0])
+        part = about(moments(self.parts[name])[0])
         said = f"what limits most is {name} ({PARTS[name]}): {part} of {about(total)} a pixel"
         if not self.trials:
             return said
-        best = max(self.trials, key=lambda trial: _moments(trial.gain)[0])
-        gain, error = _moments(best.gain)
+        best = max(self.trials, key=lambda trial: moments(trial.gain)[0])
+        gain, error = moments(best.gain)
         if not gain > 2 * error:
             return f"{said}; no change that was tried gains more than twice its standard error"
         return f"{said}; of the changes tried {best.change} gains most"
 
+    def draw(self, axis: Axes) -> None:
+        """A bar for each part, mean over the images, with its standard error."""
+        means, errors = zip(*(moments(part) for part in self.parts.values()), strict=True)
+        known = [error if math.isfinite(error) else 0.0 for error in errors]
+        axis.barh(list(self.parts), means, xerr=known)
+        axis.invert_yaxis()
+        axis.set(xlabel="error per pixel")
+
     def __str__(self) -> str:
-        total = _moments(self.error)[0]
+        total = moments(self.error)[0]
         lines = [f"mean squared error a pixel over {len(self.error)} images, ± standard error"]
         for name, part in self.parts.items():
-            share = f"{100 * _moments(part)[0] / total:.0f} %" if total else "–"
+            share = f"{100 * moments(part)[0] / total:.0f} %" if total else "–"
             lines.append(f"  {PARTS[name]:<40} {_mean(part):>22} {share:>6}")
         lines.append(f"  {'error seen':<40} {_mean(self.error):>22}")
         return "\n".join([*lines, *(f"  {trial}" for trial in self.trials), f"  {self.status}"])
 
     def to_dict(self) -> dict[str, Any]:
         rows = {**self.parts, "error": self.error}
-        means = {name: _moments(values) for name, values in rows.items()}
+        means = {name: moments(values) for name, values in rows.items()}
         found: dict[str, Any] = plain(
             {
                 "parts": self.parts,
@@ -142,6 +155,7 @@ def split_error(
     solution: Solution | None = None,
     *,
     more: LinearOperator | None = None,
+    nearest: Images | None = None,
     trials: bool = True,
     longer: int = 5,
     starts: int = 3,
@@ -149,6 +163,8 @@ def split_error(
     seed: int = 0,
 ) -> ErrorSplit:
     """Split the error of a solution into range, projector, measurements, noise, iterations.
+
+    Measured; `analysis.error_budget` predicts the same parts without a run.
 
     Costs two runs `longer` times as long as the solver's, a search for the nearest points, and a
     run for each trial. The trials are twice the measurements, with as much noise in ‖v‖², where A
@@ -164,6 +180,7 @@ def split_error(
         solver: a dataclass of settings with `max_iter`, such as `npgd.NPGD(prior)`.
         solution: what `recover(A, y, solver)` returned; None runs it.
         more: an operator with more measurements than A, for a trial.
+        nearest: the nearest points of S, where they are known; saves the search.
         trials: whether to run them.
         longer: how many times `solver.max_iter` a long run may take.
         starts, steps, seed: of the search, as for `nearest_in_range`; the seed is that of the
@@ -185,12 +202,18 @@ def split_error(
     long_run = _changed(solver, max_iter=longer * solver.max_iter)
 
     projected = prior.project(x)  # type: ignore[union-attr]
-    nearest = nearest_in_range(prior, x, known=projected, starts=starts, steps=steps, seed=seed)
+    if nearest is None:
+        search: dict[str, Any] = {"starts": starts, "steps": steps, "seed": seed}
+        nearest = nearest_in_range(prior, x, known=projected, **search).image
+    else:
+        nearest = like(checks.images(nearest, checks.image_shape(A.image_shape), "nearest"), prior)
+        if len(nearest) != len(x):
+            raise ValueError(f"nearest must have an image for each of {len(x)}, got {len(nearest)}")
     noise = y - A(x)
     quiet = recover(A, A(x), long_run).x
     noisy = bool((norm(noise) > 1e-6 * norm(y)).any())
     loud = recover(A, y, long_run).x if noisy else quiet
-    found = (nearest.image, projected, quiet, loud, solution.x)
+    found = (nearest, projected, quiet, loud, solution.x)
     errors = torch.stack([_error(estimate, x) for estimate in found])
     parts = [errors[0], *errors.diff(dim=0)]
     return ErrorSplit(
@@ -266,12 +289,12 @@ def _error(estimate: Images, x: Images) -> Float[torch.Tensor, " batch"]:
     return squared_norm(estimate.double() - x.double()).cpu() / x[0].numel()
 
 
-def _moments(values: PerImage) -> tuple[float, float]:
+def moments(values: PerImage) -> tuple[float, float]:
     """Mean and its standard error, NaN for one image."""
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return float(values.mean()), error
 
 
 def _mean(values: PerImage) -> str:
-    mean, error = _moments(values)
+    mean, error = moments(values)
     return f"{about(mean)} ± {about(error, 2)}"

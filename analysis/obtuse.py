@@ -16,10 +16,11 @@ With REC(α, β), κ = β/α and η = 1/β, without noise,
     ‖e_{n+1}‖² ≤ ((κ − 1)/(1 + θκ)) ‖e_n‖² + κδ/(1 + θκ),
 
 which contracts exactly for κ(1 − θ) < 2 and settles at δ/(2/κ − 1 + θ). For h = ηβ in (0, 2) the
-bound contracts exactly for κ(1 − θ) < 2 min(h, 2 − h), and h = 1 is best. Where P is obtuse on all
-of S, against x_n too, steps up to h = 1 + θ/2 contract for κ(1 − θ) < 2h, and h = 1 + θ/2 is better
-than 1 for κ > 2 + θ. `theorem.derive` proves all of it, and `worst_case(…, measure="distance",
-theta=θ)` says how much of it is tight: all of it at h = 1, and one step up to h = 1 + θ/2.
+bound contracts exactly for κ(1 − θ) < 2 min(h, 2 − h), and h = 1 is best where θ is asked at x*
+alone. Where P is obtuse on all of S, against x_n too, steps up to h = 1 + θ/2 contract for
+κ(1 − θ) < 2h, and h = 1 + θ/2 beats h = 1 exactly for κ > 2 + θ. `theorem.derive` proves all of
+it, and `worst_case(…, measure="distance", theta=θ)` says how much of it is tight: all of it at
+h = 1, and one step up to h = 1 + θ/2.
 
 The proof uses α on the pairs (x_n, x*), β on (x_{n+1}, x_n), θ at the points w_n, and nothing else.
 So a run has constants of its own, which `obtuseness` measures, and the bound with these holds
@@ -41,6 +42,7 @@ from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, quotient
 from npgd.operators import LinearOperator
+from npgd.showing import Shown
 
 MOST_STEPS = 10**6
 """More steps than these are not counted."""
@@ -52,7 +54,7 @@ MOST_STEPS = 10**6
 
 
 @dataclass(frozen=True)
-class ObtuseBound:
+class ObtuseBound(Shown):
     """The bound on ‖x_n − x*‖² that α, β, θ, δ, ‖v‖² and η give."""
 
     alpha: float
@@ -299,7 +301,7 @@ def obtuse_bound(
 
 
 @dataclass(frozen=True, eq=False)
-class Obtuseness:
+class Obtuseness(Shown):
     """θ_n and κ_n of every step, and what the bound with a run's own constants says of it.
 
     Rows are iterations, columns are images. Everything per image counts from x_start on.
@@ -458,12 +460,16 @@ def obtuseness(
     along the run, whatever S is: it is the one-step identity and nothing else.
 
     Args:
-        A, y, x_true, iterates, step_size: as for `decompose`.
+        A, y, x_true, iterates: as for `decompose`.
+        step_size: η > 0, one number: the bound with a run's constants has one step. Of a run with
+            steps of its own, θ_n is −δ_n/‖e_{n+1}‖² of `decompose`.
         start: the first iterate that counts, 1 if x_0 is Aᵀy; 0 counts every iterate.
 
     Raises:
-        ValueError, TypeError: as `decompose`; or `start` leaves no step.
+        ValueError, TypeError: as `decompose`; `step_size` is not one number; or `start` leaves no
+            step.
     """
+    step_size = checks.number(step_size, "step_size")
     parts = decompose(A, y, x_true, iterates, step_size)
     start, last = checks.integer(start, "start", minimum=0), len(parts.delta) - 1
     if start > last:
@@ -475,18 +481,18 @@ def obtuseness(
     alpha, beta = (torch.where(known, c, math.nan) for c in (alpha, beta))
     # β(x_{n+1}, x_n) below α(x_n, x*): β = α holds as well.
     beta = torch.maximum(alpha, beta)
-    theta, delta, plain_delta = _own(parts, alpha, beta, start)
+    theta, delta, plain_delta = _own(parts, alpha, beta, step_size, start)
     return Obtuseness(
         theta=quotient(-parts.delta, error[1:]),
         kappa=quotient(parts.beta, parts.alpha),
-        relative_step=parts.step_size * parts.beta,
+        relative_step=step_size * parts.beta,
         error=error,
         alpha=alpha,
         beta=beta,
         run_theta=theta,
         run_delta=delta,
         plain_delta=plain_delta,
-        step_size=parts.step_size,
+        step_size=step_size,
         start=start,
     )
 
@@ -503,7 +509,7 @@ def _threshold(alpha: PerImage, beta: PerImage, step_size: float) -> PerImage:
 
 
 def _own(
-    parts: Decomposition, alpha: PerImage, beta: PerImage, start: int
+    parts: Decomposition, alpha: PerImage, beta: PerImage, step_size: float, start: int
 ) -> tuple[PerImage, PerImage, PerImage]:
     """The pair (θ, δ) of the lowest floor that every step satisfies, and the δ of θ = 0.
 
@@ -512,8 +518,8 @@ def _own(
     """
     error = parts.error[start + 1 :]
     hidden = parts.range_objective[1:] + parts.noise - parts.objective[1:]  # 2⟨A e_{n+1}, v⟩
-    excess = parts.delta[start:] + parts.step_size * hidden[start:]
-    least = _threshold(alpha, beta, parts.step_size)
+    excess = parts.delta[start:] + step_size * hidden[start:]
+    least = _threshold(alpha, beta, step_size)
     slope = excess + least * error
 
     def floor(log_t: PerImage) -> PerImage:

@@ -35,7 +35,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,6 +51,10 @@ from analysis.gram_program import (
     round_up,
 )
 from analysis.words import at_least, at_most
+from npgd.showing import Drawn, Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MEASURES = ("objective", "distance")
 MOST_STEPS = 10**6
@@ -292,7 +296,7 @@ def _measured(measure: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class WorstCase:
+class WorstCase(Shown):
     """A certified bracket [value, dual_bound] around the worst case, and what proves each end."""
 
     alpha: float
@@ -672,7 +676,7 @@ def _pose(
 
 
 @dataclass(frozen=True, eq=False)
-class Certificate:
+class Certificate(Shown):
     """A worst case together with the run of NPGD that attains it."""
 
     worst_case: WorstCase
@@ -789,7 +793,7 @@ def certify(
 
 
 @dataclass(frozen=True, eq=False)
-class StepSizeSweep:
+class StepSizeSweep(Drawn):
     """The worst case as a function of the step size."""
 
     step_sizes: tuple[float, ...]
@@ -813,6 +817,15 @@ class StepSizeSweep:
             )
             for case in self.cases
         ]
+
+    def draw(self, axis: Axes) -> None:
+        """The worst case, and both bounds, against ηβ."""
+        steps = [case.step_size * case.beta for case in self.cases]
+        axis.plot(steps, [case.value for case in self.cases], "o-", label="worst case")
+        axis.plot(steps, [case.dual_bound for case in self.cases], ":", label="dual bound")
+        axis.plot(steps, [case.induction_bound for case in self.cases], "--", label="induction")
+        axis.set(yscale="log", xlabel="ηβ", ylabel="‖Ax − y‖² at most")
+        axis.legend()
 
     def __str__(self) -> str:
         best = self.best

@@ -29,6 +29,7 @@ from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
 from npgd.sets import Generated, ImageSet
+from npgd.showing import Shown
 
 __all__ = [
     "FamilyError",
@@ -47,7 +48,7 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
-class ProjectionSettings:
+class ProjectionSettings(Shown):
     """How far `analysis.verify` looks for δ, and for the best point of S for every image.
 
     Raises:
@@ -82,7 +83,7 @@ EFFORTS = {"quick": (8, 2, 40), "default": (24, 3, 100), "thorough": (96, 8, 300
 
 
 @dataclass(frozen=True, eq=False)
-class Nearest:
+class Nearest(Shown):
     """The best points of S found for given images."""
 
     image: Images
@@ -223,7 +224,7 @@ def _polished(S: Generated, x: Images, z: Latents) -> Latents:
 
 
 @dataclass(frozen=True, eq=False)
-class FamilyError:
+class FamilyError(Shown):
     """δ_x over one family of points."""
 
     achieved: Float[torch.Tensor, " n"]
@@ -257,7 +258,7 @@ class FamilyError:
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectionError:
+class ProjectionError(Shown):
     """δ_x over families of points; `delta`, the largest, is a lower bound on the theorem's δ."""
 
     families: dict[str, FamilyError]

@@ -46,6 +46,20 @@ def in_order(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> list[Result]:
+    """Results of `task(*args)` in the order of `arguments`, as `one_by_one` gives them."""
+    found = one_by_one(task, arguments, total, what, executor=executor, progress=progress)
+    return list(found)
+
+
+def one_by_one(
+    task: Callable[..., Result],
+    arguments: Iterable[tuple[Any, ...]],
+    total: int,
+    what: str,
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Iterator[Result]:
     """Results of `task(*args)` in the order of `arguments`, at most IN_FLIGHT submitted at a time.
 
     Args:
@@ -57,11 +71,12 @@ def in_order(
         progress: show the bar.
     """
     if executor is not None:
-        return list(track(_submitted(task, arguments, executor), total, what, progress))
+        yield from track(_submitted(task, arguments, executor), total, what, progress)
+        return
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(before) as pool:
-            return list(track(_submitted(task, arguments, pool), total, what, progress))
+            yield from track(_submitted(task, arguments, pool), total, what, progress)
     finally:
         torch.set_num_threads(before)
 

@@ -56,6 +56,7 @@ from npgd.operators import (
 from npgd.priors import GenerativePrior
 from npgd.projectors import AffineSet, FiniteSet
 from npgd.sets import Projectable, Projector, projector
+from npgd.showing import Shown
 from npgd.solvers import NPGD, recover
 
 try:
@@ -288,7 +289,7 @@ def random_prior(image_shape: ImageShape, latent_dim: int, seed: int = 0) -> Gen
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(Shown):
     """y = A x* + v with x* in S, and constants α, β of A on S that are exact."""
 
     A: LinearOperator

@@ -22,6 +22,8 @@ import sympy as sp
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.str import StrPrinter
 
+from npgd.showing import Shown
+
 
 class DerivationError(AssertionError):
     """A step of the derivation does not follow: sympy found a difference."""
@@ -196,7 +198,7 @@ def _proves(relation: str) -> Callable[[Callable[[sp.Expr, sp.Expr], Iterable[Ch
 
 
 @dataclass(frozen=True)
-class Formula:
+class Formula(Shown):
     """left (=, ≤, ≥ or <) right, and what proves it."""
 
     left: sp.Expr
@@ -228,7 +230,7 @@ class Formula:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Shown):
     """One step: prose and formulas in reading order, and what sympy checked on the way."""
 
     title: str
@@ -261,7 +263,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Derivation:
+class Derivation(Shown):
     """The theorem, step by step; prints itself."""
 
     steps: tuple[Step, ...]

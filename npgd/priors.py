@@ -23,6 +23,7 @@ from npgd.images import Images, Latents
 from npgd.importing import imported, is_import_path, path_of
 from npgd.networks.architectures import outline
 from npgd.networks.foreign import require_tensor
+from npgd.showing import Shown
 
 SHIPPED = cards.SHIPPED["prior"]
 """The names of the priors that are shipped."""
@@ -31,7 +32,7 @@ MOST_CORRECTIONS = 1000
 """More than a file may ask for: each is a pass forward and back through the generator."""
 
 
-class GenerativePrior(nn.Module):
+class GenerativePrior(Shown, nn.Module):
     """A generator G and an encoder G†; P = G∘G† projects onto range(G), approximately.
 
     All networks are put in evaluation mode and stay there (`train()` has no effect), so that P is

@@ -8,15 +8,17 @@
 
 Bars are drawn on standard error, so that what a program prints can be piped; where that is no
 terminal, nothing is drawn. A bar inside a bar is a line below it. Only a bar that is shown imports
-`rich`.
+`rich`. In a notebook without `ipywidgets`, each is a line of text.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -76,6 +78,51 @@ def track(items: Iterable[Item], total: int | None, what: str, show: bool = True
             shown.advance()
 
 
+class _Lines:
+    """The bars of a notebook without ipywidgets, which rich would warn of: lines of text."""
+
+    PAUSE = 0.2  # seconds between two drawings
+
+    def __init__(self) -> None:
+        from IPython import display
+
+        self._lines: dict[int, dict[str, Any]] = {}
+        self._count, self._drawn = 0, 0.0
+        handle: Any = display.DisplayHandle  # IPython has no types for it
+        self._handle = handle()
+        self._handle.display({"text/plain": ""}, raw=True)
+
+    def add_task(self, what: str, *, total: int | None, completed: int, note: str) -> int:
+        self._count += 1
+        line = {"what": what, "total": total, "completed": completed, "note": note}
+        self._lines[self._count] = line
+        self._draw()
+        return self._count
+
+    def advance(self, line: int, by: int) -> None:
+        self.update(line, completed=self._lines[line]["completed"] + by)
+
+    def update(self, line: int, **values: Any) -> None:
+        self._lines[line].update(values)
+        if time.monotonic() > self._drawn + self.PAUSE:
+            self._draw()
+
+    def remove_task(self, line: int) -> None:
+        del self._lines[line]
+        self._draw()
+
+    def stop(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        text = "\n".join(
+            f"{line['what']} {line['completed']}/{line['total'] or '?'} {line['note']}".rstrip()
+            for line in self._lines.values()
+        )
+        self._handle.update({"text/plain": text}, raw=True)
+
+
 # A terminal has room for one live display: bars that are open at the same time share it.
 _lock = threading.RLock()
 _shared: list[Progress] = []  # the display, once for every open bar
@@ -105,6 +152,9 @@ def _started() -> Progress:
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        return _Lines()  # type: ignore[return-value]
     # What is named and noted is text, not rich's markup: "[1, 2]" stays as it is.
     display = Progress(
         TextColumn("{task.description}", markup=False),
@@ -112,7 +162,7 @@ def _started() -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
     )
     display.start()

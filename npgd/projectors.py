@@ -21,9 +21,10 @@ from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.progress import Bar, bar
 from npgd.sets import ENCODED, GENERATED, SAMPLED, Generated, encodes, needs, samples
+from npgd.showing import Shown
 
 
-class AffineSet(nn.Module):
+class AffineSet(Shown, nn.Module):
     """The affine set {B z + c}: a prior for which every constant of the theory is computable.
 
     Its projection c + Q Qᵀ(w − c), Q an orthonormal basis of range(B), is exact (δ = 0).
@@ -102,7 +103,7 @@ class AffineSet(nn.Module):
         return w.flatten(1)
 
 
-class FiniteSet(nn.Module):
+class FiniteSet(Shown, nn.Module):
     """Finitely many points; the projection compares all of them and is exact.
 
     Points whose squared distance is within `tie_tol` of the least one count as tied. With
@@ -177,7 +178,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Prior = TypeVar("Prior", bound=Generated)
 
 
-class _InRange(nn.Module, abc.ABC, Generic[Prior]):
+class _InRange(Shown, nn.Module, abc.ABC, Generic[Prior]):
     """What a better projection onto the range of a prior's generator takes from the prior."""
 
     def __init__(self, prior: Prior) -> None:

@@ -7,7 +7,7 @@ Samples of the prior, without noise, in float64; what is measured is that of `ta
 - Left: with exact projection, the rate from the tangents at x* against that of the run's end; one
   dot an image, three operators, two steps each.
 - Middle: with this projector, the spectral radius at the fixed point against that of the run's end,
-  of the images whose run rests.
+  of the images whose run rests; hollow, without corrections.
 - Right: the share of starts at distance r from the fixed point, in the norm of Lyapunov's equation,
   that move nearer (every image a line, their median in bold), and where the runs' iterates lie.
 """
@@ -38,9 +38,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     count = 2 if quick else options.count
     return {
         "prior": options.prior,
-        "exact": table.exact(prior, count, 20 if quick else 600),
-        "runs": table.runs(prior, count, 30 if quick else 600),
-        "basins": table.basins(prior, min(count, 8), 20 if quick else 1000),
+        "exact": table.exact(prior, count, 20 if quick else 400),
+        "runs": table.runs(prior, count, 30 if quick else 400),
+        "basins": table.basins(prior, min(count, 8), 20 if quick else 400),
     }
 
 
@@ -50,8 +50,11 @@ def draw(results: dict[str, Any]) -> Figure:
     for i, row in enumerate(results["exact"][::2]):
         both = [row, results["exact"][2 * i + 1]]
         draw_dots(exact, both, row["operator"], i)
+    shipped = results["runs"][0]["corrections"]
     for i, row in enumerate(results["runs"]):
-        draw_dots(runs, [row], f"m = {row['m']}, η = {row['step']:g}", i)
+        plain = row["corrections"] != shipped
+        label = "" if plain else f"m = {row['m']}, η = {row['step']:g}"
+        draw_dots(runs, [row], label, i % 3, hollow=plain)
     exact.set_title("exact projection", fontweight="bold")
     runs.set_title("this projector", fontweight="bold")
     for axis in (exact, runs):
@@ -61,7 +64,9 @@ def draw(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def draw_dots(axis: Axes, rows: list[dict[str, Any]], label: str, index: int) -> None:
+def draw_dots(
+    axis: Axes, rows: list[dict[str, Any]], label: str, index: int, hollow: bool = False
+) -> None:
     pairs = [
         pair
         for row in rows
@@ -75,7 +80,8 @@ def draw_dots(axis: Axes, rows: list[dict[str, Any]], label: str, index: int) ->
     axis.plot(
         [predicted for predicted, _ in pairs], [observed for _, observed in pairs],
         color=style.color, marker=style.marker, markersize=2.6, linestyle="none", alpha=0.7,
-        markeredgewidth=0, label=label,
+        markeredgewidth=0.6 if hollow else 0, markerfacecolor="none" if hollow else style.color,
+        label=label or None,
     )  # fmt: skip
 
 

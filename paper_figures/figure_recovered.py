@@ -1,4 +1,4 @@
-"""What was measured of held-out images, and what NPGD and total variation recover from it.
+"""What was measured of held-out images, and what NPGD, total variation and Deviation recover.
 
     python paper_figures/figure_recovered.py [--prior celeba] [--dataset celeba] [--count 2]
         [--m 1000] [--json FILE] [--quick]
@@ -7,7 +7,7 @@ A row for each task of table_tasks.py, `--count` images each: the first held-out
 order, other images in every row, none chosen. "Measured" is Aᵀy: for Gaussian A scaled so that 99 %
 of its pixels lie within [−1, 1], with the hole grey, and the low-resolution image. Under every
 recovered image stands its PSNR in dB. Settings are those of table_tasks.py, whose cells --json
-names: steps that are found there are not chosen again.
+names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
     import npgd
 
-SHOWN = {"NPGD": "NPGD", "NPGD, refined": "refined", "total variation": "TV"}
+SHOWN = {
+    "NPGD": "NPGD",
+    "NPGD, finished": "finished",
+    "total variation": "TV",
+    "deviation": "deviation",
+}
 WIDTH = 0.62  # of a picture, in inches
 
 

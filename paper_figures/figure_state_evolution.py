@@ -12,6 +12,7 @@ iteration, at several m. Below, the error at the fixed point against m, with wha
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         ms = ms[1:3] if options.quick else ms
         measured = table_predictions.predictions(prior, prior, x, ms, operators, draws)
         curve = analysis.denoising_curve(prior, x, draws=draws)
-        ends = torch.tensor([ms[0] / 3, 2.0 * ms[-1]]).log10().tolist()
-        many = sorted({round(m) for m in torch.logspace(*ends, BETWEEN).tolist()})
+        low, high = math.log10(ms[0] / 3), math.log10(2 * ms[-1])
+        many = sorted({round(m) for m in torch.logspace(low, high, BETWEEN).tolist()})
         evolved = [analysis.state_evolution(curve, m, n_iter=1) for m in many]
         found[name] = {
             "kind": kind,

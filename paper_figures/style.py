@@ -81,6 +81,8 @@ METHODS = {
     "NPGD": Look(VERMILLION),
     "NPGD, finished": Look(VERMILLION, DOTTED, "h"),
     "NPGD, refined": Look(VERMILLION, DASHED, "o", open=True),
+    "AMP": Look(PINK, "-", "p"),
+    "AMP, denoiser": Look(PINK, DASHED, "p", open=True),
     "CSGM": Look(BLUE, "-", "s"),
     "PGD-GAN": Look(SKY, DASH_DOT, "D"),
     "PnP-ADMM, network": Look(GREEN, "-", "^"),

@@ -7,10 +7,10 @@ Samples of the prior, without noise, in float64. Three tables.
 - Exact projection: the rate from the tangents at x* (`analysis.local_rate`) against the end of a
   run with the nearest point of S, started 10⁻⁴ from x*; three operators, two steps each, 1/λ and
   1.6/λ, λ the largest generalised eigenvalue over the images.
-- This projector: of NPGD's runs that rest, the spectral radius at the fixed point
-  (`analysis.fixed_point`) against the end of the run; the period where it swings; and the
-  iterations until the latent is within 10⁻⁶ of its limit, predicted from the iterate on from which
-  DT foretells the error, against the run's.
+- This projector, as shipped and without corrections: of NPGD's runs that rest, the spectral radius
+  at the fixed point (`analysis.fixed_point`) against the end of the run; the period where it
+  swings; and the iterations until the latent is within 10⁻⁶ of its limit, predicted from the
+  iterate on from which DT foretells the error, against the run's.
 - Basins: the shares that move nearer; and how often, of 100 repetitions, all bounds of a curve hold
   together, with ε = 0.1, the true shares being those of 4,000 other draws.
 """
@@ -28,9 +28,9 @@ from rich.table import Table
 
 import analysis
 import npgd
+from analysis.local.exact import nearest_run
 from analysis.local.rest import latent_npgd
 from npgd.files import plain
-from npgd.gauss_newton import jacobian
 from npgd.precision import converted
 
 ACCURACY = 1e-6
@@ -48,32 +48,6 @@ def operators(prior: Any) -> dict[str, Any]:
         "inpainting": npgd.Inpainting(shape, hole=8).double(),
         "super-resolution": npgd.SuperResolution(shape, factor=2).double(),
     }
-
-
-def nearest_run(
-    A: Any, prior: Any, z: torch.Tensor, y: torch.Tensor, step: float, most: int
-) -> Any:
-    """NPGD's latents with the nearest point of S as projection, (n_iter + 1, batch, k).
-
-    The nearest point's condition J(z)ᵀ(w − G(z)) = 0 is solved from the last latent by steps with
-    (JᵀJ)⁻¹ of the start.
-    """
-    columns = jacobian(prior, z).flatten(2)
-    inverse = torch.linalg.inv(columns @ columns.transpose(1, 2))
-    points = [z]
-    for _ in range(most):
-        x = prior.generate(z)
-        w = (x - step * A.adjoint(A(x) - y)).detach()
-        for _ in range(8):
-            there, pull = torch.func.vjp(prior.generate, z)
-            moved = (inverse @ pull(w - there)[0][..., None])[..., 0].detach()
-            z = z + moved
-            if float(moved.norm(dim=1).max()) < 1e-13:
-                break
-        points.append(z)
-        if float((points[-1] - points[-2]).norm(dim=1).max()) < 1e-12:
-            break
-    return torch.stack(points)
 
 
 def exact(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
@@ -101,7 +75,18 @@ def exact(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
 
 
 def runs(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
-    """By m and η: rates, periods and iterations of the runs that rest."""
+    """By corrections, m and η: rates, periods and iterations of the runs that rest."""
+    shipped = prior.corrections
+    rows = []
+    for corrections in dict.fromkeys((shipped, 0)):
+        prior.corrections = corrections
+        rows += [row | {"corrections": corrections} for row in resting(prior, count, most)]
+    prior.corrections = shipped
+    return rows
+
+
+def resting(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
+    """The same of the prior as it is."""
     x = prior.sample(count, seed=5)
     rows = []
     for m, step in SETTINGS:
@@ -125,6 +110,7 @@ def runs(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
                 "rests": rest.rests.tolist(),
                 "outcomes": list(rest.outcomes),
                 "predicted": plain(rest.rate),
+                "eigenvalue": [str(value) for value in rest.eigenvalue.tolist()],
                 "observed": plain(seen.rate),
                 "period": plain(rest.period),
                 "period_observed": plain(seen.period),
@@ -156,7 +142,7 @@ def coverage(prior: Any, count: int, repetitions: int, draws: int) -> dict[str, 
     y = A(prior.sample(count, seed=5))
     rest = analysis.fixed_point(A, prior, y, step)
     radii = analysis.basin(A, prior, y, rest, draws=1, n_iter=1).radius.tolist()[2:]
-    settings = {"radii": radii, "epsilon": EPSILON, "n_iter": 1}
+    settings: dict[str, Any] = {"radii": radii, "epsilon": EPSILON, "n_iter": 1}
     many = analysis.basin(A, prior, y, rest, draws=draws, seed=1, **settings).share
     held = 0
     for seed in range(repetitions):
@@ -207,7 +193,8 @@ def exact_table(rows: list[dict[str, Any]]) -> Table:
 def runs_table(rows: list[dict[str, Any]]) -> Table:
     shown = Table(title="This projector: spectral radius, and the run's rate; iterations to 10⁻⁶")
     for column in (
-        "m", "η", "rests", "|difference|, median", "95 %", "≤ 0.01", "period off, 95 %",
+        "corrections", "m", "η", "rests",
+        "|difference|, median", "95 %", "≤ 0.01", "period off, 95 %",
         "iterations off, median", "95 %", "predicted from, median share of the run",
     ):  # fmt: skip
         shown.add_column(column, justify="right")
@@ -221,7 +208,8 @@ def runs_table(rows: list[dict[str, Any]]) -> Table:
             )
         )  # fmt: skip
         shown.add_row(
-            str(row["m"]), f"{row['step']:g}", f"{int(kept.sum())} of {len(kept)}",
+            str(row["corrections"]), str(row["m"]), f"{row['step']:g}",
+            f"{int(kept.sum())} of {len(kept)}",
             quantile(off, 0.5), quantile(off, 0.95), share(off <= 0.01),
             quantile((period / seen - 1).abs(), 0.95), quantile((steps / actual - 1).abs(), 0.5),
             quantile((steps / actual - 1).abs(), 0.95), quantile(first / actual, 0.5),

@@ -73,17 +73,16 @@ class Case:
 # A method is one line: its name, and how to build it.
 METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "NPGD": lambda case: npgd.NPGD(case.prior),
-    "NPGD, finished": lambda case: npgd.NPGD(case.prior, finish=20),
+    "NPGD, finished": lambda case: npgd.NPGD(case.prior, finish=40, max_iter=50),
     "NPGD, refined": lambda case: npgd.NPGD(case.prior, refine=3),
+    "AMP": lambda case: npgd.AMP(case.prior),
+    "AMP, denoiser": lambda case: npgd.AMP(npgd.load_denoiser("mnist")),
     "CSGM": lambda case: npgd.CSGM(case.prior),
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
     "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),
     "PnP-ADMM, wavelet": lambda case: npgd.PnPADMM(npgd.WaveletShrinkage()),
     "deviation": lambda case: npgd.Deviation(
-        case.prior,
-        denoiser=npgd.load_denoiser("mnist"),
-        npgd=npgd.NPGD(case.prior, case.step, refine=2, max_iter=20),
-        noise=case.sigma,
+        case.prior, denoiser=npgd.load_denoiser("mnist"), noise=case.sigma
     ),
     "OneNet": lambda case: npgd.OneNet("mnist"),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),

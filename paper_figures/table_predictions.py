@@ -133,7 +133,7 @@ def main() -> None:
         prior = npgd.load_prior(name)
         for kind, x in subjects(name, prior, options.count).items():
             ms = tuple(options.m or sizes(name))
-            maps = {"": prior}
+            maps: dict[str, Any] = {"": prior}
             if name in DENOISERS and kind == "held-out":
                 maps[" by the denoiser"] = npgd.load_denoiser(name)
             for how, S in maps.items():

@@ -1,15 +1,15 @@
 """Print what users get from NPGD's defaults: errors, iterations, seconds, and CSGM beside it.
 
     python paper_figures/table_recovery.py [--prior mnist] [--m 20 30 50 100 200 300 500]
-        [--seeds 5] [--count 300] [--finish 20] [--samples] [--rivals CSGM] [--rival-count 12]
-        [--json FILE] [--quick]
+        [--seeds 5] [--count 300] [--finish 40] [--no-refine] [--samples] [--rivals CSGM]
+        [--rival-count 12] [--json FILE] [--quick]
 
 Gaussian A, float32, no noise. Errors are mean squared errors per pixel on [-1, 1] over the first
 `--count` test images (NPGD_DATA), or as many samples of G with `--samples`, and over the seeds of
 A, with the standard error over seeds. Rows: `NPGD(prior)`, the default; the same with
-`finish=--finish`, on top of ten projections; the same with `refine=3`. Iterations are the median
-over images until each was done. Seconds are of a whole run of `--rival-count` images, the solver's
-own clock with all it prepares, the least of three.
+`finish=--finish`, on top of ten projections; the same with `refine=3`, unless `--no-refine`.
+Iterations are the median over images until each was done. Seconds are of a whole run of
+`--rival-count` images, the solver's own clock with all it prepares, the least of three.
 
 `--rivals` adds, for seed 0 and `--rival-count` images, rivals at their authors' settings: their
 error at the end, and how long they need, over NPGD's and the finished run's whole time, to come
@@ -43,13 +43,14 @@ RIVALS: dict[str, Callable[[npgd.GenerativePrior], Solver[Any]]] = {
 }
 
 
-def runs(prior: npgd.GenerativePrior, finish: int) -> dict[str, npgd.NPGD]:
+def runs(prior: npgd.GenerativePrior, options: argparse.Namespace) -> dict[str, npgd.NPGD]:
     """NPGD as users get it."""
-    return {
+    finish = options.finish
+    found = {
         "NPGD": npgd.NPGD(prior),
         f"finish={finish}": npgd.NPGD(prior, finish=finish, max_iter=PROJECTIONS + finish),
-        "refine=3": npgd.NPGD(prior, refine=3),
     }
+    return found if options.no_refine else found | {"refine=3": npgd.NPGD(prior, refine=3)}
 
 
 def test_images(prior: npgd.GenerativePrior, options: argparse.Namespace) -> torch.Tensor:
@@ -94,7 +95,7 @@ def against(
     """The rivals' errors and times over those of each run, for one A."""
     A, x = npgd.Gaussian(prior.image_shape, m, seed=0), test_images(prior, options)
     x = x[: options.rival_count]
-    ours = {name: timed(A, x, solver) for name, solver in runs(prior, options.finish).items()}
+    ours = {name: timed(A, x, solver) for name, solver in runs(prior, options).items()}
     cells = []
     for rival in options.rivals:
         solver = RIVALS[rival](prior)
@@ -129,7 +130,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     x = test_images(prior, options)
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "errors": [], "rivals": []}
     for m in options.m:
-        for name, solver in runs(prior, options.finish).items():
+        for name, solver in runs(prior, options).items():
             cell = {"m": m, "run": name, **errors(prior, solver, x, m, options.seeds)}
             result["errors"].append(cell)
             console.print(f"m = {m}, {name}: {cell['error']:.4f} ± {cell['se']:.4f}")
@@ -170,7 +171,8 @@ def main() -> None:
     parser.add_argument("--m", nargs="+", type=int, default=[20, 30, 50, 100, 200, 300, 500])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--finish", type=int, default=20)
+    parser.add_argument("--finish", type=int, default=40)
+    parser.add_argument("--no-refine", action="store_true", help="without refine=3")
     parser.add_argument("--samples", action="store_true", help="of G, in place of test images")
     parser.add_argument("--rivals", nargs="*", choices=list(RIVALS), default=[])
     parser.add_argument("--rival-count", type=int, default=12)

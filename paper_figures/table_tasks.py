@@ -1,18 +1,21 @@
 """The three tasks with one projector, beside total variation, interpolation and the Lasso.
 
     python paper_figures/table_tasks.py [--prior celeba] [--dataset celeba] [--count 100]
-        [--m 1000] [--methods NAME …] [--json FILE] [--quick] [--penalties P …]
+        [--m 1000] [--noise 0.1] [--methods NAME …] [--json FILE] [--quick] [--penalties P …]
 
 Gaussian measurements, inpainting (a hole of half the side; scattered boxes) and super-resolution
-(×2, ×4) of the first `--count` held-out images, no noise, float32: PSNR and mean squared error per
-pixel on [−1, 1], mean ± standard error over the images. Results are clipped to [−1, 1] first, which
-lowers the error of those that leave it (all but NPGD). For inpainting also over the missing pixels
-alone: outside them NPGD has an error, and its rivals have next to none.
+(×2, ×4) of the first `--count` held-out images, float32, without noise or with noise of standard
+deviation σ = `--noise` · rms(Ax) on each measurement (0.1 is 20 dB): PSNR and mean squared error
+per pixel on [−1, 1], mean ± standard error over the images. Results are clipped to [−1, 1] first,
+which lowers the error of those that leave it (all but NPGD). For inpainting also over the missing
+pixels alone: outside them NPGD has an error, and without noise its rivals have next to none.
 
-- NPGD: 30 iterations from x_0 = Aᵀy, the step chosen for each task on training images; refined:
-  three of them are Gauss–Newton steps. The prior and its projector are the same for all tasks.
-- deviation: `npgd.Deviation()` around NPGD's, with the shipped denoiser that fits.
-- total variation: `npgd.TotalVariation()` with coupled channels.
+- NPGD: at its defaults, its own step and its stop; finished: at most ten projections, and 40
+  quasi-Newton steps; refined: three Gauss–Newton steps at the end. The prior and its projector are
+  the same for all tasks.
+- deviation: `npgd.Deviation()` with the shipped denoiser that fits.
+- total variation: `npgd.TotalVariation()` with coupled channels; with noise λ = c σ, c chosen on
+  training images from 0.5, 1, 2 and 4.
 - Lasso, for Gaussian A only, channel by channel: DCT; wavelets, db4 or haar. Basis and origin o
   (the constant image from which sparsity is measured: black, grey, the mean of the training images)
   are those with the least error on training images.
@@ -49,11 +52,11 @@ from npgd.solvers import Solver
 from npgd.transforms import DCT, Transform, Wavelet
 from paper_figures.figure_recovered import prior_of, task_options
 from paper_figures.table_design import Cells, described
-from paper_figures.table_methods import settings
+from paper_figures.table_methods import settings, shortened
 
-CHOOSING = 16  # training images that steps, bases and origins are chosen on
+CHOOSING = 16  # training images that bases and origins are chosen on
 BATCH = 25  # images recovered together: bounds memory, and does not change a result
-ITERATIONS, QUICK_ITERATIONS = 30, 4  # of NPGD; of every solver in a quick look
+QUICK_ITERATIONS = 4  # of every solver in a quick look
 
 Images = torch.Tensor
 
@@ -108,7 +111,12 @@ INTERPOLATIONS: dict[str, tuple[type, Callable[[Any, torch.Tensor], Images]]] = 
     "biharmonic": (npgd.Inpainting, lambda A, y: fill(A, y, 2)),
     "bicubic": (npgd.SuperResolution, bicubic),
 }
-SOLVERS = ("NPGD", "NPGD, refined", "deviation", "total variation", "Lasso, DCT", "Lasso, wavelet")
+NPGDS: dict[str, dict[str, Any]] = {
+    "NPGD": {},
+    "NPGD, finished": {"finish": 40, "max_iter": 50},
+    "NPGD, refined": {"refine": 3},
+}
+SOLVERS = (*NPGDS, "deviation", "total variation", "Lasso, DCT", "Lasso, wavelet")
 METHODS = (*SOLVERS, *INTERPOLATIONS)
 
 
@@ -124,6 +132,17 @@ class Comparison:
     count: int
     cells: Cells
     quick: bool = False
+    noise: float = 0.0
+    """σ over the root mean square of A x."""
+
+    def sigma(self, A: npgd.LinearOperator) -> float:
+        """Standard deviation of the noise on each measurement, the same for all images."""
+        return self.noise * float(A(self.held_out()).square().mean().sqrt()) if self.noise else 0.0
+
+    def measured(self, A: npgd.LinearOperator, x: Images) -> torch.Tensor:
+        """A x, with noise."""
+        y, generator = A(x), torch.Generator().manual_seed(1)
+        return y + self.sigma(A) * torch.randn(y.shape, generator=generator)
 
     def held_out(self) -> Images:
         """The images to recover."""
@@ -137,23 +156,25 @@ class Comparison:
     def choosing(self) -> int:
         return 2 if self.quick else CHOOSING
 
-    def iterations(self) -> int:
-        return QUICK_ITERATIONS if self.quick else ITERATIONS
-
     def on_training(self) -> str:
         return f"chosen on {self.choosing} training images of {self.data}"
 
-    def step(self, task: str, A: npgd.LinearOperator) -> float:
-        """NPGD's step for this task."""
-        found = self.cells(
-            f"step for {task}, {self.on_training()}, {described(self.prior)}",
-            lambda: {
-                "step": npgd.choose_step_size(
-                    A, self.prior, self.training(), max_iter=self.iterations()
-                )
-            },
-        )
-        return float(found["step"])
+    def total_variation(self, task: str, A: npgd.LinearOperator) -> npgd.TotalVariation:
+        """At its own λ; with noise at the one with the least error on training images."""
+        sigma = self.sigma(A)
+        if not sigma:
+            return npgd.TotalVariation()
+
+        def choose() -> dict[str, Any]:
+            x, errors = self.training(), {}
+            y = self.measured(A, x)
+            for c in (0.5, 1.0, 2.0, 4.0):
+                found = npgd.recover(A, y, self.cut(npgd.TotalVariation(penalty=c * sigma))).x
+                errors[c] = float((found.clamp(-1, 1) - x).square().mean())
+            return {"c": min(errors, key=lambda c: errors[c]), "tried": list(errors.items())}
+
+        where = f"total variation for {task}, noise {self.noise:g}, {self.on_training()}"
+        return npgd.TotalVariation(penalty=self.cells(where, choose)["c"] * sigma)
 
     def lasso(self, task: str, A: npgd.LinearOperator, method: str) -> npgd.Lasso:
         """The basis and origin with the least error on training images."""
@@ -184,23 +205,21 @@ class Comparison:
 
     def solver(self, method: str, task: str, A: npgd.LinearOperator) -> Solver[Any] | None:
         """The method at its settings; None where it does not apply."""
-        if method.startswith("NPGD"):
-            refine = 3 if method == "NPGD, refined" else 0
-            return npgd.NPGD(
-                self.prior, self.step(task, A), refine=refine, max_iter=self.iterations()
-            )
+        if method in NPGDS:
+            found = npgd.NPGD(self.prior, **NPGDS[method])
+            return shortened(found, QUICK_ITERATIONS) if self.quick else found
         if method == "deviation":
-            steps = self.step(task, A)
-            near = npgd.NPGD(self.prior, steps, refine=2, max_iter=min(15, self.iterations()))
             denoiser = fitting_denoiser(self.prior.image_shape)
-            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser, npgd=near))
+            noise = self.sigma(A)
+            return self.cut(npgd.Deviation(self.prior, denoiser=denoiser, noise=noise))
         if method == "total variation":
-            return self.cut(npgd.TotalVariation())
+            return self.cut(self.total_variation(task, A))
         return self.cut(self.lasso(task, A, method)) if isinstance(A, npgd.Gaussian) else None
 
     def cell(self, method: str, task: str, A: npgd.LinearOperator) -> dict[str, Any] | None:
         """Errors of every image; None where the method does not apply."""
         where = f"{method}, {task}, first {self.count} held-out images of {self.data}"
+        where += f", noise {self.noise:g}" if self.noise else ""
         if method in INTERPOLATIONS:
             kind, interpolate = INTERPOLATIONS[method]
             if not isinstance(A, kind):
@@ -219,8 +238,9 @@ class Comparison:
     ) -> dict[str, Any]:
         """Mean squared error per pixel of each image, over all pixels and over the missing ones."""
         found: dict[str, list[float]] = {"errors": []}
-        for x in self.held_out().split(BATCH):
-            squared = (method(A(x)).clamp(-1, 1) - x).square().nan_to_num(nan=torch.inf)
+        images = self.held_out()
+        for x, y in zip(images.split(BATCH), self.measured(A, images).split(BATCH), strict=True):
+            squared = (method(y).clamp(-1, 1) - x).square().nan_to_num(nan=torch.inf)
             found["errors"] += squared.flatten(1).mean(1).tolist()
             if isinstance(A, npgd.Inpainting):
                 missing = A.adjoint(x.new_ones(1, A.m)).flatten() == 0
@@ -238,6 +258,7 @@ def measure(options: argparse.Namespace, console: Console) -> dict[str, dict[str
         options.count,
         Cells(options.json, options.quick),
         options.quick,
+        options.noise,
     )
     console.print(f"{described(prior)}, first {compared.count} held-out images of {compared.data}")
     results: dict[str, dict[str, Any]] = {}
@@ -345,6 +366,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="keep every cell there")
     parser.add_argument("--count", type=int, default=100, help="images")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--noise", type=float, default=0.0, help="σ over the rms of A x")
     parser.add_argument("--penalties", nargs="+", type=float, help="choose λ; see above")
     parser.add_argument("--quick", action="store_true", help="4 digits, short runs")
     options = parser.parse_args()
@@ -355,7 +377,8 @@ def main() -> None:
         return
     results = measure(options, Console(stderr=True))
     console = Console(width=160)
-    title = f"prior {options.prior}, first {options.count} held-out images, no noise"
+    noise = f"noise {options.noise:g}" if options.noise else "no noise"
+    title = f"prior {options.prior}, first {options.count} held-out images, {noise}"
     console.print(table(f"PSNR in dB, {title}", results, decibels=True))
     console.print(table(f"error per pixel, {title}", results, decibels=False))
 

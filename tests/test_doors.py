@@ -25,6 +25,7 @@ from analysis import projection, rates, rec, report, testing
 from analysis.design.numax import numax
 from npgd import checks, gauss_newton, latent, networks, sets, transforms
 from npgd.operators import LinearOperator
+from npgd.showing import Drawn, Shown
 from npgd.solvers import Solver
 
 SHAPE = (1, 8, 8)
@@ -162,6 +163,7 @@ NO_LIKE = {
 ROLES: dict[str, tuple[set[str], str]] = {
     "count": (set(), "a whole number of at least 1"),
     "count or 0": ({"0"}, "none is a number of things"),
+    "counts": ({"tuple"}, "whole numbers in a row"),
     "seed": ({"0"}, "0 is a seed"),
     "positive": ({"2.5", "0-d tensor"}, "positive numbers"),
     "not negative": ({"0", "2.5", "0-d tensor"}, "numbers of at least 0"),
@@ -998,6 +1000,20 @@ DOORS: dict[str, Door] = {
         divergence=("probe", "given"),
         **SHOWN,
     ),
+    "sweep": door(
+        analysis.sweep,
+        prior=(T.prior, "given"),
+        images=(T.x, "given"),
+        m=((3,), "counts"),
+        noise=((0.0,), "sigmas"),
+        seeds=((0,), "counts"),
+        step_sizes=((1.0,), "sigmas or none"),
+        methods=(("npgd",), "given"),
+        max_iter=(2, OF_NONE["count"]),
+        predict=(False, "flag"),
+        executor=(None, OF_NONE["given"]),
+        **SHOWN,
+    ),
     "state_evolution": door(
         analysis.state_evolution,
         curve=(T.curve, "given"),
@@ -1280,8 +1296,19 @@ def test_every_public_name_has_a_door():
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_the_valid_call_of_every_door_passes(name):
-    DOORS[name]()
+def test_the_valid_call_of_every_door_passes_and_shows_in_one_screen(name):
+    result = DOORS[name]()
+    ours = type(result).__module__.startswith(("npgd.", "analysis."))
+    if not ours or type(result).__module__.startswith("npgd.networks"):
+        return
+    long = len(repr(result).splitlines()) >= 20 or len(repr(result)) > 2000
+    if long and name == "verify":
+        pytest.xfail("a report is still longer than a screen")
+    assert not long, repr(result)
+    if isinstance(result, Shown):
+        assert "<" in result._repr_html_()
+    if isinstance(result, Drawn):
+        assert result.plot().axes
 
 
 def test_a_sample_of_bad_calls_is_refused_by_name():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from analysis.commands import design, figures, predict, recover, theory, verify
+from analysis.commands import design, figures, predict, recover, sweep, theory, verify
 from analysis.commands.terminal import console, plain_errors
 
 
@@ -62,6 +62,7 @@ app = typer.Typer(
 app.command()(recover.recover)
 app.command()(verify.verify)
 app.command()(predict.predict)
+app.command()(sweep.sweep)
 app.command()(design.design)
 app.command("worst-case")(theory.worst_case_command)
 app.command()(theory.derive)

@@ -66,7 +66,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 given[name] = group(**{option: values[option] for option in options})
             function(**given)
 
-    run.__name__, run.__doc__, run.__module__ = function.__name__, function.__doc__, __name__
+    run.__name__, run.__module__ = function.__name__, __name__
+    # A paragraph on one line, so that it is broken where the terminal ends.
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     told = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
     run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
     signature = inspect.Signature([told, *parameters.values()])
@@ -190,7 +193,12 @@ Prior = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(help="Seed of every random draw: operator, noise, samples.", min=0, max=2**62),
+    typer.Option(
+        help="Seed of every random draw: operator, noise, samples.",
+        min=0,
+        max=2**62,
+        metavar="<int>",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
 Output = Annotated[Path, typer.Option(help="Directory to write.")]
@@ -356,7 +364,8 @@ class Problem:
     task: TaskName = TaskName.CS
     """The inverse problem: compressed sensing (cs), inpainting or super-resolution."""
     operator: Path | None = None
-    """A file of npgd design, in place of --task."""
+    """A in a file, in place of --task: of npgd design, or a matrix (m, n) in .npy, .npz, .mat or
+    .h5, named A or the only one."""
     m: int = 100
     """Measurements of --task cs."""
     hole: int = 10
@@ -389,13 +398,11 @@ class Problem:
 
     def build(self, image_shape: tuple[int, int, int], seed: int) -> tuple[LinearOperator, str]:
         """The operator in float32, and its name in words."""
-        import torch
-
         import npgd
 
         if self.operator is not None:
             with naming("--operator"), own_code():
-                A = npgd.load_operator(self.operator, torch.float32)
+                A = _operator_in(self.operator, image_shape)
                 fitting_prior = npgd.as_operator(A, image_shape)
             method = A.provenance.get("method", type(A).__name__)
             return fitting_prior, f"{method} ({self.operator.name}), m = {A.m}"
@@ -415,6 +422,20 @@ class Problem:
             return npgd.Inpainting(image_shape, mask=mask), words
         words = f"inpainting, hole {self.hole}×{self.hole}"
         return npgd.Inpainting(image_shape, hole=self.hole), words
+
+
+def _operator_in(path: Path, image_shape: tuple[int, int, int]) -> LinearOperator:
+    """The operator in a file of ours, or of the matrix in a file of another program, in float32."""
+    import numpy as np
+    import torch
+
+    import npgd
+    from analysis.commands.arrays import SUFFIXES, read_array
+
+    if path.suffix.lower() not in SUFFIXES:
+        return npgd.load_operator(path, torch.float32)
+    matrix = torch.from_numpy(np.ascontiguousarray(read_array(path, usual="A")))
+    return npgd.MatrixOperator(matrix, image_shape).to(torch.float32)
 
 
 _OPTIONS_OF_TASKS = {

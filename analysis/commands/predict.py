@@ -98,7 +98,9 @@ def predict(
             picture = io.BytesIO()
             draw(rows).savefig(picture, format="png", dpi=200)
             folder.write("predictions.png", picture.getvalue())
-    console.print(table(rows, f"error per pixel, A of independent entries · {given.words}"))
+    console.print(
+        table(rows, f"error per pixel on [−1, 1], A of independent entries · {given.words}")
+    )
     console.print(sentences(results))
     if output is not None:
         console.print(f"written: {output / 'predictions.json'} and predictions.png beside it")
@@ -179,9 +181,11 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def sentences(results: dict[str, Any]) -> str:
-    """What follows from the numbers."""
+    """What follows from the numbers: how soon, what limits, what would help."""
     least, last = results["least_measurements"], results["predictions"][-1]
-    lines = [
+    lines = [iterations(results["predictions"])]
+    lines += limits(results["predictions"])
+    lines += [
         f"from m = {least} on, the error is within 10 % of its floor"
         if least is not None
         else "no number of measurements up to 4 n brings the error within 10 % of its floor",
@@ -196,6 +200,34 @@ def sentences(results: dict[str, Any]) -> str:
     if any(row["extrapolated"] for row in results["predictions"]):
         lines.append("some σ lie above the curve's last level, where its slope goes on")
     return "\n".join(lines)
+
+
+def iterations(rows: list[dict[str, Any]]) -> str:
+    """How many the predicted error takes to come within 1 % of its end in sight."""
+    counts = [
+        next((n for n, error in enumerate(row["error"]) if error <= 1.01 * row["error"][-1]), 0)
+        for row in rows
+    ]
+    few, many = min(counts), max(counts)
+    taken = f"{few}" if few == many else f"{few} to {many}"
+    return f"message passing is within 1 % of that after {taken} iterations; NPGD ends near it"
+
+
+REMEDIES = {
+    "projector": "P(x) itself: a better prior or projector would help most",
+    "measurements": "too few measurements",
+    "noise": "the noise",
+}
+"""The largest part of an error, in words."""
+
+
+def limits(rows: list[dict[str, Any]]) -> list[str]:
+    """The largest part of the error, in ranges of m."""
+    named: dict[str, list[str]] = {}
+    for row in rows:
+        parts = {name: row["budget"]["parts"][name] for name in REMEDIES}
+        named.setdefault(max(parts, key=lambda name: parts[name]), []).append(str(row["m"]))
+    return [f"at m = {', '.join(ms)} most is due to {REMEDIES[name]}" for name, ms in named.items()]
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:

@@ -7,12 +7,13 @@ import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from analysis.commands.options import (
     Device,
     Force,
-    Given,
     Output,
     Prior,
     Problem,
@@ -23,6 +24,7 @@ from analysis.commands.options import (
     command,
     invocation,
     load_prior,
+    naming,
     within,
 )
 from analysis.commands.output import Folder, output_directory, record
@@ -48,6 +50,54 @@ class Method(StrEnum):
     LASSO = "lasso"
     PNP_ADMM = "pnp-admm"
     ONENET = "onenet"
+
+
+BASELINES = (Method.TV, Method.PNP_ADMM)
+"""What --baselines runs beside the method: they know nothing of the prior."""
+
+
+@dataclass(frozen=True)
+class Source(Subject):
+    """Images to measure, or what was measured of them."""
+
+    measurements: Path | None = None
+    """Recover from these: y, (batch, m) or (m,), in a .npy, .npz, .mat or .h5 file. Its A is
+    --operator, or --task with the --seed it was drawn with; pixels are on [-1, 1]."""
+    entry: str | None = None
+    """The array's name in --measurements; else y, or the only one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = invocation().given
+        if self.measurements is None:
+            idle = {"entry": "no --measurements"}
+        else:
+            idle = dict.fromkeys(("dataset", "images", "count"), "--measurements")
+            if not given & {"operator", "task"}:
+                raise ValueError(
+                    "--measurements must come with the A that measured, --operator or --task, got"
+                    f" {self.measurements} without"
+                )
+        for name in sorted(idle.keys() & given):
+            raise ValueError(
+                f"--{name} must be left out, for it says nothing with {idle[name]}, got"
+                f" {getattr(self, name)}"
+            )
+
+    def load_measurements(self, A: LinearOperator, device: str) -> torch.Tensor:
+        """The measurements in the file, (batch, m), in float32 as A is."""
+        import torch
+
+        from analysis.commands.arrays import read_array
+
+        assert self.measurements is not None
+        with naming("--measurements"):
+            y = read_array(self.measurements, self.entry)
+            column = y.ndim == 2 and y.shape[1] == 1 < len(y)  # as MATLAB keeps a vector
+            taken = A.measurements(y.reshape(1, -1) if y.ndim == 1 or (column and A.m > 1) else y)
+            if not bool(taken.isfinite().all()):
+                raise ValueError("y must be finite, got NaN or infinity")
+        return taken.to(device, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -92,44 +142,35 @@ class Recovery(Run):
                 finish=self.finish,
                 refine=self.refine,
             )
-        rival = self._rival(prior, seed)
+        rival = self._rival(prior, seed, self.method)
         given = "max_iter" in invocation().given
         return replace(rival, max_iter=self.max_iter) if given else rival
 
-    def _rival(self, prior: GenerativePrior, seed: int) -> Solver[Any]:
-        """A method other than NPGD."""
-        import npgd
-        from npgd.denoisers import fitting_denoiser
+    def rivals(self, prior: GenerativePrior, seed: int) -> dict[str, Solver[Any]]:
+        """The baselines other than the method itself, by name."""
+        return {
+            method.value: self._rival(prior, seed, method)
+            for method in BASELINES
+            if method is not self.method
+        }
 
-        denoiser = fitting_denoiser(prior.image_shape)
-        if denoiser is not None:
-            denoiser.to(next(prior.parameters()).device)
-        match self.method:
-            case Method.AMP:
-                return npgd.AMP(prior, seed=seed)
-            case Method.CSGM:
-                return npgd.CSGM(prior, seed=seed)
-            case Method.PGDGAN:
-                return npgd.PGDGAN(prior, seed=seed)
-            case Method.DEVIATION:
-                return npgd.Deviation(prior, denoiser=denoiser, noise=self.noise, seed=seed)
-            case Method.TV:
-                return npgd.TotalVariation()
-            case Method.LASSO:
-                return npgd.Lasso()
-            case Method.PNP_ADMM:
-                return npgd.PnPADMM(denoiser or npgd.WaveletShrinkage())
-            case _:
-                return npgd.OneNet()
+    def _rival(self, prior: GenerativePrior, seed: int, method: Method) -> Solver[Any]:
+        """A method other than NPGD."""
+        from analysis.methods import solver_of
+
+        return solver_of(method.value, prior, seed, self.noise)
 
 
 @command
 def recover(
     *,
     prior: Prior = "mnist",
-    subject: Subject,
+    source: Source,
     problem: Problem,
     run: Recovery,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Run total variation and plug-and-play, too.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     output: Output = Path("recovered"),
@@ -137,47 +178,103 @@ def recover(
 ) -> None:
     """Measure images, recover them with NPGD or another method, and write what came of it.
 
-    Writes recovery.png (original, measured, recovered), results.json (numbers, sources, settings),
-    images/ (the recovered images as PNG, by number and source's name) and images.npz (float32,
-    original and recovered).
+    With --measurements, recover from data that was measured. Writes recovery.png (original,
+    measured, recovered), results.json (numbers, sources, settings), images/ (the recovered images
+    as PNG, by number and source's name) and images.npz (float32, original and recovered).
     """
-    import torch
-
     import npgd
 
     with output_directory(output, force) as folder:
         p = load_prior(prior, device)
-        given = subject.load(p, seed)
-        A, task = problem.build(p.image_shape, seed)
-        A.to(device)
-        x_true = given.pixels.to(device)
-        y = A(x_true)
-        noise_generator = torch.Generator().manual_seed(seed + 2)
-        y = y + run.noise * torch.randn(y.shape, generator=noise_generator).to(y)
-        solver = run.solver(p, seed)
-        solution = npgd.recover(A, y, solver, x_true=x_true, progress=console.is_terminal)
-        written = write_images(folder, given, measured(problem, A, y), solution.x)
+        taken = _take(source, problem, run, p, seed, device)
+        solvers = {run.method.value: run.solver(p, seed)}
+        solvers |= run.rivals(p, seed) if baselines else {}
+        solutions = {
+            name: npgd.recover(
+                taken.A, taken.y, solver, x_true=taken.x_true, progress=console.is_terminal
+            )
+            for name, solver in solvers.items()
+        }
+        solution, *others = solutions.values()
+        written = write_images(folder, taken, measured(problem, taken.A, taken.y), solutions)
         settings = {
             "command": "recover",
             **record(),
             "prior": prior,
             "method": run.method.value,
-            **given.record(),
+            **taken.record,
             "written": written,
-            "task": task,
-            "m": A.m,
+            "task": taken.task,
+            "m": taken.A.m,
             "noise": run.noise,
             "seed": seed,
             "device": device,
             "dtype": str(solution.x.dtype).removeprefix("torch."),
         }
         results = {**settings, "solution": solution.to_dict()}
+        if baselines:
+            results["baselines"] = [rival.to_dict() for rival in others]
         folder.write("results.json", (json.dumps(results, indent=1) + "\n").encode())
-    console.print(table(solution, f"{solution.method} · {task} of n = {A.n} · {given.words}"))
+    title = f"{taken.task} of n = {taken.A.n} · {taken.words}"
+    console.print(table(solution, f"{solution.method} · {title}"))
+    if baselines:
+        console.print(comparison(solutions, "the methods, mean over the images"))
     stepped = run.method is Method.NPGD
     step = f"{step_sizes(solution)} ({run.step_size}); " if stepped else ""
     console.print(f"{step}{solution.status}")
     console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What a recovery starts from."""
+
+    A: LinearOperator
+    task: str
+    """A in words."""
+    y: torch.Tensor
+    x_true: torch.Tensor | None
+    """None of measurements from a file."""
+    words: str
+    """Where the images, or the measurements, come from."""
+    files: list[str]
+    """The file of each image; "" where there is none."""
+    record: dict[str, Any]
+    """For the numbers that are written."""
+
+
+def _take(
+    source: Source,
+    problem: Problem,
+    run: Recovery,
+    prior: GenerativePrior,
+    seed: int,
+    device: str,
+) -> Taken:
+    """Measurements from a file, or of images that are measured here."""
+    import torch
+
+    A, task = problem.build(prior.image_shape, seed)
+    A.to(device)
+    if source.measurements is not None:
+        if run.noise and run.method is not Method.DEVIATION:
+            raise ValueError(
+                "--noise must be left out, for with --measurements none is added and --method"
+                f" {run.method.value} does not ask for it, got {run.noise}"
+            )
+        y = source.load_measurements(A, device)
+        file = source.measurements.name
+        words = f"{len(y)} image{'s' * (len(y) != 1)} measured in {file}"
+        names = [f"{file} {i}" for i in range(len(y))]
+        told = {"images": words, "sources": names, "skipped": {}}
+        return Taken(A, task, y, None, words, [file] * len(y), told)
+    given = source.load(prior, seed)
+    x_true = given.pixels.to(device)
+    y = A(x_true)
+    noise_generator = torch.Generator().manual_seed(seed + 2)
+    y = y + run.noise * torch.randn(y.shape, generator=noise_generator).to(y)
+    files = given.names if given.files else [""] * len(y)
+    return Taken(A, task, y, x_true, given.words, files, given.record())
 
 
 def step_sizes(solution: Solution) -> str:
@@ -201,32 +298,35 @@ def measured(
 
 def write_images(
     folder: Folder,
-    given: Given,
+    taken: Taken,
     between: dict[str, torch.Tensor],
-    recovered: torch.Tensor,
+    solutions: dict[str, Solution],
 ) -> list[str]:
-    """recovery.png with a row of each, images.npz, and the recovered ones as PNG, by name."""
+    """recovery.png with a row of each, images.npz, and the recovered ones as PNG, by name.
+
+    The first solution is the method's; those of baselines have their names.
+    """
     import numpy as np
     from PIL import Image
 
     from analysis.commands.pictures import draw_rows
     from npgd.data import to_uint8
 
+    (_, solution), *others = solutions.items()
+    first = {} if taken.x_true is None else {"original": taken.x_true}
+    last = {"recovered": solution.x, **{name: rival.x for name, rival in others}}
     rows, arrays = io.BytesIO(), io.BytesIO()
-    draw_rows({"original": given.pixels, **between, "recovered": recovered}, rows)
+    draw_rows({**first, **between, **last}, rows)
     folder.write("recovery.png", rows.getvalue())
-    np.savez_compressed(
-        arrays,
-        original=given.pixels.cpu().numpy(),
-        recovered=recovered.cpu().numpy(),
-    )
+    kept: dict[str, Any] = {name: x.cpu().numpy() for name, x in {**first, **last}.items()}
+    np.savez_compressed(arrays, **kept)
     folder.write("images.npz", arrays.getvalue())
     written = []
-    for i, image in enumerate(to_uint8(recovered.cpu())):
+    for i, image in enumerate(to_uint8(solution.x.cpu())):
         array = image.permute(1, 2, 0).numpy()
         picture = io.BytesIO()
         Image.fromarray(array.squeeze(-1) if len(image) == 1 else array).save(picture, "PNG")
-        written.append(f"images/{i:04d}{_stem(given.names[i]) if given.files else ''}.png")
+        written.append(f"images/{i:04d}{_stem(taken.files[i]) if taken.files[i] else ''}.png")
         folder.write(written[-1], picture.getvalue())
     return written
 
@@ -238,22 +338,51 @@ def _stem(name: str) -> str:
 
 
 def table(solution: Solution, title: str) -> Table:
-    """The first twenty images' errors and outcomes, and the mean of all."""
+    """The first twenty images' errors, where they are known, and outcomes, and the mean of all."""
     from rich.table import Table
 
-    assert solution.error is not None and solution.psnr is not None
-    error, objective = solution.error[-1], solution.objective[-1]
     table = Table(title=title)
-    for column in ("image", "error per pixel", "PSNR (dB)", "‖Ax − y‖²"):
+    known = solution.error is not None
+    columns = ("image", *(("error per pixel", "PSNR (dB)") if known else ()), "‖Ax − y‖²")
+    for column in columns:
         table.add_column(column, justify="right")
     table.add_column("outcome")
+    numbers = _numbers(solution)
 
-    def add(name: str, error: torch.Tensor, psnr: torch.Tensor, f: torch.Tensor, end: str) -> None:
-        table.add_row(name, f"{float(error):.4f}", f"{float(psnr):.2f}", f"{float(f):.4g}", end)
+    def add(name: str, row: list[float], end: str) -> None:
+        error = [f"{row[0]:.4f}", f"{row[1]:.2f}"] if known else []
+        table.add_row(name, *error, f"{row[-1]:.4g}", end)
 
-    for i in range(min(len(error), 20)):
-        add(str(i), error[i], solution.psnr[i], objective[i], solution.outcomes[i])
+    for i in range(min(len(numbers), 20)):
+        add(str(i), numbers[i].tolist(), solution.outcomes[i])
     table.add_section()
     run = f"{solution.n_iter} iterations, {solution.seconds:.2f} s"
-    add("mean", error.mean(), solution.psnr.mean(), objective.mean(), run)
+    add("mean", numbers.mean(0).tolist(), run)
     return table
+
+
+def comparison(solutions: dict[str, Solution], title: str) -> Table:
+    """The methods side by side, the means over the images."""
+    from rich.table import Table
+
+    known = all(solution.error is not None for solution in solutions.values())
+    table = Table(title=title)
+    table.add_column("method")
+    errors = ("error per pixel", "PSNR (dB)") if known else ()
+    for column in (*errors, "‖Ax − y‖²", "seconds"):
+        table.add_column(column, justify="right")
+    for name, solution in solutions.items():
+        *error, objective = _numbers(solution).mean(0).tolist()
+        cells = [f"{error[0]:.4f}", f"{error[1]:.2f}"] if known else []
+        table.add_row(name, *cells, f"{objective:.4g}", f"{solution.seconds:.2f}")
+    return table
+
+
+def _numbers(solution: Solution) -> torch.Tensor:
+    """Error and PSNR, where they are known, and ‖Ax − y‖², a row for each image."""
+    import torch
+
+    columns = [solution.objective[-1]]
+    if solution.error is not None and solution.psnr is not None:
+        columns = [solution.error[-1], solution.psnr, *columns]
+    return torch.stack(columns, dim=1)

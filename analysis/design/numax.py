@@ -36,6 +36,7 @@ from npgd.images import norm
 from npgd.operators import MatrixOperator
 from npgd.precision import plainly
 from npgd.progress import Bar, bar
+from npgd.showing import Shown
 
 RELAXATION = 1.7  # of ADMM, between 1 and 2
 CHECK = 10  # iterations between looks at the bound and the constraints
@@ -47,7 +48,7 @@ DENSE = 2048  # up to so many pixels the dual matrix is formed to find its large
 
 
 @dataclass(frozen=True)
-class NumaxResult:
+class NumaxResult(Shown):
     """P = factorᵀ factor, and how good it is."""
 
     factor: Float[torch.Tensor, "rank n"]

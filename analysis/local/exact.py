@@ -24,10 +24,11 @@ from npgd.images import Images, Latents, Measurements, PerImage, norm
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import GENERATED, Generated
+from npgd.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class LocalRate:
+class LocalRate(Shown):
     """How fast NPGD with the exact projection ends, image by image."""
 
     rate: PerImage
@@ -292,3 +293,36 @@ def _local(parts: list[_Tangents], z: Latents, step_size: float, k: int) -> Loca
         residual=column([step_size * float(part.slope.norm()) / max(part.length, 1e-300)
                          for part in parts]),
     )  # fmt: skip
+
+
+CHORDS = 8
+"""Steps to the nearest point, from one iterate to the next."""
+
+
+@torch.no_grad()
+def nearest_run(
+    A: LinearOperator, prior: Generated, z: Latents, y: Measurements, step_size: float, n_iter: int
+) -> Float[torch.Tensor, "n_iter_plus_1 batch k"]:
+    """The latents of NPGD with exact projection, from z on; near a point of rest.
+
+    The condition of the nearest point, J(z)ᵀ(w − G(z)) = 0, is solved from the last latent by steps
+    with (JᵀJ)⁻¹ of the start. It ends where nothing moves any more.
+    """
+    columns = jacobian(prior, z).flatten(2)
+    inverse = torch.linalg.pinv(columns @ columns.transpose(1, 2), hermitian=True)
+    points = [z]
+    for _ in range(n_iter):
+        x = prior.generate(z)
+        w = x - step_size * A.adjoint(A(x) - y)
+        for _ in range(CHORDS):
+            with torch.enable_grad():
+                made: Any = torch.func.vjp(prior.generate, z)
+                pulled = made[1]((w - made[0]).detach())[0].detach()
+            moved = (inverse @ pulled[..., None])[..., 0]
+            z = z + moved
+            if float(norm(moved).max()) < 1e-13:
+                break
+        points.append(z)
+        if float(norm(points[-1] - points[-2]).max()) < 1e-12:
+            break
+    return torch.stack(points)

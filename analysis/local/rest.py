@@ -25,10 +25,11 @@ from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.progress import bar
 from npgd.sets import ENCODED, Encoded
+from npgd.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPoint:
+class FixedPoint(Shown):
     """Where an iteration rests, and how fast it gets there, image by image."""
 
     point: Points
@@ -186,7 +187,7 @@ def fixed_point(
         z = checks.finite(checks.latents(start, prior.latent_dim, "start"), "start").double()
         if len(z) != len(y):
             raise ValueError(f"start must hold {len(y)} rows as y does, got {len(z)}")
-    found = _found(T, z, max_iter, tol, progress)
+    found = found_from(T, z, max_iter, tol, progress)
     best = best_step(T, found.point, found.found) if found.jacobian is not None else None
     return replace(
         found,
@@ -243,11 +244,13 @@ def fixed_point_of(
     out = T(x)
     if not isinstance(out, torch.Tensor) or out.shape != x.shape or out.dtype != x.dtype:
         raise ValueError(f"T must map x0 to its own shape and type, got {checks.shown(out)}")
-    return _found(AnyMap(T, x), x, max_iter, tol, progress)
+    return found_from(AnyMap(T, x), x, max_iter, tol, progress)
 
 
-def _found(T: Iteration, z: Points, max_iter: int, tol: float | None, progress: bool) -> FixedPoint:
-    """The fixed points from z, and the spectra there."""
+def found_from(
+    T: Iteration, z: Points, max_iter: int, tol: float | None, progress: bool
+) -> FixedPoint:
+    """The fixed points from z, and the spectra there; without the best step."""
     max_iter, progress = checks.integer(max_iter, "max_iter"), checks.flag(progress, "progress")
     least = torch.finfo(z.dtype).eps ** (2 / 3)
     tol = least if tol is None else checks.number(tol, "tol")

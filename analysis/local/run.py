@@ -13,10 +13,11 @@ from analysis.local.doors import ranged
 from analysis.words import out_of
 from npgd import checks
 from npgd.images import PerImage
+from npgd.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class RunRate:
+class RunRate(Shown):
     """The linear rate at which runs end, from their iterates alone."""
 
     rate: PerImage

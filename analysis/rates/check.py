@@ -17,6 +17,7 @@ from analysis.words import about, apart, at_most, signed
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
+from npgd.showing import Shown
 
 STEP_PARTS = {"beta": "β_n", "delta": "δ_n", "noise": "noise"}
 """What a step's factor has beside α_n, by what it is called in print."""
@@ -26,7 +27,7 @@ NEGLIGIBLE = 5e-4
 
 
 @dataclass(frozen=True, eq=False)
-class ConvergenceCheck:
+class ConvergenceCheck(Shown):
     """The theorem's prediction held against a run."""
 
     alpha: PerImage

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -28,10 +28,14 @@ from npgd.images import Images, Measurements, PerImage, inner, quotient, squared
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import needs
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
-class Decomposition:
+class Decomposition(Drawn):
     """α_n, β_n, δ_n of every iteration, and how well the one-step identity closes.
 
     Rows are iterations n = 0 … n_iter − 1 (row n takes x_n to x_{n+1}), columns are images. Squared
@@ -134,6 +138,13 @@ class Decomposition:
             "delta": self.delta / self.step_size,
             "noise": self.noise.expand(rows, -1),
         }
+
+    def draw(self, axis: Axes) -> None:
+        """α_n and β_n of every iteration, the median over the images."""
+        for values, label in ((self.alpha, "α_n"), (self.beta, "β_n")):
+            axis.plot(range(len(values)), values.nanmedian(1).values, "o-", label=label)
+        axis.set(yscale="log", xlabel="iteration n", ylabel="median over images")
+        axis.legend()
 
     def __str__(self) -> str:
         rows, batch = self.alpha.shape

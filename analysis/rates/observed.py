@@ -34,13 +34,14 @@ from analysis.rates.fits import (
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
+from npgd.showing import Shown
 
 SMALLEST = 1e-28
 """Of the largest F_n: less than that is rounding."""
 
 
 @dataclass(frozen=True, eq=False)
-class ObservedRate:
+class ObservedRate(Shown):
     """Linear rate of each image's objective, F_n − floor ≈ a · rateⁿ for first ≤ n ≤ last."""
 
     rate: PerImage

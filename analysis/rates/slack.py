@@ -16,6 +16,7 @@ from analysis.rates.identity import Decomposition
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
+from npgd.showing import Shown
 
 GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
 """The parts of the slack, by what they are called in print."""
@@ -25,7 +26,7 @@ ALLOWED = 1 + 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class SlackSplit:
+class SlackSplit(Shown):
     """Bound minus observation, `gap = alpha + beta + delta + noise`, at every n.
 
     Rows are n = 0 … n_iter, NaN before `start`. The parts come in a fixed order, each what the

@@ -11,13 +11,14 @@ import torch
 
 from analysis.rec.secants import Histogram
 from analysis.words import at_least, at_most, exactly
+from npgd.showing import Shown
 
 SQUARED_SIDES = "the true α is at most this, the true β at least"
 SAMPLES = "the secants of independent samples"
 
 
 @dataclass(frozen=True)
-class Direction:
+class Direction(Shown):
     """One direction s of the closed secant set, and its ratio r = ‖A s‖²/‖s‖².
 
     A "secant" is s = first − second; a "tangent" is s = second, the derivative of G at `z_first`
@@ -58,7 +59,7 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(Shown):
     """What one way of looking for directions found."""
 
     name: str
@@ -107,7 +108,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class DistributionFree:
+class DistributionFree(Shown):
     """With confidence 1 − ε, at most the share `fraction` of `of` has a ratio below `alpha`; and
     with the same confidence, at most that share has one above `beta`.
 
@@ -141,7 +142,7 @@ class DistributionFree:
 
 
 @dataclass(frozen=True)
-class PointwiseRec:
+class PointwiseRec(Shown):
     """Constants of single images: α(x*) = inf over x in S of ‖A(x − x*)‖²/‖x − x*‖².
 
     It is the only α that recovering x* needs (Theorem 1 uses α on pairs (x, x*) alone).
@@ -196,7 +197,7 @@ class PointwiseRec:
 
 
 @dataclass(frozen=True)
-class RecEstimate:
+class RecEstimate(Shown):
     """α, β and κ = β/α of A on S: by look, all looks together, and image by image."""
 
     alpha: float

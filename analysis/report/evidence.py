@@ -13,6 +13,7 @@ from analysis.projection import ProjectionError
 from analysis.rates import ConvergenceCheck
 from analysis.rec import RecEstimate
 from analysis.rec.results import Look
+from analysis.report.predictions import Predictions
 from npgd.images import Images, PerImage, squared_norm
 from npgd.solvers import Solution
 
@@ -33,6 +34,13 @@ def unseen(n: int, beta_certain: float) -> float:
     return 100 * n * torch.finfo(torch.float64).eps ** 2 * beta_certain
 
 
+def broken_by(errors: dict[str, Any], check: ConvergenceCheck) -> float:
+    """Largest relative error of linearity, of the adjoint, and of the one-step identity."""
+    probed = torch.tensor([errors["linearity_error"], errors["adjoint_error"]], dtype=torch.float64)
+    found = torch.cat([probed, check.decomposition.residual.flatten()])
+    return float(found.nan_to_num(nan=torch.inf).max())
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """The constants, the projector's error, a run of NPGD, and the bounds held against it."""
@@ -47,6 +55,8 @@ class Evidence:
     """The run against each image's own constants, α(x̄) and the δ of its own w_n."""
     solution: Solution
     """The run."""
+    predictions: Predictions
+    """Every statement beside the run, and what limits the run that users get."""
     images: Images
     """x*, as given."""
     target: Images
@@ -76,11 +86,7 @@ class Evidence:
     @property
     def broken_by(self) -> float:
         """Largest relative error of linearity, of the adjoint, and of the one-step identity."""
-        errors = torch.tensor(
-            [self.operator["linearity_error"], self.operator["adjoint_error"]], dtype=torch.float64
-        )
-        found = torch.cat([errors, self.uniform.decomposition.residual.flatten()])
-        return float(found.nan_to_num(nan=torch.inf).max())
+        return broken_by(self.operator, self.uniform)
 
     @property
     def linear(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from analysis.rates import ConvergenceCheck
 from analysis.rates.slack import GREEK
 from analysis.report.evidence import Evidence
-from analysis.words import at_least, at_most, out_of
+from analysis.words import about, at_least, at_most, out_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,6 +164,69 @@ def _top(seen: torch.Tensor) -> float:
     return max(100 * float(seen.max()), 1e3)
 
 
+def error_bound(evidence: Evidence) -> torch.Tensor:
+    """What the bound on F_n promises of ‖x_n − x̄‖²/n with the uniform constants, image by image.
+
+    α‖e_n‖² ≤ f_n ≤ (√F_n + ‖v‖)²; infinite where α = 0 or before the bound starts.
+    """
+    check, n = evidence.uniform, evidence.operator["n"]
+    noise = check.decomposition.noise.sqrt()
+    bound = (check.bound.clamp_min(0).sqrt() + noise).square() / (check.alpha * n)
+    later = torch.arange(len(bound))[:, None] >= check.start
+    return torch.where(later & bound.isfinite(), bound, math.inf)
+
+
+def draw_predictions(evidence: Evidence) -> Figure:
+    """Error per iteration: the bound, state evolution, the slopes of local rates, and the runs."""
+    figure, axis = _figure(7.2, 4.0)
+    found, shown = evidence.predictions, []
+
+    def line(values: torch.Tensor, style: str, colour: str, label: str, first: int = 0) -> None:
+        values = values.double().cpu()
+        kept = values.isfinite() & (values > 0)
+        if bool(kept.any()):
+            n = first + torch.arange(len(values))
+            axis.plot(n[kept], values[kept], style, color=colour, lw=1.8, label=label)
+            shown.append(values[kept])
+
+    for name, run in found.runs(evidence.solution, rule_of(evidence)):
+        assert run.error is not None
+        colour = {"AMP(prior)": "alpha", "NPGD(prior), its own step": "delta"}.get(name, "observed")
+        line(run.error.double().mean(1), "-", COLOURS[colour], f"{name}, seen")
+    if found.evolution is not None:
+        line(found.evolution.error[:31], "o", COLOURS["alpha"], "state evolution")
+    seen = evidence.uniform.decomposition.error / evidence.operator["n"]
+    start = min(evidence.uniform.start, len(seen) - 1)
+    steps = torch.arange(len(seen) - start, dtype=torch.float64)
+    for name, colour, label in (
+        ("exact", "beta", "local rate, exact projection: slope"),
+        ("projector", "pointwise", "local rate, this projector: slope"),
+    ):
+        rate = next(row.predicted for row in found.rows if row.name == name)
+        line(float(seen[start].mean()) * rate ** (2 * steps), ":", COLOURS[colour], label, start)
+    if shown:
+        values = torch.cat(shown)
+        runs = [run.error for _, run in found.runs(evidence.solution, rule_of(evidence))]
+        low = min(
+            float(run[run > 0].min()) if (run > 0).any() else 1.0 for run in runs if run is not None
+        )
+        top = float(values.max())
+        bound = error_bound(evidence).mean(1)
+        line(bound, "--", COLOURS["uniform"], "Theorem 1's bound, uniform")
+        axis.set_ylim(max(low / 10, float(values.min()) / 2), 100 * top)
+    axis.set_yscale("log")
+    _iterations(axis)
+    axis.set_ylabel("error per pixel, mean over images")
+    _legend(figure, axis, columns=2)
+    return figure
+
+
+def rule_of(evidence: Evidence) -> str:
+    """The step of the theorem's run, in words."""
+    settings = evidence.settings
+    return "1/β" if settings["step_rule"] == "1/beta" else about(settings["step_size"], 4)
+
+
 def draw_constants(evidence: Evidence) -> Figure:
     """α_n and β_n of the run beside the constants that bound them."""
     figure, axis = _figure(7.2, 3.2)
@@ -298,6 +361,26 @@ def _about_histogram(evidence: Evidence) -> str:
     return " ".join(parts)
 
 
+def _about_predictions(evidence: Evidence) -> str:
+    text = "Error of every iterate, mean over the images."
+    bound = error_bound(evidence).mean(1)
+    if bool(bound.isinf().all()):
+        text += " Theorem 1's bound is infinite and not drawn."
+    elif not bool((evidence.uniform.rate < 1).all()):
+        text += " Theorem 1's bound is void: it does not fall."
+    rows = {row.name: row for row in evidence.predictions.rows}
+    if evidence.predictions.evolution is not None:
+        text += " State evolution predicts AMP's run, iterate by iterate, and where NPGD ends."
+    else:
+        text += f" State evolution says {rows['evolution'].silent}."
+    if any(math.isfinite(rows[name].predicted) for name in ("exact", "projector")):
+        text += (
+            " A local rate is a slope: how fast a run nears its point of rest in the end, drawn"
+            " from the error where the theorem's run starts. A run levels off where that point is."
+        )
+    return text
+
+
 def _about_bounds(evidence: Evidence) -> str:
     text = (
         "The objective of every image as a fraction of its value where the bound starts, and the "
@@ -363,12 +446,16 @@ class Drawing:
     """Whether it means nothing where A is not linear."""
 
 
+PREDICTED = Drawing("Predicted and seen", draw_predictions, _about_predictions)
+"""The figure that leads."""
+
 FIGURES = (
     Drawing("How much A shortens the directions of S", draw_histogram, _about_histogram),
     Drawing("Bound and iterates", draw_bounds, _about_bounds),
     Drawing("The constants that the run met", draw_constants, _about_constants),
     Drawing("Where the bound loses", draw_slack, _about_slack),
     Drawing("Projector error", draw_projection, _about_projection, rests_on_A=False),
+    PREDICTED,
 )
 
 

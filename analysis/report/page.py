@@ -8,12 +8,100 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.limits import PARTS, Trial, moments
 from analysis.report.evidence import Evidence
-from analysis.report.figures import FIGURES, image_rows, svg
+from analysis.report.figures import FIGURES, PREDICTED, Drawing, image_rows, rule_of, svg
 from analysis.report.findings import findings
-from analysis.words import about, at_least, at_most
+from analysis.report.predictions import run_summary
+from analysis.words import about, at_least, at_most, sentence, signed
 
-TableRows = tuple[str, Sequence[str], list[list[str]]]
+TableRows = tuple[str, Sequence[str], list[list[str]], int]
+"""Title, head, rows, and how many of the columns hold words."""
+
+
+def tables(evidence: Evidence) -> list[TableRows]:
+    """What leads a report, and the constants, where A is linear."""
+    found = [predictions_table(evidence), runs_table(evidence)]
+    found += [limits_table(evidence)] if evidence.predictions.limits is not None else []
+    return found + ([constants_table(evidence), images_table(evidence)] if evidence.linear else [])
+
+
+def leading(evidence: Evidence) -> list[str]:
+    """What leads a report, in words: predicted and seen, the runs, and what limits."""
+    runs = [
+        f"{row[0]}: {row[1]} dB, error {row[2]} (medians), {row[3]} iterations; {row[4]}"
+        for row in runs_table(evidence)[2]
+    ]
+    return [*map(str, evidence.predictions.rows), *runs, *limits_said(evidence)]
+
+
+def predictions_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: each statement, what it predicts of this run, and what was seen."""
+    head = ("statement", "assumes", "met here?", "of what", "predicted", "seen", "ratio")
+    rows = [row.cells for row in evidence.predictions.rows]
+    return ("What predicts this run (factors per step, errors per pixel)", head, rows, 4)
+
+
+def runs_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: the theorem's run, and the one that users get."""
+    rows = []
+    for name, run in evidence.predictions.runs(evidence.solution, rule_of(evidence)):
+        values = run_summary(name, run)
+        psnr = values["psnr"]
+        rows.append(
+            [
+                name,
+                "–" if psnr is None else f"{psnr:.1f}",
+                "–" if values["error"] is None else about(values["error"]),
+                "–" if values["iterations"] is None else f"{values['iterations']:g}",
+                values["status"],
+            ]
+        )
+    head = ("run", "PSNR\n(dB)", "error per\npixel", "iterations", "ended")
+    return ("The theorem's run, and the one that users get (medians)", head, rows, 1)
+
+
+def limits_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: the parts of the error seen, beside those that are predicted."""
+    seen, budget = evidence.predictions.limits, evidence.predictions.budget
+    assert seen is not None
+    total = float(seen.error.mean())
+    rows = []
+    for name, values in {**seen.parts, "error seen": seen.error}.items():
+        mean, error = moments(values)
+        predicted = math.nan if budget is None else budget.parts.get(name, math.nan)
+        if name == "error seen" and budget is not None:
+            predicted = budget.error
+        share = f"{round(100 * mean / total)} %" if total and math.isfinite(total) else "–"
+        what = PARTS.get(name, "")
+        rows.append([name, what, about(mean), about(error, 2), share, about(predicted)])
+    head = ("part", "what it is", "error per\npixel", "± standard\nerror", "share", "predicted")
+    return ("What limits NPGD(prior): the parts sum to the error seen (means)", head, rows, 2)
+
+
+def limits_said(evidence: Evidence) -> list[str]:
+    """What limits, and what each change that was tried would gain, best first."""
+    found = evidence.predictions
+    if found.limits is None:
+        return [f"What limits the error is not known: {found.without.get('limits', 'no run')}."]
+    best = sorted(found.limits.trials, key=lambda trial: -float(trial.gain.mean()))
+    lines = [sentence(found.limits.status), *(advice(trial) for trial in best)]
+    if not best:
+        lines.append("No change was tried at this effort.")
+    if found.budget is not None:
+        lines.append(sentence(f"by state evolution, {found.budget.status}"))
+    return lines
+
+
+def advice(trial: Trial) -> str:
+    """What a change gained, and whether that is more than chance."""
+    mean, error = moments(trial.gain)
+    size = f"{about(abs(mean))} ± {about(error, 2)} per pixel"
+    if not abs(mean) > 2 * error:
+        return sentence(
+            f"{trial.change}: no gain beyond chance ({signed(mean)} ± {about(error, 2)})"
+        )
+    return sentence(f"{trial.change}: {'gained' if mean > 0 else 'lost'} {size}")
 
 
 def constants_table(evidence: Evidence) -> TableRows:
@@ -39,7 +127,7 @@ def constants_table(evidence: Evidence) -> TableRows:
         rows.append([kind, at_most(alpha), at_least(beta), at_least(kappa), "", ""])
     rows.append(["certain: β ≤ ‖A‖²", "", at_most(rec.beta_certain), "", "", ""])
     head = ("directions looked at", "α", "β", "κ = β/α", "directions", "time")
-    return ("Restricted eigenvalues", head, rows)
+    return ("Restricted eigenvalues", head, rows, 1)
 
 
 def images_table(evidence: Evidence) -> TableRows:
@@ -94,7 +182,7 @@ def images_table(evidence: Evidence) -> TableRows:
         "PSNR\n(dB)",
         "bound\nholds",
     )
-    return ("Image by image, against its own constants", head, rows)
+    return ("Image by image, against its own constants", head, rows, 1)
 
 
 def _number(value: Any) -> str:
@@ -107,7 +195,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
+th.words, td.words { text-align: left; }
 .scroll { overflow-x: auto; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; }
 figcaption, .small { color: #444; font-size: .85rem; max-width: 46rem; }
@@ -141,6 +229,8 @@ def page(evidence: Evidence) -> str:
 <p class="small">Theorem 1 of Raj, Li, Bresler (ICCV 2019) on NPGD. S is the set of images that the
 prior can make. {_sidedness(evidence)} Of the manual, docs/how-to/report.md explains this page, and
 docs/words.md every word and symbol.</p>
+{_leading(evidence)}
+<h2>What the theorem assumes, and what happened</h2>
 <dl>{said}</dl>
 {_numbers(evidence) if evidence.linear else ""}
 {_drawings(evidence)}
@@ -149,6 +239,18 @@ docs/words.md every word and symbol.</p>
 <p class="small">Time: {html.escape(timing)}.</p>
 </body></html>
 """
+
+
+def _leading(evidence: Evidence) -> str:
+    """Predicted and seen, the figure of both, the runs, and what limits."""
+    first = [predictions_table(evidence), runs_table(evidence)]
+    limits = evidence.predictions.limits
+    first += [limits_table(evidence)] if limits is not None else []
+    shown = [_html_table(*rows) for rows in first]
+    if evidence.linear:
+        shown.insert(1, _figure(PREDICTED, evidence))
+    said = "".join(f"<li>{html.escape(line)}</li>" for line in limits_said(evidence))
+    return "\n".join(shown) + f"\n<ul>{said}</ul>"
 
 
 def _sidedness(evidence: Evidence) -> str:
@@ -175,11 +277,18 @@ def _numbers(evidence: Evidence) -> str:
 
 def _drawings(evidence: Evidence) -> str:
     return "\n".join(
-        f"<h2>{html.escape(drawing.title)}</h2><figure><img alt='{html.escape(drawing.title)}' "
+        _figure(drawing, evidence)
+        for drawing in FIGURES
+        if drawing is not PREDICTED and (evidence.linear or not drawing.rests_on_A)
+    )
+
+
+def _figure(drawing: Drawing, evidence: Evidence) -> str:
+    title = html.escape(drawing.title)
+    return (
+        f"<h2>{title}</h2><figure><img alt='{title}' "
         f"src='{_data_uri(svg(drawing.draw(evidence)), 'svg+xml')}'>"
         f"<figcaption>{html.escape(drawing.caption(evidence))}</figcaption></figure>"
-        for drawing in FIGURES
-        if evidence.linear or not drawing.rests_on_A
     )
 
 
@@ -197,9 +306,11 @@ def _tone(verdict: str) -> str:
     return "good" if verdict in ("met", "holds", "not contradicted") else ""
 
 
-def _html_table(title: str, head: Sequence[str], rows: list[list[str]]) -> str:
+def _html_table(title: str, head: Sequence[str], rows: list[list[str]], words: int) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        sides = [" class='words'" if i < words else "" for i in range(len(cells))]
+        found = zip(cells, sides, strict=True)
+        return "<tr>" + "".join(f"<{tag}{s}>{html.escape(c)}</{tag}>" for c, s in found) + "</tr>"
 
     body = "".join(line(row, "td") for row in rows)
     table = f"<table>{line(head, 'th')}{body}</table>"

@@ -1,4 +1,4 @@
-"""The report on the theorem's assumptions: findings in words, a table, JSON, and one page.
+"""The report on the theorem's assumptions: findings in words, tables, JSON, and one page.
 
 Theorem 1 of Raj, Li, Bresler (ICCV 2019) assumes β/α < 2, η = 1/β, a δ-approximate projector, and
 x* and x_0 in S = range(G). Every assumption has its finding, with the numbers behind it.
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.report.evidence import Evidence
+from analysis.report.figures import rule_of
 from analysis.report.findings import Finding, findings
-from analysis.report.page import constants_table, images_table, page
+from analysis.report.page import leading, limits_said, page, tables
+from analysis.report.predictions import run_summary
 from npgd.files import plain, write_atomically
 
 
@@ -31,8 +33,18 @@ class Report(Evidence):
 
     @property
     def summary(self) -> str:
-        """The findings in words."""
+        """What predicts this run and what limits it, then the findings, in words."""
+        return "\n".join([*leading(self), "", self.numbered])
+
+    @property
+    def numbered(self) -> str:
+        """The findings in words, without what leads."""
         return "\n".join(f"{i}. {finding}" for i, finding in enumerate(self.findings, 1))
+
+    @property
+    def advice(self) -> str:
+        """What limits the run that users get, and what each change tried would gain, best first."""
+        return "\n".join(limits_said(self))
 
     @property
     def status(self) -> str:
@@ -48,15 +60,15 @@ class Report(Evidence):
         from rich.console import Group
         from rich.table import Table
 
-        tables = []
-        for title, head, rows in (constants_table(self), images_table(self)) if self.linear else ():
+        shown = []
+        for title, head, rows, words in tables(self):
             table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
             for i, name in enumerate(head):
-                table.add_column(name, justify="left" if i == 0 else "right")
+                table.add_column(name, justify="left" if i < words else "right")
             for row in rows:
                 table.add_row(*row)
-            tables.append(table)
-        return Group(*tables)
+            shown.append(table)
+        return Group(*shown)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, as plain numbers, lists and strings for JSON."""
@@ -64,6 +76,11 @@ class Report(Evidence):
         # The run is the same in both checks; it is listed once.
         shared = ("decomposition", "observed", "objective", "step_factor")
         content = {
+            **self.predictions.to_dict(),
+            "runs": [
+                run_summary(name, solution)
+                for name, solution in self.predictions.runs(self.solution, rule_of(self))
+            ],
             "findings": [
                 {"subject": f.subject, "verdict": f.verdict, "text": f.text} for f in self.findings
             ],

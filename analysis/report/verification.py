@@ -23,7 +23,8 @@ from analysis.projection import (
 from analysis.rates import ConvergenceCheck, check_convergence
 from analysis.rec import RecEstimate, estimate_rec
 from analysis.rec.settings import RecSettings
-from analysis.report.evidence import OWN, unseen
+from analysis.report.evidence import LOW_PRECISION, OWN, broken_by, unseen
+from analysis.report.predictions import predictions
 from analysis.report.report import Report
 from analysis.report.settings import RunSettings, described, rec_settings, recorded
 from analysis.tasks import check_executor
@@ -57,6 +58,8 @@ def verify(
     3. NPGD on y = A x* + noise, in float64.
     4. δ on samples of G, noisy samples, the images, and the points w_n that the run projected.
     5. The bound against the iterates, with the uniform constants and with each image's own.
+    6. What other statements predict of the run: local rates, state evolution, obtuseness.
+    7. NPGD(prior) at its defaults, as users run it, and what limits its error, part by part.
 
     Args:
         A: an operator, or anything that `npgd.as_operator` takes.
@@ -107,12 +110,26 @@ def verify(
     clock.lap("projector error")
     uniform, pointwise = _hold(problem, solution, eta, found, delta)
     clock.lap("bounds against iterates")
+    against = predictions(
+        problem,
+        found,
+        uniform,
+        pointwise,
+        solution,
+        eta,
+        effort=effort,
+        noise=asked.noise,
+        linear=broken_by(errors, uniform) <= LOW_PRECISION,
+        seed=seed,
+    )
+    clock.lap("predictions and limits")
     return Report(
         rec=found,
         projection=delta,
         uniform=uniform,
         pointwise=pointwise,
         solution=solution,
+        predictions=against,
         images=problem.x_true.cpu(),
         target=problem.x_bar.cpu(),
         distance=squared_norm(problem.x_true - problem.x_bar).cpu(),
@@ -239,7 +256,7 @@ def _search(projection: ProjectionSettings, seed: int, progress: bool) -> dict[s
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class Problem:
     """A, S and y = A x* + noise; what is computed with is in float64."""
 
     prior: ImageSet
@@ -268,7 +285,7 @@ def _problem(
     asked: RunSettings,
     seed: int,
     search: dict[str, Any],
-) -> _Problem:
+) -> Problem:
     """x*, x̄ and its latents, and y = A x* + noise."""
     generator = checks.seeded(seed)
     A, S = converted(operator), converted(prior)
@@ -302,7 +319,7 @@ def _problem(
     y = A(x_true)
     y = y + asked.noise * torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
     first = 0 if asked.start == "range" else 1
-    return _Problem(prior, A, S, x_true, x_bar, latents, nearest, given, y, first)
+    return Problem(prior, A, S, x_true, x_bar, latents, nearest, given, y, first)
 
 
 def _latents(prior: ImageSet, z: Latents) -> Latents:
@@ -321,7 +338,7 @@ def _as_drawn(prior: ImageSet, latents: Latents) -> Latents:
     return latents.double() if isinstance(prior, torch.nn.Module) else latents
 
 
-def _constants(problem: _Problem, rec: RecEstimate) -> tuple[Float[torch.Tensor, " batch"], float]:
+def _constants(problem: Problem, rec: RecEstimate) -> tuple[Float[torch.Tensor, " batch"], float]:
     """α(x̄) of every image, 0 where rounding could make it, and the β of S, exact or found."""
     assert rec.pointwise is not None
     alphas = torch.as_tensor(rec.pointwise.alpha, dtype=torch.float64)
@@ -333,7 +350,7 @@ def _constants(problem: _Problem, rec: RecEstimate) -> tuple[Float[torch.Tensor,
     return torch.where(alphas > rounding, alphas.clamp_max(beta), 0.0), beta
 
 
-def _step_size(problem: _Problem, asked: RunSettings, beta: float, seed: int) -> float:
+def _step_size(problem: Problem, asked: RunSettings, beta: float, seed: int) -> float:
     """η, as asked for."""
     if asked.step_size == "1/beta":
         return 1 / beta
@@ -348,7 +365,7 @@ FINITE = 1e150
 """Errors and objectives above have squares that are not finite."""
 
 
-def _run(problem: _Problem, asked: RunSettings, eta: float, progress: bool) -> Solution:
+def _run(problem: Problem, asked: RunSettings, eta: float, progress: bool) -> Solution:
     """The run, its iterates up to the last that is finite."""
     solver = NPGD(problem.S, eta, max_iter=asked.n_iter, tol=0.0, start=asked.start)
     solution = recover(
@@ -371,7 +388,7 @@ def _run(problem: _Problem, asked: RunSettings, eta: float, progress: bool) -> S
 
 
 def _delta(
-    problem: _Problem,
+    problem: Problem,
     solution: Solution,
     eta: float,
     settings: ProjectionSettings,
@@ -406,7 +423,7 @@ def _delta(
 
 
 def _hold(
-    problem: _Problem, solution: Solution, eta: float, rec: RecEstimate, error: ProjectionError
+    problem: Problem, solution: Solution, eta: float, rec: RecEstimate, error: ProjectionError
 ) -> tuple[ConvergenceCheck, ConvergenceCheck]:
     """The run against the uniform constants, and against each image's own."""
     alphas, beta = _constants(problem, rec)
@@ -421,7 +438,7 @@ def _hold(
 
 
 def _against(
-    problem: _Problem,
+    problem: Problem,
     solution: Solution,
     eta: float,
     alpha: Float[torch.Tensor, " batch"],
@@ -478,7 +495,7 @@ def _against(
 def _recorded(
     prior: ImageSet,
     images: Images | Latents | None,
-    problem: _Problem,
+    problem: Problem,
     asked: RunSettings,
     eta: float,
 ) -> dict[str, Any]:

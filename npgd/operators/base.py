@@ -23,9 +23,10 @@ from torch import nn
 
 from npgd import checks
 from npgd.images import Images, Measurements
+from npgd.showing import Shown
 
 
-class LinearOperator(nn.Module, abc.ABC):
+class LinearOperator(Shown, nn.Module, abc.ABC):
     """A linear map from images to m measurements.
 
     A subclass writes `_forward` and `_adjoint`, both batched; the shapes are checked here.

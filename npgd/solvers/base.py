@@ -11,7 +11,7 @@ import abc
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,11 @@ from npgd.images import Images, Measurements, PerImage, norm, squared_norm
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.progress import track
+from npgd.showing import Drawn, Shown, brief
 from npgd.solvers.rows import merged, separable, taken
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # An image has diverged when its objective is not finite, or exceeds this many times the largest of
 # ‖A x_0 − y‖², ‖A x_1 − y‖² and ‖y‖². x_1 counts because x_0 = Aᵀ y may fit y far better than any
@@ -45,7 +49,7 @@ S = TypeVar("S", bound=State)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Solver(abc.ABC, Generic[S]):
+class Solver(Shown, abc.ABC, Generic[S]):
     """An iterative recovery algorithm, as its hyper-parameters."""
 
     max_iter: int = 30
@@ -136,7 +140,7 @@ class Solver(abc.ABC, Generic[S]):
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Drawn):
     """What `recover` returns. Errors and objectives are per image, on pixels in [−1, 1]."""
 
     x: Images
@@ -211,6 +215,21 @@ class Solution:
             "psnr": plain(self.psnr),
         }
 
+    def draw(self, axis: "Axes") -> None:
+        """The error against the iteration, or ‖Ax − y‖² where no true image is known."""
+        values = self.objective if self.error is None else self.error
+        axis.plot(range(len(values)), values.cpu(), color="C0", alpha=0.3, linewidth=0.8)
+        axis.plot(range(len(values)), values.mean(1).cpu(), color="C0", label="mean")
+        name = "‖Ax − y‖²" if self.error is None else "error per pixel"
+        axis.set(yscale="log", xlabel="iteration", ylabel=name, title=self.method)
+        axis.legend()
+
+    def pictures(self) -> dict[str, Any]:
+        columns: dict[str, Any] = {"recovered": self.x}
+        if self.error is not None and self.psnr is not None:
+            columns |= {"error per pixel": self.error[-1], "PSNR (dB)": self.psnr}
+        return {**columns, "‖Ax − y‖²": self.objective[-1], "outcome": self.outcomes}
+
     def __str__(self) -> str:
         batch, n = self.x.shape[0], self.n_iter
         lines = [
@@ -225,7 +244,7 @@ class Solution:
                 f"  error per pixel: mean {self.error[-1].mean():.4g};"
                 f" PSNR mean {self.psnr.mean():.2f} dB"
             )
-        lines += [f"  {key}: {value}" for key, value in self.info.items()]
+        lines += [f"  {key}: {brief(value)}" for key, value in self.info.items()]
         return "\n".join(lines)
 
 

@@ -12,10 +12,11 @@ from npgd import checks
 from npgd.images import Images
 from npgd.operators import LinearOperator, as_operator
 from npgd.precision import like
+from npgd.showing import Shown
 from npgd.solvers.base import Solution, Solver, recover
 
 
-class Reconstructor(nn.Module):
+class Reconstructor(Shown, nn.Module):
     """A solver with `forward(y, physics)`, as deepinv has them, for its loaders, tests and metrics.
 
         model = npgd.Reconstructor(npgd.NPGD(npgd.load_prior("mnist")))

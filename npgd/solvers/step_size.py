@@ -19,14 +19,23 @@ import torch
 
 from npgd.images import Images, Measurements, PerImage, ratio, squared_norm
 from npgd.operators import LinearOperator
-from npgd.sets import ImageSet, Projector, Sampled, projector, samples
+from npgd.sets import ImageSet, Projector, projector, samples
 
 SHORTEST, LONGEST = 0.1, 4.0  # of a step, in units of 1/g
-SAMPLES = 16
+SAMPLES = 32
 
 
-def mean_gain(A: LinearOperator, prior: ImageSet | Projector, y: Measurements) -> PerImage:
-    """g, the same for every image where S can be sampled.
+def drawn(prior: ImageSet | Projector) -> Images | None:
+    """The samples of S that tell g, the same at every call; None where S cannot be sampled."""
+    if not samples(prior):
+        return None
+    return prior.sample(SAMPLES, generator=torch.Generator().manual_seed(0))
+
+
+def mean_gain(
+    A: LinearOperator, prior: ImageSet | Projector, y: Measurements, points: Images | None
+) -> PerImage:
+    """g, the same for every image where there are `points` of S.
 
     Else of the one difference P(Aᵀy) − P(0), image by image; and where that is 0, or A maps it to
     0, of random images.
@@ -34,8 +43,8 @@ def mean_gain(A: LinearOperator, prior: ImageSet | Projector, y: Measurements) -
     Raises:
         ValueError: A is zero.
     """
-    if samples(prior):
-        found = y.new_full((len(y),), _sampled(A, prior))
+    if points is not None:
+        found = y.new_full((len(y),), _of_points(A, points))
     else:
         project = projector(prior)
         found = ratio(A, project(A.adjoint(y)) - project(y.new_zeros(1, *A.image_shape)))
@@ -43,18 +52,17 @@ def mean_gain(A: LinearOperator, prior: ImageSet | Projector, y: Measurements) -
     return found if bool(usable.all()) else torch.where(usable, found, _of_noise(A, y))
 
 
-def common_gain(A: LinearOperator, prior: ImageSet | Projector, y: Measurements) -> float:
-    """g as one number, whatever y holds: on samples of S, or else on random images.
+def common_gain(A: LinearOperator, y: Measurements, points: Images | None) -> float:
+    """g as one number, whatever y holds: on `points` of S, or else on random images.
 
     Raises:
         ValueError: A is zero.
     """
-    found = _sampled(A, prior) if samples(prior) else 0.0
+    found = 0.0 if points is None else _of_points(A, points)
     return found if 0 < found < math.inf else _of_noise(A, y)
 
 
-def _sampled(A: LinearOperator, prior: Sampled) -> float:
-    points = prior.sample(SAMPLES, generator=torch.Generator().manual_seed(0))
+def _of_points(A: LinearOperator, points: Images) -> float:
     gains = ratio(A, points[1:] - points[:-1])
     return float(gains[gains.isfinite()].mean())
 

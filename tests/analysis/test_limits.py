@@ -156,10 +156,20 @@ def test_a_finished_solution_is_taken_as_it_is() -> None:
     assert split.largest == "iterations"
 
 
+def test_known_nearest_points_are_not_searched_for() -> None:
+    prior = testing.random_prior(SHAPE, 2)
+    A = Gaussian(SHAPE, 4, seed=0, dtype=torch.float64)
+    x = prior.sample(3, generator=torch.Generator().manual_seed(0))
+    split = analysis.split_error(A, prior, x, A(x), NPGD(prior, 0.2), nearest=x, trials=False)
+    assert split.parts["range"].tolist() == [0.0] * 3
+
+
 def test_bad_arguments_are_named() -> None:
     S, A = affine(2, 0), testing.random_operator("gaussian", SHAPE, 6)
     x = S.sample(2, seed=0)
     with pytest.raises(ValueError, match="y must have one row"):
         analysis.split_error(A, S, x, A(x)[:1], NPGD(S, 0.1))
+    with pytest.raises(ValueError, match="nearest must have an image for each of 2"):
+        analysis.split_error(A, S, x, A(x), NPGD(S, 0.1), nearest=x[:1])
     with pytest.raises(ValueError, match="solution must be"):
         analysis.split_error(A, S, x, A(x), NPGD(S, 0.1), recover(A, A(x)[:1], NPGD(S, 0.1)))

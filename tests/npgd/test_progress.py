@@ -72,3 +72,26 @@ def test_a_bar_that_is_not_shown_imports_no_rich():
         "assert not [name for name in sys.modules if name.split('.')[0] == 'rich']"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_in_a_notebook_without_widgets_bars_are_lines_of_text(monkeypatch, recwarn):
+    display = pytest.importorskip("IPython.display")
+    console = pytest.importorskip("rich.console")
+    said = []
+
+    class Handle:
+        def display(self, content, raw):
+            said.append(content["text/plain"])
+
+        update = display
+
+    monkeypatch.setattr(display, "DisplayHandle", Handle)
+    monkeypatch.setattr(console, "_is_jupyter", lambda: True)
+    monkeypatch.setattr(progress, "find_spec", lambda name: None)
+    monkeypatch.setattr(progress._Lines, "PAUSE", 0.0)
+    with bar(20, "search", done=5) as shown, bar(None, "within"):
+        shown.advance(2, note="loss [0.5]")
+        shown.reach(9)
+    assert "search 7/20 loss [0.5]\nwithin 0/?" in said
+    assert said[-1] == ""  # gone when the work is done
+    assert not recwarn.list

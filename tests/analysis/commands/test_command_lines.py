@@ -132,7 +132,7 @@ def lines(seed):
 class Report:
     """What stands in for a report, which takes a minute."""
 
-    summary = "All is [/b] well."
+    advice, numbered = "Nothing [/b] limits.", "All is [/b] well."
 
     def table(self):
         return "a [bold]table"

@@ -226,7 +226,7 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
     asked = []
 
     class Report:
-        summary = "All is well."
+        advice, numbered = "Nothing limits.", "All is well."
 
         def table(self):
             return "a table"

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import analysis
 import npgd
 from analysis.commands import app
-from analysis.commands.predict import measurement_numbers
+from analysis.commands.predict import iterations, limits, measurement_numbers
 
 runner = CliRunner()
 
@@ -60,3 +60,19 @@ def test_numbers_of_measurements_are_sorted_and_told_apart():
     for text in ("", "a", "1,,2", "0", "2.5", "-3"):
         with pytest.raises(ValueError, match="--m must be whole numbers"):
             measurement_numbers(text)
+
+
+def test_the_largest_part_and_the_iterations_are_named():
+    def row(m, error, **parts):
+        return {"m": m, "error": error, "budget": {"parts": {"noise": 0.0, **parts}}}
+
+    rows = [
+        row(20, [1.0, 0.5, 0.2, 0.1995], projector=0.05, measurements=0.15),
+        row(50, [1.0, 0.1, 0.1, 0.1], projector=0.06, measurements=0.04),
+        row(90, [1.0, 0.09, 0.09, 0.09], projector=0.06, measurements=0.03),
+    ]
+    few, more = limits(rows)
+    assert few.startswith("at m = 20 most is due to too few")
+    assert more.startswith("at m = 50, 90 most is due to P(x) itself")
+    assert iterations(rows).startswith("message passing is within 1 % of that after 1 to 2 it")
+    assert iterations(rows[1:]).startswith("message passing is within 1 % of that after 1 it")

@@ -242,7 +242,7 @@ def test_figures_draw_the_reports_numbers(on_network):
 @pytest.mark.parametrize("report", ["on_network", "on_affine"])
 def test_tables_have_a_row_for_every_image(report, request):
     report = request.getfixturevalue(report)
-    _, head, rows = page.images_table(report)
+    _, head, rows, _ = page.images_table(report)
     assert len(rows) == report.settings["count"] + 1
     assert all(len(row) == len(head) for row in rows)
     from rich.console import Console

@@ -15,7 +15,7 @@ from npgd.operators import Gaussian, MatrixOperator
 from npgd.solvers import CSGM, NPGD, choose_step_size, recover
 from npgd.solvers import choose as choose_module
 from npgd.solvers.rows import merged, separable, taken
-from npgd.solvers.step_size import LONGEST, SHORTEST, mean_gain, next_step_size
+from npgd.solvers.step_size import LONGEST, SHORTEST, drawn, mean_gain, next_step_size
 
 DOUBLE = torch.float64
 SHAPE = (1, 6, 6)
@@ -63,7 +63,7 @@ def test_steps_are_those_of_the_iterates():
     A, S, x_true, y = problem(seed=3)
     solution = recover(A, y, NPGD(S, max_iter=7, tol=0, patience=None), record_iterates=True)
     d = solution.iterates.diff(dim=0)
-    gain = mean_gain(A, S, y)
+    gain = mean_gain(A, S, y, drawn(S))
     torch.testing.assert_close(solution.step_sizes[0], 1 / gain)
     for n in range(1, 7):
         long = squared_norm(d[n - 1]) / squared_norm(A(d[n - 1]))

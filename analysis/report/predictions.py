@@ -1,0 +1,552 @@
+"""What each statement predicts of a run, beside what the run did; and what limits its error.
+
+Theorem 1 speaks of the objective, local rates of the distance to the point of rest, state evolution
+of the error in the end, obtuseness of the squared distance to x̄, its bound at the end of the run
+turned into a mean factor per step. Every row says of what it speaks.
+What a statement predicts of an image is divided by what was seen of that image; the ratio is the
+median of these. State evolution predicts a mean, and is held against means.
+
+What cannot be computed for a set or an operator has its reason in a phrase; nothing here raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from analysis.evolution import (
+    ErrorBudget,
+    StateEvolution,
+    denoising_curve,
+    error_budget,
+    state_evolution,
+)
+from analysis.limits import ErrorSplit, Trial, split_error
+from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
+from analysis.local.exact import nearest_run
+from analysis.local.rest import found_from, latent_npgd
+from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
+from analysis.projection import projects_exactly
+from analysis.rates import ConvergenceCheck
+from analysis.words import about, at_least, exactly, median, out_of
+from npgd import checks, sets
+from npgd.files import plain
+from npgd.images import PerImage, norm, quotient
+from npgd.operators import Gaussian, Inpainting, LinearOperator, SuperResolution
+from npgd.precision import converted
+from npgd.solvers import AMP, NPGD, Solution, recover
+from npgd.solvers.amp import column_norm, orthonormal_rows
+
+if TYPE_CHECKING:
+    from analysis.rec import RecEstimate
+    from analysis.report.verification import Problem
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How far `verify` looks for what predicts a run."""
+
+    images: int
+    """Images whose local rates are computed, at most."""
+    exact_run: int
+    """Steps of the run with exact projection; 0 does without."""
+    own_run: int
+    """Steps after the run's last, to see it end."""
+    draws: int
+    """Pairs of noise of the denoising curve."""
+    longer: int
+    """Of the split of the error, see `analysis.split_error`."""
+    trials: bool
+    """Whether changes are tried."""
+
+    @classmethod
+    def of(cls, effort: str) -> Looking:
+        """For an effort of `verify`."""
+        return LOOKING[effort]
+
+
+LOOKING = {
+    "quick": Looking(3, 0, 40, draws=1, longer=2, trials=False),
+    "default": Looking(6, 40, 80, draws=1, longer=5, trials=True),
+    "thorough": Looking(24, 300, 600, draws=4, longer=10, trials=True),
+}
+PUSH = 1e-4
+"""Length per latent by which the run with exact projection starts beside the point of rest."""
+FINISH = 10
+"""Steps on the latent of the trial that ends with them."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A statement: what it assumes, what it predicts of this run, and what was seen."""
+
+    name: str
+    """As in `STATEMENTS`."""
+    met: str
+    """Whether what it assumes is met here, in words."""
+    predicted: float
+    """Median over the images it speaks of, of state evolution the mean; NaN where it is silent."""
+    observed: float
+    """The same of the run; NaN where nothing was seen."""
+    ratio: float
+    """Predicted over observed, image by image, the median."""
+    silent: str = ""
+    """Why nothing is predicted,"""
+    unseen: str = ""
+    """or seen."""
+
+    @property
+    def statement(self) -> str:
+        return STATEMENTS[self.name][0]
+
+    @property
+    def assumes(self) -> str:
+        return STATEMENTS[self.name][1]
+
+    @property
+    def quantity(self) -> str:
+        """Of what it speaks."""
+        return STATEMENTS[self.name][2]
+
+    @property
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        predicted = self.silent or about(self.predicted)
+        observed = self.unseen or about(self.observed)
+        return [
+            self.statement, self.assumes, self.met, self.quantity, predicted, observed,
+            about(self.ratio),
+        ]  # fmt: skip
+
+    def __str__(self) -> str:
+        predicted = f"predicts {self.silent or about(self.predicted)}"
+        seen = f"seen {self.unseen or about(self.observed)}"
+        ratio = "" if math.isnan(self.ratio) else f", ratio {about(self.ratio)}"
+        met = f", met here: {self.met}" if self.met else ""
+        return f"{self.statement} (assumes {self.assumes}{met}): {self.quantity}, {predicted}, " + (
+            f"{seen}{ratio}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        named = ("name", "statement", "assumes", "met", "quantity", "predicted", "observed")
+        more = ("ratio", "silent", "unseen")
+        found: dict[str, Any] = plain({name: getattr(self, name) for name in (*named, *more)})
+        return found
+
+
+OBJECTIVE, DISTANCE = "factor of ‖Ax − y‖²", "factor of ‖x − x_∞‖"
+SQUARED, ERROR = "factor of ‖x − x̄‖²", "error in the end"
+STATEMENTS = {
+    "uniform": ("Theorem 1, uniform", "κ < 2 on all of S", OBJECTIVE),
+    "pointwise": ("Theorem 1, image by image", "κ(x*) < 2", OBJECTIVE),
+    "exact": ("local rate, exact P", "nearest points, S smooth", DISTANCE),
+    "projector": ("local rate, this P", "the run rests", DISTANCE),
+    "evolution": ("AMP by state evolution", "A of random entries", ERROR),
+    "evolution_npgd": ("NPGD by state evolution", "and NPGD ends as AMP does", ERROR),
+    "obtuse": ("obtuse projector", "κ(1 − θ) < 2 along the run", SQUARED),
+}
+"""Of every row: the statement, what it assumes, and of what it speaks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Every statement beside the run, the run that users get, and what limits it."""
+
+    rows: tuple[Prediction, ...]
+    """In the order of `STATEMENTS`."""
+    default: Solution | None
+    """NPGD(prior), all settings at their defaults."""
+    amp: Solution | None
+    """AMP(prior), where state evolution speaks of A."""
+    evolution: StateEvolution | None
+    local: LocalRate | None
+    rest: FixedPoint | None
+    limits: ErrorSplit | None
+    """The error of the default run, measured part by part."""
+    budget: ErrorBudget | None
+    """The same parts, from state evolution."""
+    without: dict[str, str]
+    """Why something was not computed, by name."""
+
+    def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
+        """The theorem's run, the one that users get, and AMP's, by name."""
+        found: list[tuple[str, Solution | None]] = [
+            (f"NPGD, η = {rule}", theorem),
+            ("NPGD(prior), its own step", self.default),
+            ("AMP(prior)", self.amp),
+        ]
+        return [(name, run) for name, run in found if run is not None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the rows as "predictions", what limits as "limits"."""
+        limits = None if self.limits is None else self.limits.to_dict()
+        budget = None if self.budget is None else self.budget.to_dict()
+        return {
+            "predictions": [row.to_dict() for row in self.rows],
+            "limits": {"seen": limits, "predicted": budget, "without": dict(self.without)},
+            "state_evolution": None if self.evolution is None else self.evolution.to_dict(),
+        }
+
+
+def run_summary(name: str, run: Solution) -> dict[str, Any]:
+    """Median PSNR and error, iterations and status of a run."""
+    assert run.error is not None and run.psnr is not None
+    error, counts = run.error[-1].double().cpu(), Counter(run.outcomes)
+    found: dict[str, Any] = plain(
+        {
+            "name": name,
+            "psnr": median(run.psnr.double().cpu()),
+            "error": median(error),
+            "iterations": median(run.iterations.double().cpu()),
+            "status": ", ".join(f"{count} {word}" for word, count in counts.items()),
+        }
+    )
+    return found
+
+
+class _Silent(Exception):
+    """Something cannot be said; the message is why, in a phrase."""
+
+
+def _tried(without: dict[str, str], name: str, function: Callable[[], T]) -> T | None:
+    try:
+        return function()
+    except _Silent as reason:
+        without[name] = str(reason)
+    except Exception as error:  # somebody else's set or operator fails in its own way
+        first = " ".join(str(error).split()) or type(error).__name__
+        without[name] = f"failed: {first[:80]}{'…' * (len(first) > 80)}"
+    return None
+
+
+def predictions(
+    problem: Problem,
+    rec: RecEstimate,
+    uniform: ConvergenceCheck,
+    pointwise: ConvergenceCheck,
+    solution: Solution,
+    eta: float,
+    *,
+    effort: str,
+    noise: float,
+    linear: bool,
+    seed: int,
+) -> Predictions:
+    """Hold every statement against the run, and split the error of the one that users get."""
+    looking, without = Looking.of(effort), dict[str, str]()
+    own = _Own.of(problem)
+    default = _tried(without, "default", lambda: _default_run(problem, own))
+    local = rest = seen_exact = seen = None
+    evolution = budget = amp = turned = None
+    if linear:
+        found = _tried(without, "exact", lambda: _exact(problem, eta, looking))
+        local, seen_exact = found or (None, None)
+        ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, looking))
+        rest, seen = ending or (None, None)
+        predicted = _tried(
+            without, "evolution", lambda: _evolution(problem, own, noise, looking, default, seed)
+        )
+        evolution, budget, amp = predicted or (None, None, None)
+        turned = _tried(without, "obtuse", lambda: _obtuse(problem, solution, eta))
+    else:
+        without |= {name: "A is not linear" for name in STATEMENTS}
+    limits = _tried(without, "limits", lambda: _limits(problem, own, default, amp, looking, seed))
+    rows = (
+        _uniform(rec, uniform, without),
+        _pointwise(rec, pointwise, without),
+        _exact_row(problem, local, seen_exact, without),
+        _rest_row(rest, seen, without),
+        _evolution_row("evolution", problem.A, evolution, amp, amp, without),
+        _evolution_row("evolution_npgd", problem.A, evolution, amp, default, without),
+        _obtuse_row(turned, without),
+    )
+    return Predictions(rows, default, amp, evolution, local, rest, limits, budget, without)
+
+
+# Theorem 1 ----------------------------------------------------------------------------------------
+
+
+def _row(
+    name: str,
+    met: str,
+    predicted: PerImage | None,
+    observed: PerImage | None,
+    silent: str = "",
+    unseen: str = "",
+) -> Prediction:
+    """Medians of what is not NaN, and of the ratios; over images with both, where there are any."""
+    nothing = torch.full((1,), math.nan, dtype=torch.float64)
+    said = nothing if predicted is None else predicted.double().cpu()
+    seen = nothing if observed is None else observed.double().cpu()
+    ratio = math.nan
+    if len(said) == len(seen):
+        both = said.isfinite() & seen.isfinite()
+        if bool(both.any()):
+            said, seen = said[both], seen[both]
+        ratio = median(quotient(said, seen))
+    return Prediction(name, met, median(said), median(seen), ratio, silent, unseen)
+
+
+def _failed(name: str, without: dict[str, str]) -> Prediction | None:
+    if name not in without:
+        return None
+    return _row(name, "", None, None, silent=f"nothing: {without[name]}")
+
+
+def _uniform(rec: RecEstimate, check: ConvergenceCheck, without: dict[str, str]) -> Prediction:
+    kappa = float(check.kappa.max())
+    certain = rec.exact or math.isinf(kappa)
+    sign = "κ = " + exactly(kappa, 2, 3) if certain else "κ ≥ " + at_least(kappa)
+    word = "no" if kappa >= 2 else "yes" if rec.exact else "not contradicted"
+    return _theorem("uniform", f"{word}: {sign}", check, without)
+
+
+def _pointwise(rec: RecEstimate, check: ConvergenceCheck, without: dict[str, str]) -> Prediction:
+    good, batch = int((check.kappa < 2).sum()), len(check.kappa)
+    exact = rec.exact and rec.pointwise is not None and rec.pointwise.exact
+    word = "for" if exact else "not contradicted for"
+    met = f"{word} {out_of(good, batch)}" if good else f"no, for {out_of(0, batch)}"
+    return _theorem("pointwise", met, check, without)
+
+
+def _theorem(name: str, met: str, check: ConvergenceCheck, without: dict[str, str]) -> Prediction:
+    if failed := _failed(name, without):
+        return failed
+    falls = check.rate < 1
+    silent = "" if bool(falls.any()) else "nothing: void"
+    # Where it is void for all, what was seen of all stands beside it.
+    observed = torch.where(falls, check.observed.rate, math.nan) if not silent else None
+    seen = check.observed.rate if silent else observed
+    assert seen is not None
+    predicted = None if silent else torch.where(falls, check.rate, math.nan)
+    unseen = "no rate" if bool(seen.isnan().all()) else ""
+    return _row(name, met, predicted, seen, silent, unseen)
+
+
+# Local rates --------------------------------------------------------------------------------------
+
+
+def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, RunRate | None]:
+    S = problem.S
+    if not sets.generates(S) or problem.latents is None:
+        raise _Silent("no latents")
+    count = looking.images
+    x, z = problem.x_true[:count], problem.latents[:count].double()
+    off = bool((norm(problem.y - problem.A(problem.x_bar)) > 1e-6 * norm(problem.y)).any())
+    y = problem.y[:count]
+    local = local_rate(problem.A, S, x, eta, y=y if off else None, latents=z)
+    if not looking.exact_run:
+        return local, None
+    good = local.rate < 1
+    if not bool(good.any()):
+        return local, None
+    rest = local.latent[good.to(local.latent.device)]
+    generator = checks.seeded(0)
+    push = PUSH * torch.randn(rest.shape, generator=generator, dtype=torch.float64).to(rest)
+    run = nearest_run(problem.A, S, rest + push, y[good.to(y.device)], eta, looking.exact_run)
+    seen = run_rate(run)
+    wide = torch.full((len(good),), math.nan, dtype=torch.float64)
+    return local, replace(seen, rate=wide.masked_scatter(good, seen.rate))
+
+
+def _exact_row(
+    problem: Problem, local: LocalRate | None, seen: RunRate | None, without: dict[str, str]
+) -> Prediction:
+    if local is None:
+        return _failed("exact", without) or _row("exact", "", None, None)
+    met = "yes" if projects_exactly(problem.S) else "not by this P"
+    good, batch = local.rate < 1, len(local.rate)
+    if not bool(good.any()):
+        return _row("exact", met, None, None, silent="nothing: no run rests", unseen="not run")
+    if int(good.sum()) < batch:
+        met += f"; rests for {out_of(int(good.sum()), batch)}"
+    unseen = "not run" if seen is None else ""
+    if seen is not None and bool(seen.rate.isnan().all()):
+        unseen = "no linear end"
+    rate = torch.where(good, local.rate, math.nan)
+    return _row("exact", met, rate, None if seen is None else seen.rate, unseen=unseen)
+
+
+def _rest(
+    problem: Problem, solution: Solution, eta: float, looking: Looking
+) -> tuple[FixedPoint, RunRate]:
+    """The fixed point where the run, continued, ends; and how it ends."""
+    if not sets.encodes(problem.S):
+        raise _Silent("no encoder, so no latents")
+    assert solution.iterates is not None
+    y = problem.y[: looking.images]
+    step = latent_npgd(problem.A, problem.S, y, eta)
+    z = step.first(solution.iterates[-1][: looking.images])
+    points = [z]
+    for _ in range(looking.own_run):
+        points.append(step(points[-1]))
+        moved = norm(points[-1] - points[-2])
+        if not bool((moved > 1e-13 * norm(points[-1])).any()):
+            break
+    run = torch.stack(points)
+    rest = found_from(step, points[-1], max(looking.own_run // 3, 20), None, False)
+    return rest, run_rate(run if len(run) > 2 else run[-1:].expand(3, *run.shape[1:]))
+
+
+def _rest_row(rest: FixedPoint | None, seen: RunRate | None, without: dict[str, str]) -> Prediction:
+    if rest is None or seen is None:
+        return _failed("projector", without) or _row("projector", "", None, None)
+    good, batch = rest.rests, len(rest.rests)
+    met = f"for {out_of(int(good.sum()), batch)}" if bool(good.any()) else "no run rests"
+    if not bool(good.any()):
+        return _row("projector", met, None, None, silent="nothing", unseen="no linear end")
+    observed = torch.where(good, seen.rate, math.nan)
+    unseen = "no linear end" if bool(observed.isnan().all()) else ""
+    return _row("projector", met, torch.where(good, rest.rate, math.nan), observed, unseen=unseen)
+
+
+# State evolution ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """The problem in the prior's own precision, as users have it."""
+
+    A: LinearOperator
+    x: torch.Tensor
+    y: torch.Tensor
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Own:
+        kind = checks.kind(problem.prior) if isinstance(problem.prior, torch.nn.Module) else None
+        if kind is None:
+            return cls(problem.A, problem.x_true, problem.y)
+        dtype, device = kind
+        at: Any = {"dtype": dtype, "device": device}
+        A = converted(problem.A, dtype, device)
+        return cls(A, problem.x_true.to(**at), problem.y.to(**at))
+
+
+def _default_run(problem: Problem, own: _Own) -> Solution:
+    prior: Any = problem.prior
+    return recover(own.A, own.y, NPGD(prior), x_true=own.x)
+
+
+def _random(A: LinearOperator) -> tuple[str, str]:
+    """Of a random A the rows that the evolution is told, and how well it is met."""
+    if isinstance(A, Gaussian):
+        return "independent", "yes"
+    if isinstance(A, Inpainting | SuperResolution):
+        raise _Silent("A is not random")
+    like = torch.zeros(1, dtype=torch.float64)
+    if orthonormal_rows(A, column_norm(A, like), like):
+        return "orthonormal", "if the orthonormal rows are random"
+    return "independent", "not known of this A"
+
+
+def _evolution(
+    problem: Problem,
+    own: _Own,
+    noise: float,
+    looking: Looking,
+    default: Solution | None,
+    seed: int,
+) -> tuple[StateEvolution, ErrorBudget, Solution]:
+    prior, A = problem.prior, own.A
+    rows, _ = _random(problem.A)
+    scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
+    curve = denoising_curve(prior, own.x, seed=seed, draws=looking.draws)
+    evolution = state_evolution(curve, A.m, noise=noise / scale, rows=rows)
+    nearest = float((problem.x_true - problem.x_bar).square().mean())
+    last = None if default is None or default.error is None else float(default.error[-1].mean())
+    observed = last if last is not None and math.isfinite(last) else None
+    budget = error_budget(curve, A.m, noise / scale, nearest=nearest, observed=observed)
+    amp = recover(A, own.y, AMP(prior, seed=seed), x_true=own.x)
+    return evolution, budget, amp
+
+
+def _evolution_row(
+    name: str,
+    A: LinearOperator,
+    evolution: StateEvolution | None,
+    amp: Solution | None,
+    run: Solution | None,
+    without: dict[str, str],
+) -> Prediction:
+    if evolution is None:
+        reason = without.get("evolution", "")
+        return _row(name, "no" if "random" in reason else "", None, None, f"nothing: {reason}")
+    predicted, met = evolution.fixed_point, _random(A)[1]
+    if run is not amp and amp is not None and amp.error is not None:
+        met = f"AMP ends at {about(float(amp.error[-1].double().mean()))}"
+    if run is None or run.error is None:
+        return Prediction(name, met, predicted, math.nan, math.nan, unseen="no run")
+    observed = float(run.error[-1].double().mean())
+    ratio = predicted / observed if observed else math.nan
+    return Prediction(name, met, predicted, observed, ratio)
+
+
+# Obtuse projectors --------------------------------------------------------------------------------
+
+
+def _obtuse(problem: Problem, solution: Solution, eta: float) -> Obtuseness:
+    assert solution.iterates is not None
+    if len(solution.iterates) < problem.first + 2:
+        raise _Silent("too short a run")
+    return obtuseness(
+        problem.A, problem.y, problem.x_bar, solution.iterates, eta, start=problem.first
+    )
+
+
+def _obtuse_row(found: Obtuseness | None, without: dict[str, str]) -> Prediction:
+    if found is None:
+        return _failed("obtuse", without) or _row("obtuse", "", None, None)
+    explained, batch = found.explained.cpu(), len(found.explained)
+    met = f"for {out_of(int(explained.sum()), batch)}" if bool(explained.any()) else "for no image"
+    first, last = found.error[found.start].cpu(), found.error[-1].cpu()
+    steps = len(found.error) - 1 - found.start
+    seen = quotient(last, first) ** (1 / steps)
+    if not bool(explained.any()):
+        return _row("obtuse", met, None, seen, silent="nothing: void")
+    predicted = torch.full((batch,), math.nan, dtype=torch.float64)
+    columns = (found.alpha, found.beta, found.run_theta, found.run_delta)
+    for i in explained.nonzero().flatten().tolist():
+        constants = [float(column[i]) for column in columns]
+        bound = obtuse_bound(*constants, step_size=found.step_size)
+        predicted[i] = bound.errors(float(first[i]), steps)[-1] / float(first[i])
+    return _row("obtuse", met, predicted ** (1 / steps), torch.where(explained, seen, math.nan))
+
+
+# What limits --------------------------------------------------------------------------------------
+
+
+def _limits(
+    problem: Problem,
+    own: _Own,
+    default: Solution | None,
+    amp: Solution | None,
+    looking: Looking,
+    seed: int,
+) -> ErrorSplit:
+    if default is None:
+        raise _Silent("no run")
+    prior: Any = problem.prior
+    solver = NPGD(prior)
+    split = split_error(
+        own.A, prior, own.x, own.y, solver, default,
+        nearest=problem.x_bar, trials=looking.trials, longer=looking.longer, seed=seed,
+    )  # fmt: skip
+    more = []
+    if looking.trials and sets.encodes(prior):
+        ended = recover(own.A, own.y, NPGD(prior, finish=FINISH), x_true=own.x)
+        more.append((f"ending on the latent, NPGD(prior, finish={FINISH})", ended))
+    if looking.trials and amp is not None:
+        more.append(("message passing, AMP(prior)", amp))
+    trials = tuple(
+        Trial(change, split.error - run.error[-1].double().cpu())
+        for change, run in more
+        if run.error is not None and bool(run.error[-1].isfinite().all())
+    )
+    return replace(split, trials=(*split.trials, *trials))
