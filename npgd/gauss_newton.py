@@ -69,7 +69,12 @@ def _columns(
         return columns.reshape(len(part), len(z), *columns.shape[1:])
 
     with forward_mode, torch.no_grad():
-        columns = torch.cat([chunk(part) for part in torch.split(directions, DIRECTIONS)])
+        columns = torch.empty(0)
+        for i, part in enumerate(torch.split(directions, DIRECTIONS)):
+            made = chunk(part)
+            if i == 0:  # filled in place: all chunks and their union would be twice as much
+                columns = made.new_empty(z.shape[1], *made.shape[1:])
+            columns[i * DIRECTIONS : i * DIRECTIONS + len(made)] = made
     return columns.transpose(0, 1)
 
 

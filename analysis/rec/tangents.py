@@ -19,6 +19,8 @@ from analysis.tasks import generate, in_order, one_thread
 from npgd.gauss_newton import forward_mode, jacobian
 from npgd.precision import converted
 
+BLOCK = 2**14  # pixels whose rows of a Jacobian are orthonormalised together
+IMAGES = 2**23  # numbers in the tangents that A is applied to together
 TANGENT_CHUNK = 64  # latents whose Jacobians are computed together, at most …
 JACOBIANS = 2**21  # … and entries of them: in float64, 16 MB, several times over in each thread
 
@@ -116,13 +118,20 @@ def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> TangentScan
     columns = jacobian(prior, z).cpu()
     shape, columns = columns.shape[2:], columns.flatten(2)
     tolerance = max(*columns.shape[1:], ERROR) * torch.finfo(columns.dtype).eps
-    q, r = torch.linalg.qr(columns.double().transpose(1, 2))
-    u, s, vh = torch.linalg.svd(r)
-    rank = (s > tolerance * s[:, :1]).sum(dim=1)
     count, k = z.shape
-    basis = (q @ u).transpose(1, 2).reshape(-1, *shape)
-    with torch.no_grad():
-        stretched = operator(basis).reshape(count, u.shape[2], -1)
+    # The operator sees few images at a time, and large Jacobians are not copied.
+    size = max(1, IMAGES // columns.shape[2])
+    singular, right, images = [], [], []
+    for j in columns:
+        basis, s_j, vh_j = _orthonormalised(j)
+        with torch.no_grad():
+            parts = [operator(u.reshape(-1, *shape)) for u in torch.split(basis, size)]
+        singular.append(s_j)
+        right.append(vh_j)
+        images.append(torch.cat(parts).flatten(1))
+        del basis, parts
+    s, vh, stretched = torch.stack(singular), torch.stack(right), torch.stack(images)
+    rank = (s > tolerance * s[:, :1]).sum(dim=1)
     low = torch.full((count,), torch.nan, dtype=torch.float64)
     high = low.clone()
     low_step = torch.full((count, k), torch.nan, dtype=torch.float64)
@@ -143,3 +152,34 @@ def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> TangentScan
         z, low.numpy(), high.numpy(), low_step, high_step,
         rank.numpy(), s[:, 0].numpy(), stretched.shape[2],
     )  # fmt: skip
+
+
+def _orthonormalised(
+    columns: Float[torch.Tensor, "k n"],
+) -> tuple[
+    Float[torch.Tensor, "rank n"], Float[torch.Tensor, " rank"], Float[torch.Tensor, "rank k"]
+]:
+    """J = (basis)ᵀ diag(s) Vᵀ, in float64: the rows of `basis` are the left singular vectors.
+
+    From J = QR, R = U S Vᵀ, and Q of J's blocks of rows one by one, each Q_i R_i, then of all R_i
+    together (Demmel, Grigori, Hoemmen, Langou, SIAM J. Sci. Comput. 34, 2012): beside J in float64,
+    which the basis takes the place of, only blocks are held.
+    """
+    k, n = columns.shape
+    if n <= max(BLOCK, 4 * k):
+        q, r = torch.linalg.qr(columns.double().T)
+        u, s, vh = torch.linalg.svd(r)
+        return (q @ u).T, s, vh
+    held = columns.double()
+    blocks = torch.split(held, max(BLOCK, 4 * k), dim=1)
+    triangles = []
+    for block in blocks:
+        q, r = torch.linalg.qr(block.T)
+        block[: q.shape[1]] = q.T
+        triangles.append(r)
+    q, r = torch.linalg.qr(torch.cat(triangles))
+    u, s, vh = torch.linalg.svd(r)
+    second = torch.split(q @ u, [len(triangle) for triangle in triangles])
+    for block, rotation in zip(blocks, second, strict=True):
+        block.copy_(rotation.T @ block[: len(rotation)])
+    return held, s, vh

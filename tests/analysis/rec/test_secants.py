@@ -352,3 +352,16 @@ def test_a_histogram_has_the_scale_of_its_ratios(ratios):
     edges = histogram_edges(np.array(ratios), 8)
     assert edges[0] < min(ratios) and max(ratios) < edges[-1] and (np.diff(edges) > 0).all()
     np.testing.assert_allclose(histogram_edges(1024 * np.array(ratios), 8), 1024 * edges)
+
+
+@pytest.mark.parametrize("n", [50, 57])  # the last block is as large as the others, or small
+def test_a_jacobian_in_blocks_has_the_same_singular_vectors(monkeypatch, n):
+    from analysis.rec import tangents
+
+    columns = torch.randn(3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = tangents._orthonormalised(columns)
+    monkeypatch.setattr(tangents, "BLOCK", 5)
+    basis, s, vh = tangents._orthonormalised(columns.clone())
+    torch.testing.assert_close(s, whole[1])
+    torch.testing.assert_close(basis @ basis.T, torch.eye(3, dtype=torch.float64))
+    torch.testing.assert_close((basis.T * s) @ vh, columns.T)
