@@ -40,9 +40,10 @@ def test_observed_rate_of_a_geometric_fall(rate, initial, floor):
     if floor:
         assert observed.after == ("rests",) and "afterwards it levels off" in observed.status
         assert float(observed.floor[0]) == pytest.approx(initial * floor, rel=3e-3)
-        # To within a tenth of the floor.
+        # To within a tenth of the floor, or one iterate before: where the run ends soon after, its
+        # last values, whose mean says where the fit must stop, still fall a little.
         assert rate ** observed.last[0] >= 0.1 * floor * 0.999
-        assert rate ** (observed.last[0] + 1) <= 0.1 * floor * 1.001
+        assert rate ** (observed.last[0] + 2) <= 0.1 * floor * 1.001
 
 
 def test_a_fall_that_turns_into_a_rise_is_told_with_its_range():
