@@ -39,7 +39,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "prior": options.prior,
         "exact": table.exact(prior, count, 20 if quick else 400),
-        "runs": table.runs(prior, count, 30 if quick else 400),
+        "runs": table.runs(
+            prior, count, 30 if quick else 400, table.SETTINGS[:2] if quick else table.SETTINGS
+        ),
         "basins": table.basins(prior, min(count, 8), 20 if quick else 400),
     }
 

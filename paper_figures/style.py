@@ -88,7 +88,7 @@ METHODS = {
     "PnP-ADMM, network": Look(GREEN, "-", "^"),
     "deviation": Look(BLACK, "-", "*"),
     "PnP-ADMM, wavelet": Look(GREEN, DASHED, "^", open=True),
-    "OneNet": Look(BLACK, "-", "v"),
+    "OneNet": Look(GREY, "-", "v"),
     "Lasso, DCT": Look(ORANGE, DOTTED, "P"),
     "Lasso, wavelet": Look(ORANGE, DASH_DOT, "X"),
 }

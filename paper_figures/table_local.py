@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,16 @@ def operators(prior: Any) -> dict[str, Any]:
     }
 
 
-def exact(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
-    """By operator and step: predicted and observed rates of every image."""
+def exact(
+    prior: Any, count: int, most: int, steps: Sequence[float] = STEPS
+) -> list[dict[str, Any]]:
+    """By operator and step (over 1/λ_max): predicted and observed rates of every image."""
     z = prior.sample_latents(count, seed=5)
     x = prior.generate(z).detach()
     rows = []
     for name, A in operators(prior).items():
         largest = analysis.local_rate(A, prior, x, 1e-3, latents=z).eigenvalues.nan_to_num(0).max()
-        for scale in STEPS:
+        for scale in steps:
             step = scale / float(largest)
             local = analysis.local_rate(A, prior, x, step, latents=z)
             push = torch.randn(z.shape, generator=torch.Generator().manual_seed(1)).to(z)
@@ -74,22 +77,27 @@ def exact(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
     return rows
 
 
-def runs(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
+def runs(
+    prior: Any, count: int, most: int, settings: Sequence[tuple[int, float]] = SETTINGS
+) -> list[dict[str, Any]]:
     """By corrections, m and η: rates, periods and iterations of the runs that rest."""
     shipped = prior.corrections
     rows = []
     for corrections in dict.fromkeys((shipped, 0)):
         prior.corrections = corrections
-        rows += [row | {"corrections": corrections} for row in resting(prior, count, most)]
+        found = resting(prior, count, most, settings)
+        rows += [row | {"corrections": corrections} for row in found]
     prior.corrections = shipped
     return rows
 
 
-def resting(prior: Any, count: int, most: int) -> list[dict[str, Any]]:
+def resting(
+    prior: Any, count: int, most: int, settings: Sequence[tuple[int, float]]
+) -> list[dict[str, Any]]:
     """The same of the prior as it is."""
     x = prior.sample(count, seed=5)
     rows = []
-    for m, step in SETTINGS:
+    for m, step in settings:
         A = npgd.Gaussian(prior.image_shape, m).double()
         rest = analysis.fixed_point(A, prior, A(x), step, max_iter=most)
         T = latent_npgd(A, prior, A(x), step)
@@ -247,9 +255,9 @@ def main() -> None:
     count = 2 if quick else arguments.count
     console = Console(width=160)
     results: dict[str, Any] = {"prior": arguments.prior, "count": count}
-    results["exact"] = exact(prior, count, 30 if quick else 600)
+    results["exact"] = exact(prior, count, 30 if quick else 600, STEPS[:1] if quick else STEPS)
     console.print(exact_table(results["exact"]))
-    results["runs"] = runs(prior, count, 40 if quick else 600)
+    results["runs"] = runs(prior, count, 40 if quick else 600, SETTINGS[1:2] if quick else SETTINGS)
     console.print(runs_table(results["runs"]))
     results["basins"] = basins(prior, min(count, 8), 20 if quick else 1000)
     results["coverage"] = coverage(prior, 2, 2 if quick else 100, 20 if quick else 4000)

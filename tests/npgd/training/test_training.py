@@ -258,9 +258,9 @@ def test_the_papers_setting_is_white_noise_on_samples_only():
     z = torch.randn(8, 3, generator=draw)
     torch.rand(8, generator=draw)  # σ, here always 1
     with torch.no_grad():
-        x = g(z)
+        x = task.g(z)
         code = task.e(x + torch.randn(x.shape, generator=draw))
-        projected = g(code)
+        projected = task.g(code)
     assert float(losses["image"]) == pytest.approx(float((projected - x).square().mean()), rel=1e-5)
     assert float(losses["latent"]) == pytest.approx(float((code - z).square().mean()), rel=1e-5)
 
