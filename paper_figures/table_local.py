@@ -259,8 +259,10 @@ def main() -> None:
     console.print(exact_table(results["exact"]))
     results["runs"] = runs(prior, count, 40 if quick else 600, SETTINGS[1:2] if quick else SETTINGS)
     console.print(runs_table(results["runs"]))
-    results["basins"] = basins(prior, min(count, 8), 20 if quick else 1000)
-    results["coverage"] = coverage(prior, 2, 2 if quick else 100, 20 if quick else 4000)
+    results["basins"] = basins(prior, 1 if quick else min(count, 8), 20 if quick else 1000)
+    results["coverage"] = coverage(
+        prior, 1 if quick else 2, 2 if quick else 100, 20 if quick else 4000
+    )
     console.print(basin_table(results["basins"], results["coverage"]))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
