@@ -64,7 +64,7 @@ SMALLER = {
         ("starts=4, steps=200", "starts=1, steps=10"),
         ("max_iter=200", "max_iter=20"),
     ],
-    "08_predicted": [
+    "07_predicted": [
         ("x = prior.sample(12, seed=1)", "x = prior.sample(3, seed=1)"),
         ("points=500,\n    tangent_points=40", "points=100,\n    tangent_points=4"),
         ("search_starts=4,\n    search_steps=50", "search_starts=2,\n    search_steps=5"),
