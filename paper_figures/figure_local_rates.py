@@ -35,6 +35,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     prior = converted(npgd.load_prior(options.prior))
     quick = options.quick
+    if quick:
+        prior.corrections = 0
     count = 2 if quick else options.count
     return {
         "prior": options.prior,

@@ -46,6 +46,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.quick:
         count, points, starts, steps = 3, 100, 2, 4
     prior = converted(npgd.load_prior(options.prior))
+    if options.quick:
+        prior.corrections = 0
     A = npgd.Gaussian(prior.image_shape, options.m, seed=0).double()
     x = prior.sample(count, seed=1)
     y, n = A(x), x[0].numel()

@@ -65,7 +65,7 @@ SMALLER = {
         ("max_iter=200", "max_iter=20"),
     ],
     "07_predicted": [
-        ("x = prior.sample(12, seed=1)", "x = prior.sample(3, seed=1)"),
+        ("x = prior.sample(12, seed=1)", "prior.corrections = 0; x = prior.sample(2, seed=1)"),
         ("points=500,\n    tangent_points=40", "points=100,\n    tangent_points=4"),
         ("search_starts=4,\n    search_steps=50", "search_starts=2,\n    search_steps=5"),
         ("counts = (50, 100, 200)", "counts = (100,)"),
