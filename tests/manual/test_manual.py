@@ -142,6 +142,7 @@ def quick(monkeypatch):
     less(analysis.denoising_curve, draws=1)
     less(
         analysis.report.verify,
+        effort="quick",
         rec=RecSettings(points=200, tangent_points=4, search_starts=2, search_steps=5),
         projection=ProjectionSettings(points=4, starts=1, steps=5),
     )
