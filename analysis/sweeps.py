@@ -212,13 +212,13 @@ def _cells(
     m: Any, noise: Any, seeds: Any, step_sizes: Any, methods: Any, prior: npgd.GenerativePrior
 ) -> list[dict[str, Any]]:
     """The grid, in the order of its rows."""
-    sizes = [checks.integer(value, "m") for value in _listed(m, "m")]
-    noises = [checks.number(value, "noise", zero=True) for value in _listed(noise, "noise")]
-    drawn = [checks.seed(value, "seeds") for value in _listed(seeds, "seeds")]
+    sizes = [checks.integer(value, "m") for value in checks.in_a_row(m, "m")]
+    noises = [checks.number(value, "noise", zero=True) for value in checks.in_a_row(noise, "noise")]
+    drawn = [checks.seed(value, "seeds") for value in checks.in_a_row(seeds, "seeds")]
     names = checks.some(methods, "methods", *NAMES)
     steps: list[float | str | None] = [None]
     if step_sizes is not None:
-        listed = _listed(step_sizes, "step_sizes")
+        listed = checks.in_a_row(step_sizes, "step_sizes")
         steps = [checks.number_or(value, "step_sizes", "auto", "1/beta") for value in listed]
         if "npgd" not in names:
             raise ValueError(f"step_sizes must be None without NPGD in methods, got {listed}")
@@ -235,19 +235,6 @@ def _cells(
         raise ValueError(f"m must make at most {MOST_CELLS} cells with the rest, got {len(cells)}")
     checks.room(max(sizes), "m", max(sizes) * int(torch.Size(prior.image_shape).numel()))
     return list({_key(cell): cell for cell in cells}.values())
-
-
-def _listed(values: Any, name: str) -> list[Any]:
-    wrong = f"{name} must be values in a row, got {checks.shown(values)}"
-    if isinstance(values, str | bytes | bytearray | Mapping):
-        raise TypeError(wrong)
-    try:
-        listed = list(values)
-    except Exception:  # what cannot be iterated says so in many ways
-        raise TypeError(wrong) from None
-    if not listed:
-        raise ValueError(wrong)
-    return listed
 
 
 def _recovered(

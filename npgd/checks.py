@@ -109,9 +109,9 @@ def number(value: Any, name: str, *, zero: bool = False, negative: bool = False)
     return result
 
 
-def numbers_of(values: Any, name: str) -> list[float]:
-    """`values`, numbers in a row and one at least, as finite positive floats."""
-    wrong = f"{name} must be positive numbers in a row, got {shown(values)}"
+def in_a_row(values: Any, name: str, kind: str = "values") -> list[Any]:
+    """`values`, of that kind in words, as a list of one at least."""
+    wrong = f"{name} must be {kind} in a row, got {shown(values)}"
     if isinstance(values, str | bytes | bytearray | Mapping):
         raise TypeError(wrong)
     try:
@@ -120,6 +120,12 @@ def numbers_of(values: Any, name: str) -> list[float]:
         raise TypeError(wrong) from None
     if not listed:
         raise ValueError(wrong)
+    return listed
+
+
+def numbers_of(values: Any, name: str) -> list[float]:
+    """`values`, numbers in a row and one at least, as finite positive floats."""
+    listed = in_a_row(values, name, "positive numbers")
     return [number(value, name) for value in listed]
 
 

@@ -1221,8 +1221,8 @@ ELSEWHERE = {
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
         "floating finite free_memory from_numpy kind same_kind any_images between choice"
-        " floating_type latents levels number_or numbers_of printable room same_tensor seeded"
-        " settle shown sizes some"
+        " floating_type in_a_row latents levels number_or numbers_of printable room same_tensor"
+        " seeded settle shown sizes some"
     ),
     "questions, which anything may be asked": (
         "projects generates encodes samples samples_latents lacking"
