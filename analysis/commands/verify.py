@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +20,7 @@ from analysis.commands.options import (
     Seed,
     Subject,
     command,
+    invocation,
     load_prior,
 )
 from analysis.commands.output import output_directory, record
@@ -38,6 +41,9 @@ def verify(
     device: Device = "cpu",
     output: Output = Path("verified"),
     force: Force = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print every table and finding, too.")
+    ] = False,
 ) -> None:
     """Are the theorem's assumptions met, what do they predict, and what happened?
 
@@ -66,12 +72,31 @@ def verify(
             seed=seed,
             progress=console.is_terminal,
         )
+        report = replace(report, command=_recovering(prior, subject, problem, run, seed, device))
         report.write(folder.path)
         place = folder.path / "report.json"
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}
         numbers = {"made": made, **json.loads(place.read_text(encoding="utf-8"))}
         folder.write(place.name, (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
-    console.print(report.table())
-    console.print(report.advice)
-    console.print(report.numbered)
-    console.print(f"written: {output / 'report.html'}")
+    console.print(str(report.screen))
+    if details:
+        console.print(report.table())
+        console.print(report.numbered)
+    console.print(
+        f"\nwritten: {output / 'report.html'}, all of it with figures, and beside it the numbers"
+    )
+
+
+def _recovering(
+    prior: str, subject: Subject, problem: Problem, run: Run, seed: int, device: str
+) -> dict[str, str | None]:
+    """The options with which `npgd recover` recovers the same, those that were given."""
+    settings: dict[str, Any] = {"prior": prior, "seed": seed, "device": device, "noise": run.noise}
+    for group in (subject, problem):
+        settings |= {field.name: getattr(group, field.name) for field in fields(group)}
+    given = invocation().given
+    return {
+        f"--{name.replace('_', '-')}": "" if value is True else shlex.quote(str(value))
+        for name, value in settings.items()
+        if name in given and value is not False
+    }

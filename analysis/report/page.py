@@ -8,12 +8,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.limits import PARTS, Trial, moments
+from analysis.limits import PARTS, moments
 from analysis.report.evidence import Evidence
 from analysis.report.figures import FIGURES, PREDICTED, Drawing, image_rows, rule_of, svg
 from analysis.report.findings import findings
 from analysis.report.predictions import run_summary
-from analysis.words import about, at_least, at_most, sentence, signed
+from analysis.words import about, at_least, at_most, sentence
 
 TableRows = tuple[str, Sequence[str], list[list[str]], int]
 """Title, head, rows, and how many of the columns hold words."""
@@ -80,28 +80,16 @@ def limits_table(evidence: Evidence) -> TableRows:
 
 
 def limits_said(evidence: Evidence) -> list[str]:
-    """What limits, and what each change that was tried would gain, best first."""
+    """What limits, and what each change that was tried gains, in words."""
     found = evidence.predictions
     if found.limits is None:
         return [f"What limits the error is not known: {found.without.get('limits', 'no run')}."]
-    best = sorted(found.limits.trials, key=lambda trial: -float(trial.gain.mean()))
-    lines = [sentence(found.limits.status), *(advice(trial) for trial in best)]
-    if not best:
-        lines.append("No change was tried at this effort.")
+    lines = [sentence(found.limits.status)]
+    if found.advice is not None:
+        lines += str(found.advice).splitlines()
     if found.budget is not None:
         lines.append(sentence(f"by state evolution, {found.budget.status}"))
     return lines
-
-
-def advice(trial: Trial) -> str:
-    """What a change gained, and whether that is more than chance."""
-    mean, error = moments(trial.gain)
-    size = f"{about(abs(mean))} ± {about(error, 2)} per pixel"
-    if not abs(mean) > 2 * error:
-        return sentence(
-            f"{trial.change}: no gain beyond chance ({signed(mean)} ± {about(error, 2)})"
-        )
-    return sentence(f"{trial.change}: {'gained' if mean > 0 else 'lost'} {size}")
 
 
 def constants_table(evidence: Evidence) -> TableRows:

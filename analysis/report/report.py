@@ -7,6 +7,7 @@ x* and x_0 in S = range(G). Every assumption has its finding, with the numbers b
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,24 @@ from typing import Any
 from analysis.report.evidence import Evidence
 from analysis.report.figures import rule_of
 from analysis.report.findings import Finding, findings
-from analysis.report.page import leading, limits_said, page, tables
+from analysis.report.page import leading, page, tables
 from analysis.report.predictions import run_summary
+from analysis.report.screen import Screen, screen
 from npgd.files import plain, write_atomically
+from npgd.showing import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class Report(Evidence):
-    """What `verify` found. `print` shows the findings; `write` makes the page."""
+class Report(Evidence, Shown):
+    """What `verify` found. `print` shows one screen of it; `write` makes the page."""
+
+    command: Mapping[str, str | None] | None = None
+    """The options with which `npgd recover` recovers the same; None where no command was given."""
+
+    @property
+    def screen(self) -> Screen:
+        """What comes first: the answers to five questions."""
+        return screen(self, self.command)
 
     @property
     def findings(self) -> list[Finding]:
@@ -33,8 +44,8 @@ class Report(Evidence):
 
     @property
     def summary(self) -> str:
-        """What predicts this run and what limits it, then the findings, in words."""
-        return "\n".join([*leading(self), "", self.numbered])
+        """The screen, what predicts this run and what limits it, and the findings, in words."""
+        return "\n".join([str(self.screen), "", *leading(self), "", self.numbered])
 
     @property
     def numbered(self) -> str:
@@ -42,17 +53,12 @@ class Report(Evidence):
         return "\n".join(f"{i}. {finding}" for i, finding in enumerate(self.findings, 1))
 
     @property
-    def advice(self) -> str:
-        """What limits the run that users get, and what each change tried would gain, best first."""
-        return "\n".join(limits_said(self))
-
-    @property
     def status(self) -> str:
         """The first finding and what happened, in two sentences."""
         return f"{self.findings[0].text} The objective {self.uniform.observed.status}."
 
     def __str__(self) -> str:
-        return self.summary
+        return str(self.screen)
 
     def table(self) -> Any:
         """The numbers as a `rich` table group, to be printed on a console."""
@@ -76,6 +82,7 @@ class Report(Evidence):
         # The run is the same in both checks; it is listed once.
         shared = ("decomposition", "observed", "objective", "step_factor")
         content = {
+            "screen": self.screen.to_dict(),
             **self.predictions.to_dict(),
             "runs": [
                 run_summary(name, solution)
