@@ -10,7 +10,7 @@ which takes at least seven images. All of this needs x*.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -255,6 +255,7 @@ def advise(
     effort: str = "default",
     noise: float = 0.0,
     more: LinearOperator | None = None,
+    only: Collection[str] | None = None,
     tried: Mapping[str, Solution] | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -279,6 +280,7 @@ def advise(
             out the last two from 4,096 pixels on; "thorough" tries all.
         noise: standard deviation σ_v of the noise in y, for the solver that asks for it.
         more: an operator with more measurements than A.
+        only: the names of the candidates to try; None tries all that the effort has.
         tried: solutions that are there already, by the candidate's name.
         seed: of every draw.
         progress: show progress bars.
@@ -306,15 +308,19 @@ def advise(
     stopped = "max_iter reached" in solution.outcomes
     problem = _Problem(A, prior, x, y, noise, effort, seed, stopped)
     candidates = [*_solvers(problem), *_data(problem, more)]
+    if only is not None:
+        names = [change.name for change, *_ in candidates]
+        checks.some(tuple(only), "only", *names)
+        candidates = [each for each in candidates if each[0].name in only]
     known, base = dict(tried or {}), per_pixel(solution.x, x)
     trials, without = [], dict[str, str]()
     for change, operator, measured, other in candidates:
         try:
             run = known.get(change.name)
             if run is None:
-                run = recover(operator, measured, other, progress=progress)
-        except Exception as error:  # somebody else's prior or operator fails in its own way
-            first = " ".join(str(error).split()) or type(error).__name__
+                run = recover(operator, measured, other(), progress=progress)
+        except Exception as failure:  # somebody else's prior or operator fails in its own way
+            first = " ".join(str(failure).split()) or type(failure).__name__
             without[change.name] = f"failed: {checks.printable(first)[:80]}"
             continue
         error = per_pixel(run.x, x)
@@ -343,7 +349,7 @@ class _Problem:
         return self.effort == "thorough" or (self.effort == "default" and self.A.n <= SMALL)
 
 
-_Candidate = tuple[Change, LinearOperator, Measurements, Solver[Any]]
+_Candidate = tuple[Change, LinearOperator, Measurements, Callable[[], Solver[Any]]]
 
 
 def _solvers(problem: _Problem) -> Iterator[_Candidate]:
@@ -352,8 +358,9 @@ def _solvers(problem: _Problem) -> Iterator[_Candidate]:
         yield change, problem.A, problem.y, solver
 
 
-def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
-    prior, seed, sigma = problem.prior, problem.seed, problem.noise
+def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[Any]]]]:
+    prior: Any = problem.prior
+    seed, sigma, encodes = problem.seed, problem.noise, sets.encodes(problem.prior)
     denoiser = fitting_name(checks.image_shape(problem.A.image_shape))
     if problem.stopped:
         most = LONGER * NPGD(prior).max_iter
@@ -364,9 +371,9 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
                 f"npgd.NPGD(prior, max_iter={most})",
                 {"--max-iter": f"{most}"},
             ),
-            NPGD(prior, max_iter=most),
+            lambda: NPGD(prior, max_iter=most),
         )
-    if sets.encodes(prior):
+    if encodes:
         steps = f", max_iter={STEPS})"
         end = {"--max-iter": f"{STEPS}"}
         yield (
@@ -376,7 +383,7 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
                 f"npgd.NPGD(prior, finish={FINISH}{steps}",
                 {"--finish": f"{FINISH}", **end},
             ),
-            NPGD(prior, finish=FINISH, max_iter=STEPS),
+            lambda: NPGD(prior, finish=FINISH, max_iter=STEPS),
         )
         if problem.costly:
             yield (
@@ -386,7 +393,7 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
                     f"npgd.NPGD(prior, refine={REFINE}{steps}",
                     {"--refine": f"{REFINE}", **end},
                 ),
-                NPGD(prior, refine=REFINE, max_iter=STEPS),
+                lambda: NPGD(prior, refine=REFINE, max_iter=STEPS),
             )
     if type(problem.A) is Gaussian:
         yield (
@@ -396,10 +403,10 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
                 "npgd.AMP(prior)",
                 {"--method": "amp"},
             ),
-            solver_of("amp", prior, seed, sigma),
+            lambda: solver_of("amp", prior, seed, sigma),
         )
     named = "" if denoiser is None else f'npgd.load_denoiser("{denoiser}")'
-    if sets.encodes(prior):
+    if encodes:
         given = f", denoiser={named}" if named else ""
         given += f", noise={sigma:g}" if sigma else ""
         yield (
@@ -409,7 +416,7 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
                 f"npgd.Deviation(prior{given})",
                 {"--method": "deviation"},
             ),
-            solver_of("deviation", prior, seed, sigma),
+            lambda: solver_of("deviation", prior, seed, sigma),
         )
     if problem.effort != "quick":
         yield (
@@ -419,7 +426,7 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
                 "npgd.TotalVariation()",
                 {"--method": "tv"},
             ),
-            TotalVariation(),
+            TotalVariation,
         )
     yield (
         Change(
@@ -428,13 +435,17 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Solver[Any]]]:
             f"npgd.PnPADMM({named or 'npgd.WaveletShrinkage()'})",
             {"--method": "pnp-admm"},
         ),
-        solver_of("pnp-admm", prior, seed, sigma),
+        lambda: solver_of("pnp-admm", prior, seed, sigma),
     )
 
 
 def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate]:
     """Other measurements of the same images, recovered by NPGD(prior)."""
-    A, prior, x, solver = problem.A, problem.prior, problem.x, NPGD(problem.prior)
+    A, prior, x = problem.A, problem.prior, problem.x
+
+    def solver() -> Solver[Any]:
+        return NPGD(problem.prior)
+
     if more is not None:
         words = f"measure with the operator given (m = {more.m})"
         yield Change("more", words, "more", data=True), more, _measured(problem, more), solver
@@ -485,11 +496,13 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
 
 def _measured(problem: _Problem, operator: LinearOperator) -> Measurements:
     """Measurements with as much noise, in relation to what is measured, as y has."""
-    A, x, y = problem.A, problem.x, operator(problem.x)
+    A, x = problem.A, problem.x
+    y: Measurements = operator(x)
     noise = norm(problem.y - A(x))
     if not bool((noise > 0).any()):
         return y
     generator = checks.seeded(problem.seed)
     drawn = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
     scale = noise / norm(A(x)) * norm(y) / norm(drawn)
-    return y + drawn * scale.nan_to_num(nan=0.0)[:, None]
+    noisy: Measurements = y + drawn * scale.nan_to_num(nan=0.0)[:, None]
+    return noisy

@@ -26,8 +26,9 @@ def solver_of(name: str, prior: npgd.GenerativePrior, seed: int, noise: float) -
     denoiser = None
     if name in ("deviation", "pnp-admm"):
         denoiser = fitting_denoiser(prior.image_shape)
-        if denoiser is not None:
-            denoiser.to(prior.device)
+        kind = checks.kind(prior)
+        if denoiser is not None and kind is not None:
+            denoiser.to(dtype=kind[0], device=kind[1])
     match name:
         case "npgd":
             return npgd.NPGD(prior, seed=seed)
