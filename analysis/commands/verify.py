@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -66,11 +65,8 @@ def verify(
             seed=seed,
             progress=console.is_terminal,
         )
-        report.write(folder.path)
-        place = folder.path / "report.json"
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}
-        numbers = {"made": made, **json.loads(place.read_text(encoding="utf-8"))}
-        folder.write(place.name, (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+        report.write(folder.path, made=made)
     console.print(report.table())
     console.print(report.advice)
     console.print(report.numbered)

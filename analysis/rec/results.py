@@ -103,6 +103,8 @@ class Look(Shown):
         }
 
     def __str__(self) -> str:
+        if not self.n_directions:
+            return f"{self.name}: {self.status}"
         constants = found(self.alpha, self.beta, self.kappa)
         return f"{self.name}: {constants} ({self.n_directions:,} directions; {self.status})"
 

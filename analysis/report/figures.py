@@ -1,6 +1,8 @@
-"""The figures of the report: each a function of the evidence alone, and its caption.
+"""The figures of the report: each a function of the evidence alone, what is seen, its caption.
 
-Nothing infinite is drawn: a bound of infinity, or α = 0 on a logarithmic axis.
+Nothing infinite is drawn: a bound of infinity, or α = 0 on a logarithmic axis. Where a figure would
+say one thing only, a sentence says it instead. Legends are the page's, which can read them aloud
+and set them as large as its text: the handles carry the labels.
 """
 
 from __future__ import annotations
@@ -16,44 +18,48 @@ import torch
 from analysis.rates import ConvergenceCheck
 from analysis.rates.slack import GREEK
 from analysis.report.evidence import Evidence
-from analysis.words import about, at_least, at_most, out_of
+from analysis.words import about, at_least, at_most, median, sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito, told apart with any colour vision.
 COLOURS = {
     "alpha": "#0072B2",
-    "beta": "#E69F00",
-    "delta": "#009E73",
-    "noise": "#999999",
+    "beta": "#A66F00",
+    "delta": "#00795A",
+    "noise": "#767676",
     "observed": "#000000",
-    "uniform": "#D55E00",
-    "pointwise": "#56B4E9",
+    "uniform": "#C24A00",
+    "pointwise": "#A8508A",
 }
-
+"""Hues of Okabe and Ito, told apart with any colour vision, as dark as a white ground asks for. The
+page puts its own in their place on a dark one."""
 
 SUBSCRIPTS = "₀₁"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+WIDTH = 4.4
+"""Inches. At letters of 10 points a figure as wide as a phone can be read."""
 
 
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
+def _figure(height: float, rows: int = 1) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes if columns > 1 else axes[0]
+        axis.tick_params(labelsize=9)
+    return figure, axes if rows > 1 else axes[0]
 
 
 def draw_histogram(evidence: Evidence) -> Figure:
     """Histogram of ‖A s‖² over unit secants; the extremes of every look, tangent by tangent."""
     rec = evidence.rec
-    figure, axis = _figure(7.2, 3.4)
+    figure, axis = _figure(2.9)
     if rec.histogram is not None:
         counts, edges = rec.histogram.counts, rec.histogram.edges
         axis.stairs(counts, edges, fill=True, color="#BBBBBB", label="secants of S")
-        axis.set_yscale("log")
+        _powers(axis)
         axis.set_ylim(0.7, 4 * max(1, counts.max()))
     for height, values, colour, label in (
         (0.04, rec.tangent_alpha, COLOURS["alpha"], "least tangent ratio at a point"),
@@ -84,8 +90,25 @@ def draw_histogram(evidence: Evidence) -> Figure:
         _decimal_log(axis)
     axis.set_xlabel("‖A s‖² over unit directions s")
     axis.set_ylabel("secants")
-    _legend(figure, axis)
     return figure
+
+
+def _powers(axis: Any) -> None:
+    """A logarithmic y axis whose numbers are plain text: 10⁻³."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _power(value: float) -> str:
+    if not value > 0:
+        return ""
+    exponent = round(math.log10(value))
+    if -3 < exponent < 4:
+        return f"{value:g}"
+    return f"10{str(exponent).translate(SUPERSCRIPTS)}"
 
 
 def _decimal_log(axis: Any) -> None:
@@ -105,14 +128,9 @@ def _iterations(axis: Any) -> None:
     axis.set_xlabel("iteration n")
 
 
-def _legend(figure: Figure, axis: Any, columns: int = 3) -> None:
-    handles = axis.get_legend_handles_labels()
-    figure.legend(*handles, fontsize=8, frameon=False, loc="outside upper center", ncols=columns)
-
-
 def draw_bounds(evidence: Evidence) -> Figure:
     """Objective and bounds, as fractions of the objective where the bound starts."""
-    figure, axis = _figure(7.2, 3.6)
+    figure, axis = _figure(3.1)
     check = evidence.uniform
     seen, scale = _fractions(evidence)
     n = torch.arange(len(seen))
@@ -142,10 +160,9 @@ def draw_bounds(evidence: Evidence) -> Figure:
         floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
         low = min(low, max(floor, low * 1e-3))
     axis.set_ylim(low / 3, _top(seen))
-    axis.set_yscale("log")  # after the limits: where nothing is positive it would warn of its own
+    _powers(axis)  # after the limits: where nothing is positive it would warn of its own
     _iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{SUBSCRIPTS[check.start]} − y‖²")
-    _legend(figure, axis)
     return figure
 
 
@@ -178,7 +195,7 @@ def error_bound(evidence: Evidence) -> torch.Tensor:
 
 def draw_predictions(evidence: Evidence) -> Figure:
     """Error per iteration: the bound, state evolution, the slopes of local rates, and the runs."""
-    figure, axis = _figure(7.2, 4.0)
+    figure, axis = _figure(3.4)
     found, shown = evidence.predictions, []
 
     def line(values: torch.Tensor, style: str, colour: str, label: str, first: int = 0) -> None:
@@ -214,10 +231,9 @@ def draw_predictions(evidence: Evidence) -> Figure:
         bound = error_bound(evidence).mean(1)
         line(bound, "--", COLOURS["uniform"], "Theorem 1's bound, uniform")
         axis.set_ylim(max(low / 10, float(values.min()) / 2), 100 * top)
-    axis.set_yscale("log")
+    _powers(axis)
     _iterations(axis)
-    axis.set_ylabel("error per pixel, mean over images")
-    _legend(figure, axis, columns=2)
+    axis.set_ylabel("error per pixel, mean")
     return figure
 
 
@@ -229,7 +245,7 @@ def rule_of(evidence: Evidence) -> str:
 
 def draw_constants(evidence: Evidence) -> Figure:
     """α_n and β_n of the run beside the constants that bound them."""
-    figure, axis = _figure(7.2, 3.2)
+    figure, axis = _figure(2.9)
     parts, check = evidence.uniform.decomposition, evidence.uniform
     n = torch.arange(len(parts.alpha))
     for name, values, words in (
@@ -246,10 +262,9 @@ def draw_constants(evidence: Evidence) -> Figure:
         axis.axhline(alpha, color=COLOURS["alpha"], ls="--", lw=1.2, label="α on S")
     axis.axhline(float(check.beta.max()), color=COLOURS["uniform"], ls="--", lw=1.2, label="β on S")
     axis.axhline(1 / check.step_size, color=COLOURS["noise"], ls=":", lw=1.2, label="1/η")
-    axis.set_yscale("log")
+    _powers(axis)
     _iterations(axis)
     axis.set_ylabel("‖A s‖²/‖s‖²")
-    _legend(figure, axis)
     return figure
 
 
@@ -261,23 +276,45 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
     return torch.where(result.isfinite(), result, math.nan)
 
 
+def _shares(check: ConvergenceCheck) -> dict[str, torch.Tensor]:
+    """Percentages of the slack by quantity, at the iterates where they are finite."""
+    shares = {name: 100 * share for name, share in check.slack.shares().items()}
+    kept = torch.stack(list(shares.values())).isfinite().all(0)
+    return {name: torch.where(kept, share, math.nan) for name, share in shares.items()}
+
+
+def _single(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
+    """What alone makes the slack from some x_n in the first quarter on; "" if nothing does."""
+    for name, share in shares.items():
+        known = share.isfinite().nonzero().flatten()
+        mixed = known[(share[known] - 100).abs() >= 1]
+        if len(known) and 4 * len(mixed) <= len(known):
+            later = known[known > mixed[-1]] if len(mixed) else known
+            if len(later) and 4 * len(later) >= 3 * len(known):
+                return name, int(later[0])
+    return "", 0
+
+
+def _slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
+    """The checks whose slack has parts to draw, by the constants that they use."""
+    found = {"uniform": evidence.uniform, "each image's own": evidence.pointwise}
+    return {
+        name: check
+        for name, check in found.items()
+        if bool(_shares(check)["alpha"].isfinite().any()) and not _single(_shares(check))[0]
+    }
+
+
 def draw_slack(evidence: Evidence) -> Figure:
     """Shares of the slack, bound minus objective, by the quantity that makes it."""
-    figure, axes = _figure(7.2, 3.0, columns=2)
-    for axis, title, check in (
-        (axes[0], "uniform constants", evidence.uniform),
-        (axes[1], "each image's own constants", evidence.pointwise),
-    ):
-        shares = {name: 100 * share for name, share in check.slack.shares().items()}
+    checks = _slack_checks(evidence)
+    count = max(1, len(checks))
+    figure, axes = _figure(0.6 + 1.8 * count, rows=count)
+    for axis, (title, check) in zip(axes if count > 1 else [axes], checks.items(), strict=False):
+        shares = _shares(check)
         n = torch.arange(len(shares["alpha"]))
-        kept = torch.stack(list(shares.values())).isfinite().all(0)
-        if not kept.any():
-            axis.set_xlim(0, max(1, len(n) - 1))
-            axis.text(
-                0.5, 0.5, "no finite slack", ha="center", transform=axis.transAxes, fontsize=9
-            )
-        stackable = not _negative(check)
-        if stackable:
+        kept = shares["alpha"].isfinite()
+        if not _negative(check):
             axis.stackplot(
                 n[kept],
                 *[share[kept].clamp_min(0) for share in shares.values()],
@@ -290,10 +327,9 @@ def draw_slack(evidence: Evidence) -> Figure:
             for name, share in shares.items():
                 axis.plot(n[kept], share[kept], color=COLOURS[name], label=GREEK[name])
             axis.axhline(0, color="black", lw=0.6)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(f"{title} constants", fontsize=9)
         _iterations(axis)
-    axes[0].set_ylabel("% of the slack")
-    _legend(figure, axes[0], columns=4)
+        axis.set_ylabel("% of the slack")
     return figure
 
 
@@ -306,44 +342,128 @@ def _negative(check: ConvergenceCheck) -> bool:
 def draw_projection(evidence: Evidence) -> Figure:
     """Distribution of δ_x, family by family: every point, the quartiles and the largest."""
     families = evidence.projection.families
-    figure, axis = _figure(7.2, 0.9 + 0.55 * len(families))
-    for i, family in enumerate(reversed(families.values())):
+    figure, axis = _figure(0.7 + 0.6 * len(families))
+    for i, (name, family) in enumerate(reversed(families.items())):
         deltas = family.deltas
         # Points are spread in a fixed pattern, so that the figure is the same every time.
-        jitter = 0.22 * torch.sin(torch.arange(len(deltas), dtype=torch.float64) * 12.9898)
-        axis.plot(deltas, i + jitter, "o", ms=3, alpha=0.5, color=COLOURS["delta"], mec="none")
+        jitter = 0.16 * torch.sin(torch.arange(len(deltas), dtype=torch.float64) * 12.9898)
+        axis.plot(
+            deltas, i + jitter, "o", ms=3, alpha=0.5, color=COLOURS["delta"], mec="none",
+            label="a point" if i == 0 else None,
+        )  # fmt: skip
         quartiles = deltas.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-        axis.plot(quartiles[[0, 2]], [i, i], color="black", lw=2, solid_capstyle="butt")
+        label = "quartiles, and the median" if i == 0 else None
+        axis.plot(
+            quartiles[[0, 2]], [i, i], color="black", lw=2, solid_capstyle="butt", label=label
+        )
         axis.plot(quartiles[1], i, "|", color="black", ms=14, mew=2)
-    axis.set_yticks(range(len(families)), reversed(families), fontsize=8)
-    axis.set_ylim(-0.6, len(families) - 0.4)
+        axis.text(0.01, i + 0.28, name, transform=axis.get_yaxis_transform(), fontsize=9)
+    axis.set_yticks([])
+    axis.spines["left"].set_visible(False)
+    axis.set_ylim(-0.5, len(families) - 0.3)
     axis.axvline(0, color="black", lw=0.6)
-    axis.set_xlabel("δ_x = ‖x − P(x)‖² − min ‖x − s‖² (black: quartiles)")
+    axis.set_xlabel("δ_x = ‖x − P(x)‖² − min ‖x − s‖²")
     return figure
 
 
-def image_rows(evidence: Evidence, columns: int = 12) -> dict[str, bytes]:
-    """Rows of images as PNG, the first few: original, best point of S, recovered."""
-    from PIL import Image
+def draw_local(evidence: Evidence) -> Figure:
+    """Predicted and seen local rates, image by image."""
+    figure, axis = _figure(2.9)
+    found = evidence.predictions
+    for shift, colour, words, predicted, run in (
+        (-0.12, "beta", "exact projection", exact_rates(evidence), found.local_run),
+        (0.12, "pointwise", "this projector", own_rates(evidence), found.rest_run),
+    ):
+        if predicted is None:
+            continue
+        n = torch.arange(len(predicted)) + shift
+        axis.plot(
+            n, predicted, "o", ms=7, mfc="none", color=COLOURS[colour], label=f"{words}, predicted"
+        )
+        if run is not None and bool((~run.rate.isnan()).any()):
+            seen = torch.where(predicted.isnan(), math.nan, run.rate)
+            axis.plot(n, seen, "x", ms=5, color=COLOURS[colour], label=f"{words}, seen")
+    axis.axhline(1, color="black", lw=0.8, ls=":", label="1: no nearer")
+    _iterations(axis)
+    axis.set_xlabel("image")
+    axis.set_ylabel("factor per step of ‖xₙ − x∞‖")
+    count = max(
+        len(rates) for rates in (exact_rates(evidence), own_rates(evidence)) if rates is not None
+    )
+    axis.set_xlim(-0.5, count - 0.5)
+    return figure
 
-    from npgd.data import to_uint8
 
-    rows = {"original x*": evidence.images}
-    if not bool(evidence.inside.all()):
-        rows["best point x̄ of S"] = evidence.target
-    rows["recovered"] = evidence.solution.x.cpu()
-    encoded = {}
-    total = len(evidence.images)
-    for label, images in rows.items():
-        if total > columns:
-            label += f" (the first {out_of(columns, total)})"
-        pixels = to_uint8(images[:columns].float().clone()).permute(0, 2, 3, 1)
-        padded = torch.nn.functional.pad(pixels, (0, 0, 1, 1, 1, 1), value=255)
-        strip = torch.cat(list(padded), dim=1).numpy()
-        file = io.BytesIO()
-        Image.fromarray(strip.squeeze(-1) if strip.shape[-1] == 1 else strip).save(file, "PNG")
-        encoded[label] = file.getvalue()
-    return encoded
+def exact_rates(evidence: Evidence) -> torch.Tensor | None:
+    """Local rates with exact projection, NaN where no run rests; None without any."""
+    local = evidence.predictions.local
+    return None if local is None or not bool((~local.rate.isnan()).any()) else local.rate
+
+
+def own_rates(evidence: Evidence) -> torch.Tensor | None:
+    """Local rates of this projector, NaN where no run rests; None without any."""
+    rest = evidence.predictions.rest
+    if rest is None or not bool(rest.rests.any()):
+        return None
+    return torch.where(rest.rests, rest.rate, math.nan)
+
+
+def draw_evolution(evidence: Evidence) -> Figure:
+    """State evolution beside AMP's run, and where it says NPGD ends beside NPGD's."""
+    figure, axis = _figure(2.9)
+    found = evidence.predictions
+    assert found.evolution is not None
+    predicted = found.evolution.error[:31].double().cpu()
+    runs = (("AMP(prior)", found.amp, "alpha"), ("NPGD(prior)", found.default, "delta"))
+    for name, run, colour in runs:
+        if run is not None and run.error is not None:
+            seen = run.error.double().mean(1).cpu()
+            axis.plot(seen.clamp_min(TINY), "-", color=COLOURS[colour], lw=1.8, label=name)
+    axis.plot(
+        predicted.clamp_min(TINY), "o", ms=4.5, mfc="none", color=COLOURS["uniform"],
+        label="state evolution",
+    )  # fmt: skip
+    axis.axhline(
+        max(found.evolution.fixed_point, TINY), color=COLOURS["uniform"], ls="--", lw=1.2,
+        label="its fixed point",
+    )  # fmt: skip
+    _powers(axis)
+    _iterations(axis)
+    axis.set_ylabel("error per pixel, mean")
+    return figure
+
+
+TINY = 1e-16
+"""What is 0 is drawn here on a logarithmic axis."""
+
+
+def draw_obtuse(evidence: Evidence) -> Figure:
+    """κ_n(1 − θ_n) along the run, and the limit below which a step contracts."""
+    figure, axis = _figure(2.9)
+    found = evidence.predictions.obtuse
+    assert found is not None
+    product, limit = found.product.cpu(), found.limit.cpu()
+    n = torch.arange(len(product))
+    later = n >= found.start
+    middle = product.nanmedian(1).values
+    bottom, top = (_quartile(product, q) for q in (0.25, 0.75))
+    axis.fill_between(
+        n[later], bottom[later], top[later], color=COLOURS["alpha"], alpha=0.2, lw=0,
+        label="half of the images",
+    )  # fmt: skip
+    axis.plot(n[later], middle[later], color=COLOURS["alpha"], label="κₙ(1 − θₙ), median")
+    axis.plot(
+        n[later], limit.nanmedian(1).values[later], "--", color=COLOURS["uniform"], lw=1.2,
+        label="the limit, median",
+    )  # fmt: skip
+    axis.axhline(0, color="black", lw=0.6)
+    _iterations(axis)
+    axis.set_ylabel("κₙ(1 − θₙ)")
+    return figure
+
+
+def _quartile(values: torch.Tensor, q: float) -> torch.Tensor:
+    return values.double().nanquantile(q, dim=1)
 
 
 def _about_histogram(evidence: Evidence) -> str:
@@ -408,14 +528,11 @@ def _about_constants(evidence: Evidence) -> str:
 
 
 def _about_slack(evidence: Evidence) -> str:
-    shares = [check.slack.shares() for check in (evidence.uniform, evidence.pointwise)]
-    if not any(bool(torch.stack(list(each.values())).isfinite().all(0).any()) for each in shares):
-        return "There is no finite slack between bound and objective to split."
     text = (
         "Share of each quantity in the slack, bound minus objective. The parts sum to the slack: "
         "first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the noise."
     )
-    if _negative(evidence.uniform) or _negative(evidence.pointwise):
+    if any(_negative(check) for check in _slack_checks(evidence).values()):
         text += (
             " Where lines are drawn in place of areas, a part is negative: the iterates broke that "
             "assumption."
@@ -432,38 +549,245 @@ def _about_projection(evidence: Evidence) -> str:
     )
 
 
+def _about_local(evidence: Evidence) -> str:
+    text = (
+        "The factor per step at which each run nears its point of rest x_∞ in the end: circles are "
+        "predicted from derivatives at that point, crosses are seen."
+    )
+    if evidence.predictions.local_run is None and exact_rates(evidence) is not None:
+        text += " The run with exact projection was not done at this effort."
+    return text
+
+
+def _about_evolution(evidence: Evidence) -> str:
+    return (
+        "Circles are predicted from the projector's denoising curve alone, before any run. AMP "
+        "should follow them; that NPGD ends at the same error is observed, not proved."
+    )
+
+
+def _about_obtuse(evidence: Evidence) -> str:
+    return (
+        "Where the line lies below the limit 2 min(h_n, 2 − h_n), h_n = ηβ_n, the step brings x_n "
+        "nearer to x̄: the projector turns back at an obtuse angle (θ_n > 0), which Theorem 1 does "
+        "not count on."
+    )
+
+
+# What is seen, for those who do not see it -------------------------------------------------------
+
+
+def _ends(values: torch.Tensor) -> str:
+    """From the first to the last that is finite."""
+    known = values.double()[values.isfinite()]
+    return (
+        f"from {about(float(known[0]))} to {about(float(known[-1]))}" if len(known) else "nothing"
+    )
+
+
+def _see_histogram(evidence: Evidence) -> str:
+    rec = evidence.rec
+    low, high = float(evidence.uniform.alpha.min()), float(evidence.uniform.beta.max())
+    word = "exactly" if rec.exact else "at least"
+    return (
+        f"Ratios ‖A s‖²/‖s‖² spread {word} over {about(low)} to {about(high)}; the theorem needs "
+        "less than a factor 2."
+    )
+
+
+def _see_bounds(evidence: Evidence) -> str:
+    seen, scale = _fractions(evidence)
+    check = evidence.uniform
+    text = f"The median objective goes {_ends(seen.median(1).values[check.start :])}"
+    for name, result in (("uniform", check), ("each image's own", evidence.pointwise)):
+        bound = (result.bound / scale)[check.start :].median(1).values
+        text += f"; the bound of {name} constants, {_ends(bound)}"
+    return text + "."
+
+
+def _see_predictions(evidence: Evidence) -> str:
+    found = evidence.predictions
+    parts = []
+    for name, run in found.runs(evidence.solution, rule_of(evidence)):
+        assert run.error is not None
+        parts.append(f"{name} goes {_ends(run.error.mean(1))} per pixel")
+    if found.evolution is not None:
+        parts.append(f"state evolution, {_ends(found.evolution.error)}")
+    bound = error_bound(evidence).mean(1)
+    parts.append(f"Theorem 1's bound, {_ends(bound)}" if bool(bound.isfinite().any()) else
+                 "Theorem 1's bound is infinite")  # fmt: skip
+    return f"{'; '.join(parts)}."
+
+
+def _see_constants(evidence: Evidence) -> str:
+    parts, check = evidence.uniform.decomposition, evidence.uniform
+    return (
+        f"Medians along the run: α_n {_ends(parts.alpha.nanmedian(1).values)}, β_n "
+        f"{_ends(parts.beta.nanmedian(1).values)}; on S, α is "
+        f"{about(float(check.alpha.min()))} and β {about(float(check.beta.max()))}."
+    )
+
+
+def _see_slack(evidence: Evidence) -> str:
+    parts = []
+    for name, check in _slack_checks(evidence).items():
+        shares = {key: share[share.isfinite()] for key, share in _shares(check).items()}
+        said = ", ".join(f"{round(float(v[-1]))} % {GREEK[k]}" for k, v in shares.items())
+        parts.append(f"with {name} constants {said}")
+    return f"At the end of the run, {'; '.join(parts)}."
+
+
+def _see_projection(evidence: Evidence) -> str:
+    return "; ".join(
+        f"{name}: median {about(float(family.deltas.median()))}, largest {about(family.delta)}"
+        for name, family in evidence.projection.families.items()
+    )
+
+
+def _see_local(evidence: Evidence) -> str:
+    found, parts = evidence.predictions, []
+    for words, predicted, run in (
+        ("exact projection", exact_rates(evidence), found.local_run),
+        ("this projector", own_rates(evidence), found.rest_run),
+    ):
+        if predicted is not None:
+            seen = "" if run is None else f", seen {about(median(run.rate))}"
+            parts.append(f"with {words}, predicted {about(median(predicted))}{seen} (medians)")
+    return f"Rates per step {'; '.join(parts)}."
+
+
+def _see_evolution(evidence: Evidence) -> str:
+    found = evidence.predictions
+    assert found.evolution is not None
+    text = f"State evolution goes {_ends(found.evolution.error)} per pixel"
+    for name, run in (("AMP(prior)", found.amp), ("NPGD(prior)", found.default)):
+        if run is not None and run.error is not None:
+            text += f"; {name}, {_ends(run.error.mean(1))}"
+    return text + "."
+
+
+def _see_obtuse(evidence: Evidence) -> str:
+    found = evidence.predictions.obtuse
+    assert found is not None
+    middle = found.product.nanmedian(1).values[found.start :]
+    return f"The median of κ_n(1 − θ_n) goes {_ends(middle)}; {found.status}."
+
+
+# Where a figure would say one thing --------------------------------------------------------------
+
+
+def _always(evidence: Evidence) -> str:
+    return ""
+
+
+def _no_histogram(evidence: Evidence) -> str:
+    low, high = float(evidence.uniform.alpha.min()), float(evidence.uniform.beta.max())
+    if high <= low * (1 + 1e-6):
+        return f"A shortens every direction of S alike: ‖A s‖²/‖s‖² is {about(low)} for all."
+    return ""
+
+
+def _no_bounds(evidence: Evidence) -> str:
+    checks = (evidence.uniform, evidence.pointwise)
+    if any(bool(check.bound[check.start + 1 :].isfinite().any()) for check in checks):
+        return ""
+    return "Every bound is infinite from its first step on, and there is none to draw."
+
+
+def _no_slack(evidence: Evidence) -> str:
+    if _slack_checks(evidence):
+        return ""
+    said: dict[tuple[str, int], list[str]] = {}
+    for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
+        single = _single(_shares(check))
+        if single[0]:
+            said.setdefault(single, []).append(f"{name} constants")
+    if not said:
+        return "There is no finite slack between bound and objective to split."
+    parts = (
+        f"from x_{first} on all of the slack, bound minus objective, is of {GREEK[name]}, with "
+        f"{' and with '.join(names)}"
+        for (name, first), names in said.items()
+    )
+    return sentence("; ".join(parts))
+
+
+def _no_projection(evidence: Evidence) -> str:
+    error = evidence.projection
+    if float(error.deltas.abs().max()) > error.rounding:
+        return ""
+    return f"δ_x is 0, to rounding, at all {len(error.deltas):,} points looked at."
+
+
+def _no_local(evidence: Evidence) -> str:
+    if exact_rates(evidence) is None and own_rates(evidence) is None:
+        said = {row.name: row for row in evidence.predictions.rows}
+        reasons = dict.fromkeys(said[name].silent or "nothing" for name in ("exact", "projector"))
+        return f"No local rate is predicted: {'; '.join(reasons).replace('nothing: ', '')}."
+    return ""
+
+
+def _no_evolution(evidence: Evidence) -> str:
+    if evidence.predictions.evolution is not None:
+        return ""
+    reason = evidence.predictions.without.get("evolution", "it was not computed")
+    return f"State evolution says nothing here: {reason}."
+
+
+def _no_obtuse(evidence: Evidence) -> str:
+    found = evidence.predictions.obtuse
+    if found is None:
+        reason = evidence.predictions.without.get("obtuse", "it was not computed")
+        return f"Nothing is said of angles: {reason}."
+    if not bool(found.product.nanmedian(1).values[found.start :].isfinite().any()):
+        return "The run stood still: no step has an angle."
+    return ""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A figure of the report."""
 
     title: str
-    """The question it answers."""
+    """What it is about."""
     draw: Callable[[Evidence], Figure]
     """Draws it."""
     caption: Callable[[Evidence], str]
-    """Says what is seen."""
-    rests_on_A: bool = True
-    """Whether it means nothing where A is not linear."""
+    """How it is read."""
+    seen: Callable[[Evidence], str]
+    """What is seen, in numbers."""
+    instead: Callable[[Evidence], str] = _always
+    """A sentence that says all that the figure would; "" where it would say more."""
 
 
-PREDICTED = Drawing("Predicted and seen", draw_predictions, _about_predictions)
-"""The figure that leads."""
-
-FIGURES = (
-    Drawing("How much A shortens the directions of S", draw_histogram, _about_histogram),
-    Drawing("Bound and iterates", draw_bounds, _about_bounds),
-    Drawing("The constants that the run met", draw_constants, _about_constants),
-    Drawing("Where the bound loses", draw_slack, _about_slack),
-    Drawing("Projector error", draw_projection, _about_projection, rests_on_A=False),
-    PREDICTED,
+PREDICTED = Drawing("Predicted and seen", draw_predictions, _about_predictions, _see_predictions)
+HISTOGRAM = Drawing(
+    "How much A shortens the directions of S",
+    draw_histogram, _about_histogram, _see_histogram, _no_histogram,
+)  # fmt: skip
+BOUNDS = Drawing("Bound and iterates", draw_bounds, _about_bounds, _see_bounds, _no_bounds)
+CONSTANTS = Drawing(
+    "The constants that the run met", draw_constants, _about_constants, _see_constants
+)
+SLACK = Drawing("Where the bound loses", draw_slack, _about_slack, _see_slack, _no_slack)
+LOCAL = Drawing("Local rates", draw_local, _about_local, _see_local, _no_local)
+EVOLUTION = Drawing(
+    "State evolution and runs", draw_evolution, _about_evolution, _see_evolution, _no_evolution
+)
+OBTUSE = Drawing("Angles along the run", draw_obtuse, _about_obtuse, _see_obtuse, _no_obtuse)
+PROJECTION = Drawing(
+    "Projector error", draw_projection, _about_projection, _see_projection, _no_projection
 )
 
+FIGURES = (PREDICTED, HISTOGRAM, BOUNDS, CONSTANTS, SLACK, LOCAL, EVOLUTION, OBTUSE, PROJECTION)
+"""In the order of the page. Only the last means anything where A is not linear."""
 
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG, byte for byte the same for the same figure."""
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, the same each time; letters stay letters, the ground is clear."""
     import matplotlib
 
     file = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "npgd"}):
-        figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    return file.getvalue()
+    with matplotlib.rc_context({"svg.hashsalt": "npgd", "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
+    return file.getvalue().decode()

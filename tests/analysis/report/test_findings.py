@@ -1,5 +1,6 @@
 """Every sentence of a report is chosen by the numbers that it speaks of."""
 
+import html
 import math
 import re
 from dataclasses import replace
@@ -200,9 +201,10 @@ def test_a_direction_that_A_does_not_see_makes_kappa_infinite():
         assert report.uniform.bound[2:].isinf().all() and report.uniform.holds
         assert "alpha" not in report.uniform.broken
         assert "no finite slack" in finding(report, "where the bound").text
-        for shown in (report.summary, report.to_html().split("<h2>Settings")[0]):
+        for shown in (report.summary, report.to_html().split("<section id='settings'")[0]):
             assert not re.search(r"e\+(?:[12]\d|3\d)\b", re.sub(r"base64,[^']*", "", shown))
-        assert "infinite bound is not drawn" in figures.FIGURES[1].caption(report)
+        assert "infinite bound is not drawn" in figures.BOUNDS.caption(report)
+        assert "none to draw" in figures.BOUNDS.instead(report)
 
 
 # The step ----------------------------------------------------------------------------------------
@@ -606,7 +608,7 @@ def test_every_setting_is_in_the_report(affine):
     assert settings["projection_points"] == 6 and settings["projection_starts"] == 2
     page = affine.to_html()
     for name, value in settings.items():
-        assert f"{name} {value}" in page.replace("&#x27;", "'")
+        assert re.search(rf">{name}</th><td[^>]*>{re.escape(html.escape(str(value)))}<", page)
 
 
 def test_captions_speak_of_what_is_drawn(affine, poor):
@@ -618,6 +620,6 @@ def test_captions_speak_of_what_is_drawn(affine, poor):
     none = torch.full_like(affine.uniform.slack.gap, math.inf)
     slackless = replace(affine.uniform, slack=replace(affine.uniform.slack, gap=none, alpha=none))
     slackless = replace(affine, uniform=slackless, pointwise=slackless)
-    assert figures.FIGURES[3].caption(slackless).startswith("There is no finite slack")
+    assert figures.SLACK.instead(slackless).startswith("There is no finite slack")
     far = replace(poor.uniform, bound=poor.uniform.bound * 1e12)
-    assert "leaves the picture" in figures.FIGURES[1].caption(replace(poor, uniform=far))
+    assert "leaves the picture" in figures.BOUNDS.caption(replace(poor, uniform=far))

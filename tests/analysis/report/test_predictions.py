@@ -12,10 +12,11 @@ import npgd
 from analysis.limits import PARTS
 from analysis.projection import ProjectionSettings
 from analysis.rec.settings import RecSettings
-from analysis.report import Report, figures, page, verify
+from analysis.report import Report, figures, tables, verify
 from analysis.report import predictions as module
 from analysis.report.predictions import STATEMENTS, Prediction
 from analysis.testing import normal, random_affine_set, random_prior
+from analysis.words import at_least
 from npgd.operators import Inpainting, MatrixOperator
 from npgd.projectors import AffineSet, FiniteSet
 
@@ -77,7 +78,7 @@ def test_a_bound_is_not_below_what_is_seen():
 def test_a_void_bound_predicts_nothing(on_network):
     assert float(on_network.uniform.rate.min()) >= 1
     found = row(on_network, "uniform")
-    assert found.met == f"no: κ ≥ {page.at_least(float(on_network.uniform.kappa.max()))}"
+    assert found.met == f"no: κ ≥ {at_least(float(on_network.uniform.kappa.max()))}"
     assert found.silent == "nothing: void" and math.isnan(found.predicted)
     assert math.isnan(found.ratio)
 
@@ -96,7 +97,7 @@ def test_the_parts_sum_to_the_error_of_the_run_that_users_get(on_network):
     torch.testing.assert_close(sum(limits.parts.values()), limits.error)
     assert list(limits.parts) == list(PARTS) == list(on_network.predictions.budget.parts)
     assert float(limits.parts["range"].max()) < 1e-12  # samples of G
-    _, head, rows, _ = page.limits_table(on_network)
+    _, head, rows, _ = tables.limits_table(on_network)
     assert [line[0] for line in rows] == [*PARTS, "error seen"]
     assert all(len(line) == len(head) for line in rows)
     shown = [float(line[2]) for line in rows]
@@ -104,14 +105,14 @@ def test_the_parts_sum_to_the_error_of_the_run_that_users_get(on_network):
 
 
 def test_advice_is_what_was_tried_best_first(on_network):
-    said = page.limits_said(on_network)
+    said = tables.limits_said(on_network)
     trials = on_network.predictions.limits.trials
     gains = sorted((float(trial.gain.mean()) for trial in trials), reverse=True)
     assert len(trials) == 4 and len(said) == 1 + 4 + 1
     for trial in trials:
         (line,) = [line for line in said if line[1:].startswith(trial.change[1:])]
         mean, error = float(trial.gain.mean()), float(trial.gain.std()) / 2
-        assert ("beyond chance" in line) == (abs(mean) <= 2 * error)
+        assert ("not more than chance may" in line) == (abs(mean) <= 2 * error)
         assert said.index(line) == 1 + gains.index(mean)
 
 
@@ -165,7 +166,7 @@ def test_a_foreign_set_without_encoder_and_samples_has_a_report(noise, tmp_path)
 def test_quick_runs_neither_the_exact_projection_nor_trials(on_affine):
     report = verify(gaussian(20), affine(), **SMALL, effort="quick")
     assert row(report, "exact").unseen == "not run" and not row(on_affine, "exact").unseen
-    assert page.limits_said(report)[1] == "No change was tried at this effort."
+    assert tables.limits_said(report)[1] == "No change was tried at this effort."
 
 
 def test_a_part_that_fails_does_not_fail_the_report(monkeypatch):
