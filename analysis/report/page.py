@@ -11,9 +11,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from analysis.limits import PARTS, moments
 from analysis.report import figures
-from analysis.report.evidence import Evidence
+from analysis.report.evidence import Evidence, unseen
 from analysis.report.figures import Drawing
 from analysis.report.findings import Finding, findings
 from analysis.report.markup import escaped, figure, manual, section, style, table, waterfall
@@ -280,7 +282,10 @@ def _obtuse(evidence: Evidence) -> str:
     )
     if found is None:
         return f"<p>{intro}</p>"
-    columns = (found.alpha, found.beta, found.beta / found.alpha, found.run_theta, found.run_delta)
+    sees = found.alpha > unseen(evidence.operator["n"], evidence.rec.beta_certain)
+    alpha = torch.where(sees, found.alpha, 0.0)
+    kappa = torch.where(sees, found.beta / found.alpha, math.inf)
+    columns = (alpha, found.beta, kappa, found.run_theta, found.run_delta)
     rows = [
         [str(i), *map(about, row), "yes" if good else "no"]
         for i, (*row, good) in enumerate(

@@ -64,9 +64,12 @@ def new_symbols(text: str, known: set[str]) -> dict[str, str]:
             pattern = rf"(?<!\w){re.escape(name)}(?!\w)(?!\(x\*\))"
         if match := re.search(pattern, text):
             found.append((match.start(), name))
-    new: list[str] = []
-    for _, name in sorted(found):
-        new += [name, *_NEEDS.get(name, ())]
-    names = [name for name in dict.fromkeys(new) if name not in known]
+    waiting = [name for _, name in sorted(found)]
+    names: list[str] = []
+    while waiting:
+        name = waiting.pop(0)
+        if name not in known and name not in names:
+            names.append(name)
+            waiting = [*_NEEDS.get(name, ()), *waiting]
     known.update(names)
     return {name: SYMBOLS[name] for name in names}
