@@ -64,6 +64,8 @@ NOT_MEASURING = (
     "npgd/training/",
     "npgd/progress.py",
     "analysis/commands/",
+    "analysis/drawing.py",
+    "analysis/report/drawings.py",
     "analysis/report/figures.py",
     "analysis/report/findings.py",
     "analysis/report/markup.py",

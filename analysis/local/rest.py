@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -25,11 +25,14 @@ from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.progress import bar
 from npgd.sets import ENCODED, Encoded
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPoint(Shown):
+class FixedPoint(Drawn):
     """Where an iteration rests, and how fast it gets there, image by image."""
 
     point: Points
@@ -113,6 +116,25 @@ class FixedPoint(Shown):
             f"  one iteration moves the points found by at most {at_most(self._moves(), 2)}"
         )
         return "\n".join(lines)
+
+    def draw(self, axis: Axes) -> None:
+        """Eigenvalues of DT at the points found, and the circle within which a point attracts.
+
+        The leading ones are filled; the others are known up to `DENSE` dimensions.
+        """
+        from matplotlib.patches import Circle
+
+        known = self.found & self.rate.isfinite()
+        if self.jacobian is not None and bool(known.any()):
+            others = torch.linalg.eigvals(self.jacobian[known]).flatten()
+            axis.plot(others.real, others.imag, "o", ms=3, mfc="none", label="eigenvalues of DT")
+        led = torch.cat([self.eigenvalue[known], self.eigenvalue[known].conj()])
+        axis.plot(led.real, led.imag, "o", ms=5, label="leading")
+        axis.add_patch(Circle((0, 0), 1, fill=False, lw=0.8, ls="--", label="1: neither way"))
+        axis.set(xlabel="real part", ylabel="imaginary part")
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.autoscale_view()
+        axis.legend()
 
     def _moves(self) -> float:
         return float(self.residual[self.found].max()) if bool(self.found.any()) else math.nan

@@ -1,42 +1,27 @@
-"""The figures of the report: each a function of the evidence alone, what is seen, its caption.
+"""The figures of the report: each a function of the evidence alone.
 
-Nothing infinite is drawn: a bound of infinity, or α = 0 on a logarithmic axis. Where a figure would
-say one thing only, a sentence says it instead. Legends are the page's, which can read them aloud
-and set them as large as its text: the handles carry the labels.
+Nothing infinite is drawn: a bound of infinity, or α = 0 on a logarithmic axis. Legends are the
+page's, which can read them aloud and set them as large as its text: the handles carry the labels.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.drawing import COLOURS, iterations, powers
 from analysis.rates import ConvergenceCheck
 from analysis.rates.slack import GREEK
 from analysis.report.evidence import Evidence
-from analysis.words import about, at_least, at_most, median, sentence
+from analysis.words import about
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "alpha": "#0072B2",
-    "beta": "#A66F00",
-    "delta": "#00795A",
-    "noise": "#767676",
-    "observed": "#000000",
-    "uniform": "#C24A00",
-    "pointwise": "#A8508A",
-}
-"""Hues of Okabe and Ito, told apart with any colour vision, as dark as a white ground asks for. The
-page puts its own in their place on a dark one."""
-
 SUBSCRIPTS = "₀₁"
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 WIDTH = 4.4
 """Inches. At letters of 10 points a figure as wide as a phone can be read."""
 
@@ -54,85 +39,17 @@ def _figure(height: float, rows: int = 1) -> tuple[Figure, Any]:
 
 def draw_histogram(evidence: Evidence) -> Figure:
     """Histogram of ‖A s‖² over unit secants; the extremes of every look, tangent by tangent."""
-    rec = evidence.rec
     figure, axis = _figure(2.9)
-    if rec.histogram is not None:
-        counts, edges = rec.histogram.counts, rec.histogram.edges
-        axis.stairs(counts, edges, fill=True, color="#BBBBBB", label="secants of S")
-        _powers(axis)
-        axis.set_ylim(0.7, 4 * max(1, counts.max()))
-    for height, values, colour, label in (
-        (0.04, rec.tangent_alpha, COLOURS["alpha"], "least tangent ratio at a point"),
-        (0.04, rec.tangent_beta, COLOURS["uniform"], "largest tangent ratio at a point"),
-    ):
-        if values is not None:
-            axis.plot(
-                values,
-                [height] * len(values),
-                "|",
-                ms=14,
-                alpha=0.6,
-                color=colour,
-                label=label,
-                transform=axis.get_xaxis_transform(),
-            )
-    styles = {"secants": ":", "tangents": "--", "search": "-"}
-    for name, style in styles.items():
-        look = None if rec.exact else rec.looks.get(name)
-        if look is not None and math.isfinite(look.alpha) and math.isfinite(look.beta):
-            label = f"{name}: α ≤ {at_most(look.alpha)}, β ≥ {at_least(look.beta)}"
-            axis.axvline(look.alpha, color=COLOURS["alpha"], ls=style, lw=1.2, label=label)
-            axis.axvline(look.beta, color=COLOURS["uniform"], ls=style, lw=1.2)
-    if rec.exact:
-        axis.axvline(rec.alpha, color=COLOURS["alpha"], label=f"exact α = {rec.alpha:.3g}")
-        axis.axvline(rec.beta, color=COLOURS["uniform"], label=f"exact β = {rec.beta:.3g}")
-    if rec.alpha > 0 and rec.kappa > 8:
-        _decimal_log(axis)
-    axis.set_xlabel("‖A s‖² over unit directions s")
-    axis.set_ylabel("secants")
+    evidence.rec.draw(axis)
+    axis.get_legend().remove()
     return figure
-
-
-def _powers(axis: Any) -> None:
-    """A logarithmic y axis whose numbers are plain text: 10⁻³."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _power(value: float) -> str:
-    if not value > 0:
-        return ""
-    exponent = round(math.log10(value))
-    if -3 < exponent < 4:
-        return f"{value:g}"
-    return f"10{str(exponent).translate(SUPERSCRIPTS)}"
-
-
-def _decimal_log(axis: Any) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2, 5 of each decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _iterations(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("iteration n")
 
 
 def draw_bounds(evidence: Evidence) -> Figure:
     """Objective and bounds, as fractions of the objective where the bound starts."""
     figure, axis = _figure(3.1)
     check = evidence.uniform
-    seen, scale = _fractions(evidence)
+    seen, scale = fractions(evidence)
     n = torch.arange(len(seen))
     axis.fill_between(
         n,
@@ -159,14 +76,14 @@ def draw_bounds(evidence: Evidence) -> Figure:
         )
         floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
         low = min(low, max(floor, low * 1e-3))
-    axis.set_ylim(low / 3, _top(seen))
-    _powers(axis)  # after the limits: where nothing is positive it would warn of its own
-    _iterations(axis)
+    axis.set_ylim(low / 3, top_of(seen))
+    powers(axis)  # after the limits: where nothing is positive it would warn of its own
+    iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{SUBSCRIPTS[check.start]} − y‖²")
     return figure
 
 
-def _fractions(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
+def fractions(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
     """The objective over its value where the bound starts, and that value, image by image.
 
     An image that starts at 0 is drawn over its largest value, or over 1.
@@ -177,7 +94,7 @@ def _fractions(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
     return check.objective / scale, scale
 
 
-def _top(seen: torch.Tensor) -> float:
+def top_of(seen: torch.Tensor) -> float:
     return max(100 * float(seen.max()), 1e3)
 
 
@@ -220,7 +137,10 @@ def draw_predictions(evidence: Evidence) -> Figure:
         ("projector", "pointwise", "local rate, this projector: slope"),
     ):
         rate = next(row.predicted for row in found.rows if row.name == name)
-        line(float(seen[start].mean()) * rate ** (2 * steps), ":", COLOURS[colour], label, start)
+        if math.isfinite(rate):
+            line(
+                float(seen[start].mean()) * rate ** (2 * steps), ":", COLOURS[colour], label, start
+            )
     if shown:
         values = torch.cat(shown)
         runs = [run.error for _, run in found.runs(evidence.solution, rule_of(evidence))]
@@ -229,10 +149,11 @@ def draw_predictions(evidence: Evidence) -> Figure:
         )
         top = float(values.max())
         bound = error_bound(evidence).mean(1)
+        bound = torch.where(bound <= 100 * top, bound, math.nan)
         line(bound, "--", COLOURS["uniform"], "Theorem 1's bound, uniform")
         axis.set_ylim(max(low / 10, float(values.min()) / 2), 100 * top)
-    _powers(axis)
-    _iterations(axis)
+    powers(axis)
+    iterations(axis)
     axis.set_ylabel("error per pixel, mean")
     return figure
 
@@ -262,8 +183,8 @@ def draw_constants(evidence: Evidence) -> Figure:
         axis.axhline(alpha, color=COLOURS["alpha"], ls="--", lw=1.2, label="α on S")
     axis.axhline(float(check.beta.max()), color=COLOURS["uniform"], ls="--", lw=1.2, label="β on S")
     axis.axhline(1 / check.step_size, color=COLOURS["noise"], ls=":", lw=1.2, label="1/η")
-    _powers(axis)
-    _iterations(axis)
+    powers(axis)
+    iterations(axis)
     axis.set_ylabel("‖A s‖²/‖s‖²")
     return figure
 
@@ -276,14 +197,14 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
     return torch.where(result.isfinite(), result, math.nan)
 
 
-def _shares(check: ConvergenceCheck) -> dict[str, torch.Tensor]:
+def shares_of(check: ConvergenceCheck) -> dict[str, torch.Tensor]:
     """Percentages of the slack by quantity, at the iterates where they are finite."""
     shares = {name: 100 * share for name, share in check.slack.shares().items()}
     kept = torch.stack(list(shares.values())).isfinite().all(0)
     return {name: torch.where(kept, share, math.nan) for name, share in shares.items()}
 
 
-def _single(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
+def single_cause(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
     """What alone makes the slack from some x_n in the first quarter on; "" if nothing does."""
     for name, share in shares.items():
         known = share.isfinite().nonzero().flatten()
@@ -295,26 +216,27 @@ def _single(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
     return "", 0
 
 
-def _slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
+def slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
     """The checks whose slack has parts to draw, by the constants that they use."""
     found = {"uniform": evidence.uniform, "each image's own": evidence.pointwise}
     return {
         name: check
         for name, check in found.items()
-        if bool(_shares(check)["alpha"].isfinite().any()) and not _single(_shares(check))[0]
+        if bool(shares_of(check)["alpha"].isfinite().any())
+        and not single_cause(shares_of(check))[0]
     }
 
 
 def draw_slack(evidence: Evidence) -> Figure:
     """Shares of the slack, bound minus objective, by the quantity that makes it."""
-    checks = _slack_checks(evidence)
+    checks = slack_checks(evidence)
     count = max(1, len(checks))
     figure, axes = _figure(0.6 + 1.8 * count, rows=count)
     for axis, (title, check) in zip(axes if count > 1 else [axes], checks.items(), strict=False):
-        shares = _shares(check)
+        shares = shares_of(check)
         n = torch.arange(len(shares["alpha"]))
         kept = shares["alpha"].isfinite()
-        if not _negative(check):
+        if not has_negative(check):
             axis.stackplot(
                 n[kept],
                 *[share[kept].clamp_min(0) for share in shares.values()],
@@ -328,12 +250,12 @@ def draw_slack(evidence: Evidence) -> Figure:
                 axis.plot(n[kept], share[kept], color=COLOURS[name], label=GREEK[name])
             axis.axhline(0, color="black", lw=0.6)
         axis.set_title(f"{title} constants", fontsize=9)
-        _iterations(axis)
+        iterations(axis)
         axis.set_ylabel("% of the slack")
     return figure
 
 
-def _negative(check: ConvergenceCheck) -> bool:
+def has_negative(check: ConvergenceCheck) -> bool:
     """Whether a part of a finite slack is negative: an assumption that the iterates broke."""
     shares = torch.stack(list(check.slack.shares().values()))
     return bool((shares[:, shares.isfinite().all(0)] < -1e-8).any())
@@ -384,7 +306,7 @@ def draw_local(evidence: Evidence) -> Figure:
             seen = torch.where(predicted.isnan(), math.nan, run.rate)
             axis.plot(n, seen, "x", ms=5, color=COLOURS[colour], label=f"{words}, seen")
     axis.axhline(1, color="black", lw=0.8, ls=":", label="1: no nearer")
-    _iterations(axis)
+    iterations(axis)
     axis.set_xlabel("image")
     axis.set_ylabel("factor per step of ‖xₙ − x∞‖")
     count = max(
@@ -427,8 +349,8 @@ def draw_evolution(evidence: Evidence) -> Figure:
         max(found.evolution.fixed_point, TINY), color=COLOURS["uniform"], ls="--", lw=1.2,
         label="its fixed point",
     )  # fmt: skip
-    _powers(axis)
-    _iterations(axis)
+    powers(axis)
+    iterations(axis)
     axis.set_ylabel("error per pixel, mean")
     return figure
 
@@ -457,330 +379,13 @@ def draw_obtuse(evidence: Evidence) -> Figure:
         label="the limit, median",
     )  # fmt: skip
     axis.axhline(0, color="black", lw=0.6)
-    _iterations(axis)
+    iterations(axis)
     axis.set_ylabel("κₙ(1 − θₙ)")
     return figure
 
 
 def _quartile(values: torch.Tensor, q: float) -> torch.Tensor:
     return values.double().nanquantile(q, dim=1)
-
-
-def _about_histogram(evidence: Evidence) -> str:
-    rec = evidence.rec
-    parts = ["‖A s‖² over unit secants s, in grey."] if rec.histogram is not None else []
-    if rec.tangent_alpha is not None:
-        parts.append(
-            "Ticks on the axis: least and largest ratio over all tangent directions at one point, "
-            "the limits of secants there."
-        )
-    lines = "the exact constants" if rec.exact else "the extremes of each look"
-    parts.append(
-        f"Lines: {lines}. The theorem needs the right end to be less than twice the left end."
-    )
-    return " ".join(parts)
-
-
-def _about_predictions(evidence: Evidence) -> str:
-    text = "Error of every iterate, mean over the images."
-    bound = error_bound(evidence).mean(1)
-    if bool(bound.isinf().all()):
-        text += " Theorem 1's bound is infinite and not drawn."
-    elif not bool((evidence.uniform.rate < 1).all()):
-        text += " Theorem 1's bound is void: it does not fall."
-    rows = {row.name: row for row in evidence.predictions.rows}
-    if evidence.predictions.evolution is not None:
-        text += " State evolution predicts AMP's run, iterate by iterate, and where NPGD ends."
-    else:
-        text += f" State evolution says {rows['evolution'].silent}."
-    if any(math.isfinite(rows[name].predicted) for name in ("exact", "projector")):
-        text += (
-            " A local rate is a slope: how fast a run nears its point of rest in the end, drawn"
-            " from the error where the theorem's run starts. A run levels off where that point is."
-        )
-    return text
-
-
-def _about_bounds(evidence: Evidence) -> str:
-    text = (
-        "The objective of every image as a fraction of its value where the bound starts, and the "
-        "bound from the uniform constants and from each image's own."
-    )
-    seen, scale = _fractions(evidence)
-    bounds = [
-        check.bound.nan_to_num(nan=0.0, posinf=math.inf)
-        for check in (evidence.uniform, evidence.pointwise)
-    ]
-    middle = torch.stack([(bound / scale).median(1).values for bound in bounds])
-    if bool(middle.isinf().any()):
-        text += " An infinite bound is not drawn."
-    if bool((middle[middle.isfinite()] > _top(seen)).any()):
-        text += " A bound that leaves the picture at the top is 100 times any iterate or more."
-    return text
-
-
-def _about_constants(evidence: Evidence) -> str:
-    text = (
-        "By the one-step identity the objective's fall depends on α_n, β_n and δ_n of the run's "
-        "own pairs and on the noise, not on the worst pairs of S."
-    )
-    return text if float(evidence.uniform.alpha.min()) > 0 else text + " α = 0 is not drawn."
-
-
-def _about_slack(evidence: Evidence) -> str:
-    text = (
-        "Share of each quantity in the slack, bound minus objective. The parts sum to the slack: "
-        "first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the noise."
-    )
-    if any(_negative(check) for check in _slack_checks(evidence).values()):
-        text += (
-            " Where lines are drawn in place of areas, a part is negative: the iterates broke that "
-            "assumption."
-        )
-    return text
-
-
-def _about_projection(evidence: Evidence) -> str:
-    how = "each exact"
-    if not evidence.projection.exact:
-        how = "a lower bound where the nearest point of S was searched for"
-    return (
-        f"δ_x at every point looked at, {how}. Their maximum is a lower bound on the theorem's δ."
-    )
-
-
-def _about_local(evidence: Evidence) -> str:
-    text = (
-        "The factor per step at which each run nears its point of rest x_∞ in the end: circles are "
-        "predicted from derivatives at that point, crosses are seen."
-    )
-    if evidence.predictions.local_run is None and exact_rates(evidence) is not None:
-        text += " The run with exact projection was not done at this effort."
-    return text
-
-
-def _about_evolution(evidence: Evidence) -> str:
-    return (
-        "Circles are predicted from the projector's denoising curve alone, before any run. AMP "
-        "should follow them; that NPGD ends at the same error is observed, not proved."
-    )
-
-
-def _about_obtuse(evidence: Evidence) -> str:
-    return (
-        "Where the line lies below the limit 2 min(h_n, 2 − h_n), h_n = ηβ_n, the step brings x_n "
-        "nearer to x̄: the projector turns back at an obtuse angle (θ_n > 0), which Theorem 1 does "
-        "not count on."
-    )
-
-
-# What is seen, for those who do not see it -------------------------------------------------------
-
-
-def _ends(values: torch.Tensor) -> str:
-    """From the first to the last that is finite."""
-    known = values.double()[values.isfinite()]
-    return (
-        f"from {about(float(known[0]))} to {about(float(known[-1]))}" if len(known) else "nothing"
-    )
-
-
-def _see_histogram(evidence: Evidence) -> str:
-    rec = evidence.rec
-    low, high = float(evidence.uniform.alpha.min()), float(evidence.uniform.beta.max())
-    word = "exactly" if rec.exact else "at least"
-    return (
-        f"Ratios ‖A s‖²/‖s‖² spread {word} over {about(low)} to {about(high)}; the theorem needs "
-        "less than a factor 2."
-    )
-
-
-def _see_bounds(evidence: Evidence) -> str:
-    seen, scale = _fractions(evidence)
-    check = evidence.uniform
-    text = f"The median objective goes {_ends(seen.median(1).values[check.start :])}"
-    for name, result in (("uniform", check), ("each image's own", evidence.pointwise)):
-        bound = (result.bound / scale)[check.start :].median(1).values
-        text += f"; the bound of {name} constants, {_ends(bound)}"
-    return text + "."
-
-
-def _see_predictions(evidence: Evidence) -> str:
-    found = evidence.predictions
-    parts = []
-    for name, run in found.runs(evidence.solution, rule_of(evidence)):
-        assert run.error is not None
-        parts.append(f"{name} goes {_ends(run.error.mean(1))} per pixel")
-    if found.evolution is not None:
-        parts.append(f"state evolution, {_ends(found.evolution.error)}")
-    bound = error_bound(evidence).mean(1)
-    parts.append(f"Theorem 1's bound, {_ends(bound)}" if bool(bound.isfinite().any()) else
-                 "Theorem 1's bound is infinite")  # fmt: skip
-    return f"{'; '.join(parts)}."
-
-
-def _see_constants(evidence: Evidence) -> str:
-    parts, check = evidence.uniform.decomposition, evidence.uniform
-    return (
-        f"Medians along the run: α_n {_ends(parts.alpha.nanmedian(1).values)}, β_n "
-        f"{_ends(parts.beta.nanmedian(1).values)}; on S, α is "
-        f"{about(float(check.alpha.min()))} and β {about(float(check.beta.max()))}."
-    )
-
-
-def _see_slack(evidence: Evidence) -> str:
-    parts = []
-    for name, check in _slack_checks(evidence).items():
-        shares = {key: share[share.isfinite()] for key, share in _shares(check).items()}
-        said = ", ".join(f"{round(float(v[-1]))} % {GREEK[k]}" for k, v in shares.items())
-        parts.append(f"with {name} constants {said}")
-    return f"At the end of the run, {'; '.join(parts)}."
-
-
-def _see_projection(evidence: Evidence) -> str:
-    return "; ".join(
-        f"{name}: median {about(float(family.deltas.median()))}, largest {about(family.delta)}"
-        for name, family in evidence.projection.families.items()
-    )
-
-
-def _see_local(evidence: Evidence) -> str:
-    found, parts = evidence.predictions, []
-    for words, predicted, run in (
-        ("exact projection", exact_rates(evidence), found.local_run),
-        ("this projector", own_rates(evidence), found.rest_run),
-    ):
-        if predicted is not None:
-            seen = "" if run is None else f", seen {about(median(run.rate))}"
-            parts.append(f"with {words}, predicted {about(median(predicted))}{seen} (medians)")
-    return f"Rates per step {'; '.join(parts)}."
-
-
-def _see_evolution(evidence: Evidence) -> str:
-    found = evidence.predictions
-    assert found.evolution is not None
-    text = f"State evolution goes {_ends(found.evolution.error)} per pixel"
-    for name, run in (("AMP(prior)", found.amp), ("NPGD(prior)", found.default)):
-        if run is not None and run.error is not None:
-            text += f"; {name}, {_ends(run.error.mean(1))}"
-    return text + "."
-
-
-def _see_obtuse(evidence: Evidence) -> str:
-    found = evidence.predictions.obtuse
-    assert found is not None
-    middle = found.product.nanmedian(1).values[found.start :]
-    return f"The median of κ_n(1 − θ_n) goes {_ends(middle)}; {found.status}."
-
-
-# Where a figure would say one thing --------------------------------------------------------------
-
-
-def _always(evidence: Evidence) -> str:
-    return ""
-
-
-def _no_histogram(evidence: Evidence) -> str:
-    low, high = float(evidence.uniform.alpha.min()), float(evidence.uniform.beta.max())
-    if high <= low * (1 + 1e-6):
-        return f"A shortens every direction of S alike: ‖A s‖²/‖s‖² is {about(low)} for all."
-    return ""
-
-
-def _no_bounds(evidence: Evidence) -> str:
-    checks = (evidence.uniform, evidence.pointwise)
-    if any(bool(check.bound[check.start + 1 :].isfinite().any()) for check in checks):
-        return ""
-    return "Every bound is infinite from its first step on, and there is none to draw."
-
-
-def _no_slack(evidence: Evidence) -> str:
-    if _slack_checks(evidence):
-        return ""
-    said: dict[tuple[str, int], list[str]] = {}
-    for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
-        single = _single(_shares(check))
-        if single[0]:
-            said.setdefault(single, []).append(f"{name} constants")
-    if not said:
-        return "There is no finite slack between bound and objective to split."
-    parts = (
-        f"from x_{first} on all of the slack, bound minus objective, is of {GREEK[name]}, with "
-        f"{' and with '.join(names)}"
-        for (name, first), names in said.items()
-    )
-    return sentence("; ".join(parts))
-
-
-def _no_projection(evidence: Evidence) -> str:
-    error = evidence.projection
-    if float(error.deltas.abs().max()) > error.rounding:
-        return ""
-    return f"δ_x is 0, to rounding, at all {len(error.deltas):,} points looked at."
-
-
-def _no_local(evidence: Evidence) -> str:
-    if exact_rates(evidence) is None and own_rates(evidence) is None:
-        said = {row.name: row for row in evidence.predictions.rows}
-        reasons = dict.fromkeys(said[name].silent or "nothing" for name in ("exact", "projector"))
-        return f"No local rate is predicted: {'; '.join(reasons).replace('nothing: ', '')}."
-    return ""
-
-
-def _no_evolution(evidence: Evidence) -> str:
-    if evidence.predictions.evolution is not None:
-        return ""
-    reason = evidence.predictions.without.get("evolution", "it was not computed")
-    return f"State evolution says nothing here: {reason}."
-
-
-def _no_obtuse(evidence: Evidence) -> str:
-    found = evidence.predictions.obtuse
-    if found is None:
-        reason = evidence.predictions.without.get("obtuse", "it was not computed")
-        return f"Nothing is said of angles: {reason}."
-    if not bool(found.product.nanmedian(1).values[found.start :].isfinite().any()):
-        return "The run stood still: no step has an angle."
-    return ""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of the report."""
-
-    title: str
-    """What it is about."""
-    draw: Callable[[Evidence], Figure]
-    """Draws it."""
-    caption: Callable[[Evidence], str]
-    """How it is read."""
-    seen: Callable[[Evidence], str]
-    """What is seen, in numbers."""
-    instead: Callable[[Evidence], str] = _always
-    """A sentence that says all that the figure would; "" where it would say more."""
-
-
-PREDICTED = Drawing("Predicted and seen", draw_predictions, _about_predictions, _see_predictions)
-HISTOGRAM = Drawing(
-    "How much A shortens the directions of S",
-    draw_histogram, _about_histogram, _see_histogram, _no_histogram,
-)  # fmt: skip
-BOUNDS = Drawing("Bound and iterates", draw_bounds, _about_bounds, _see_bounds, _no_bounds)
-CONSTANTS = Drawing(
-    "The constants that the run met", draw_constants, _about_constants, _see_constants
-)
-SLACK = Drawing("Where the bound loses", draw_slack, _about_slack, _see_slack, _no_slack)
-LOCAL = Drawing("Local rates", draw_local, _about_local, _see_local, _no_local)
-EVOLUTION = Drawing(
-    "State evolution and runs", draw_evolution, _about_evolution, _see_evolution, _no_evolution
-)
-OBTUSE = Drawing("Angles along the run", draw_obtuse, _about_obtuse, _see_obtuse, _no_obtuse)
-PROJECTION = Drawing(
-    "Projector error", draw_projection, _about_projection, _see_projection, _no_projection
-)
-
-FIGURES = (PREDICTED, HISTOGRAM, BOUNDS, CONSTANTS, SLACK, LOCAL, EVOLUTION, OBTUSE, PROJECTION)
-"""In the order of the page. Only the last means anything where A is not linear."""
 
 
 def svg(figure: Figure) -> str:

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from analysis.report.figures import COLOURS, svg
+from analysis.drawing import COLOURS
+from analysis.report.figures import svg
 from analysis.report.symbols import new_symbols
 from analysis.words import about
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from analysis.limits import PARTS, moments
-from analysis.report import figures
+from analysis.report import drawings
+from analysis.report.drawings import Drawing
 from analysis.report.evidence import Evidence, unseen
-from analysis.report.figures import Drawing
+from analysis.report.figures import exact_rates, own_rates
 from analysis.report.findings import Finding, findings
 from analysis.report.markup import escaped, figure, manual, section, style, table, waterfall
 from analysis.report.pictures import baselines_of, grid
@@ -172,7 +173,7 @@ def _theories(evidence: Evidence) -> list[tuple[str, str, str]]:
     linear = evidence.linear
     if linear:
         predicted = [
-            _figure(figures.PREDICTED, evidence, alone=True),
+            _figure(drawings.PREDICTED, evidence, alone=True),
             _table(predictions_table(evidence)),
             _table(runs_table(evidence)),
         ]
@@ -182,13 +183,13 @@ def _theories(evidence: Evidence) -> list[tuple[str, str, str]]:
     parts = [("predictions", title, "".join([*predicted, said("predictions")]))]
     parts.append(("theorem", "Theorem 1", said("theorem") + _theorem(evidence) * linear))
     for name, words, drawing, told_of in (
-        ("local", "Local rates", figures.LOCAL, _local),
-        ("evolution", "State evolution", figures.EVOLUTION, _evolution),
-        ("obtuse", "Obtuse projectors", figures.OBTUSE, _obtuse),
+        ("local", "Local rates", drawings.LOCAL, _local),
+        ("evolution", "State evolution", drawings.EVOLUTION, _evolution),
+        ("obtuse", "Obtuse projectors", drawings.OBTUSE, _obtuse),
     ):
         if linear:
             parts.append((name, words, told_of(evidence) + _figure(drawing, evidence, alone=True)))
-    projector = said("projector") + _figure(figures.PROJECTION, evidence, alone=True)
+    projector = said("projector") + _figure(drawings.PROJECTION, evidence, alone=True)
     parts.append(("projector", "Projector error δ", projector + _table(families_table(evidence))))
     parts.append(("limits", "What limits", _limits(evidence) + said("limits")))
     return parts
@@ -199,7 +200,7 @@ def _theorem(evidence: Evidence) -> str:
         f"<li><strong>{name}</strong>: {escaped(f'{look.statement} ({look.status})')}</li>"
         for name, look in evidence.rec.looks.items()
     )
-    drawn = (figures.HISTOGRAM, figures.BOUNDS, figures.CONSTANTS, figures.SLACK)
+    drawn = (drawings.HISTOGRAM, drawings.BOUNDS, drawings.CONSTANTS, drawings.SLACK)
     pictures = [_figure(drawing, evidence) for drawing in drawn]
     return "".join(
         [
@@ -235,8 +236,8 @@ def _local(evidence: Evidence) -> str:
     text = "".join(f"<p>{line}</p>" for line in (intro, *said))
     columns = {}
     for words, predicted, run in (
-        ("exact P", figures.exact_rates(evidence), found.local_run),
-        ("this P", figures.own_rates(evidence), found.rest_run),
+        ("exact P", exact_rates(evidence), found.local_run),
+        ("this P", own_rates(evidence), found.rest_run),
     ):
         if predicted is not None:
             columns[f"{words},\npredicted"] = predicted.tolist()
@@ -353,8 +354,15 @@ def _figure(drawing: Drawing, evidence: Evidence, alone: bool = False) -> str:
 
 def _settings(evidence: Evidence) -> str:
     """What was asked for, and how long it took."""
-    chosen = [[key, str(value)] for key, value in evidence.settings.items()]
+    chosen = [[key, _said(value)] for key, value in evidence.settings.items()]
     timing = [[name, f"{value:.1f} s"] for name, value in evidence.seconds.items()]
     return table("What was asked for", ("setting", "value"), chosen, 2) + table(
         "Time taken", ("part", "seconds"), timing, 1
     )
+
+
+def _said(value: Any) -> str:
+    """A setting in words."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)
