@@ -408,12 +408,11 @@ class WorstCase(Drawn):
         """F_n, or ‖x_n − x*‖², along the run that attains `value`."""
         count = self.n_iter + 1
         if self.measure == "distance":
-            return np.diag(self.gram)[:count]
-        squared = np.diag(self.image_gram)[:count]
-        if len(self.image_gram) == count:
-            return squared
-        # A x_n − y = A e_n − v.
-        return squared - 2 * self.image_gram[:count, count] + self.image_gram[count, count]
+            return np.asarray(np.diag(self.gram)[:count])
+        squared = np.asarray(np.diag(self.image_gram)[:count])
+        if len(self.image_gram) > count:  # A x_n − y = A e_n − v
+            squared = squared - 2 * self.image_gram[:count, count] + self.image_gram[count, count]
+        return squared
 
     def draw(self, axis: Axes) -> None:
         """The run that attains the value, and what is proved of its end."""

@@ -122,19 +122,17 @@ class FixedPoint(Drawn):
 
         The leading ones are filled; the others are known up to `DENSE` dimensions.
         """
-        from matplotlib.patches import Circle
-
         known = self.found & self.rate.isfinite()
         if self.jacobian is not None and bool(known.any()):
             others = torch.linalg.eigvals(self.jacobian[known]).flatten()
             axis.plot(others.real, others.imag, "o", ms=3, mfc="none", label="eigenvalues of DT")
         led = torch.cat([self.eigenvalue[known], self.eigenvalue[known].conj()])
         axis.plot(led.real, led.imag, "o", ms=5, label="leading")
-        axis.add_patch(Circle((0, 0), 1, fill=False, lw=0.8, ls="--", label="1: neither way"))
+        angle = torch.linspace(0, 2 * math.pi, 200)
+        axis.plot(angle.cos(), angle.sin(), "k--", lw=0.8, label="within, a point attracts")
         axis.set(xlabel="real part", ylabel="imaginary part")
         axis.set_aspect("equal", adjustable="datalim")
-        axis.autoscale_view()
-        axis.legend()
+        axis.legend(fontsize=8)
 
     def _moves(self) -> float:
         return float(self.residual[self.found].max()) if bool(self.found.any()) else math.nan

@@ -137,7 +137,7 @@ class Report:
     def table(self):
         return "a [bold]table"
 
-    def write(self, directory):
+    def write(self, directory, made):
         for name in ("report.html", "report.json", "summary.txt"):
             (directory / name).write_text("{}")
 

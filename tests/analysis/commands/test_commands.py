@@ -231,8 +231,8 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
         def table(self):
             return "a table"
 
-        def write(self, output):
-            (output / "report.json").write_text('{"findings": []}')
+        def write(self, output, made):
+            (output / "report.json").write_text(json.dumps({"made": made}))
 
     def verify(A, prior, images=None, **options):
         asked.append((A, images, options))

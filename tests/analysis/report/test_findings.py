@@ -11,7 +11,7 @@ import torch
 import npgd
 from analysis.projection import FamilyError, ProjectionSettings
 from analysis.rec.settings import RecSettings
-from analysis.report import Report, verify
+from analysis.report import Report, drawings, verify
 from analysis.report.evidence import OWN
 from analysis.report.findings import periods
 from analysis.testing import normal, random_affine_set, random_prior

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from analysis.drawing import COLOURS
 from analysis.projection import ProjectionSettings
 from analysis.rec.settings import RecSettings
-from analysis.report import Report, markup, page, pictures, symbols, verify
+from analysis.report import Report, drawings, markup, page, pictures, symbols, verify
 from analysis.testing import normal, random_affine_set, random_prior
 from npgd.operators import Inpainting, MatrixOperator
 from npgd.projectors import FiniteSet
