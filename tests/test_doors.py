@@ -1302,8 +1302,6 @@ def test_the_valid_call_of_every_door_passes_and_shows_in_one_screen(name):
     if not ours or type(result).__module__.startswith("npgd.networks"):
         return
     long = len(repr(result).splitlines()) >= 20 or len(repr(result)) > 2000
-    if long and name == "verify":
-        pytest.xfail("a report is still longer than a screen")
     assert not long, repr(result)
     if isinstance(result, Shown):
         assert "<" in result._repr_html_()

@@ -65,10 +65,12 @@ def _about_predictions(evidence: Evidence) -> str:
         last = about(float(bound[bound.isfinite()][-1]))
         text += f" Theorem 1's bound is void: it does not fall, and ends at {last} per pixel."
     rows = {row.name: row for row in evidence.predictions.rows}
-    if evidence.predictions.evolution is not None:
+    if not _no_evolution(evidence):
         text += " State evolution predicts AMP's run, iterate by iterate, and where NPGD ends."
-    else:
+    elif evidence.predictions.evolution is None:
         text += f" State evolution says {rows['evolution'].silent}."
+    else:
+        text += f" {_no_evolution(evidence)}"
     if any(math.isfinite(rows[name].predicted) for name in ("exact", "projector")):
         text += (
             " A local rate is a slope: how fast a run nears its point of rest in the end, drawn"
@@ -187,7 +189,7 @@ def _see_predictions(evidence: Evidence) -> str:
     for name, run in found.runs(evidence.solution, rule_of(evidence)):
         assert run.error is not None
         parts.append(f"{name} goes {_ends(run.error.mean(1))} per pixel")
-    if found.evolution is not None:
+    if found.evolution is not None and not _no_evolution(evidence):
         parts.append(f"state evolution, {_ends(found.evolution.error)}")
     bound = error_bound(evidence).mean(1)
     parts.append(f"Theorem 1's bound, {_ends(bound)}" if bool(bound.isfinite().any()) else
@@ -304,8 +306,10 @@ def _no_local(evidence: Evidence) -> str:
 
 
 def _no_evolution(evidence: Evidence) -> str:
-    if evidence.predictions.evolution is not None:
-        return ""
+    if (found := evidence.predictions.evolution) is not None:
+        if math.isfinite(found.fixed_point):
+            return ""
+        return "State evolution grows without end here: it has no fixed point."
     reason = evidence.predictions.without.get("evolution", "it was not computed")
     return f"State evolution says nothing here: {reason}."
 

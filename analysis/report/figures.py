@@ -127,7 +127,7 @@ def draw_predictions(evidence: Evidence) -> Figure:
         assert run.error is not None
         colour = {"AMP(prior)": "alpha", "NPGD(prior), its own step": "delta"}.get(name, "observed")
         line(run.error.double().mean(1), "-", COLOURS[colour], f"{name}, seen")
-    if found.evolution is not None:
+    if found.evolution is not None and math.isfinite(found.evolution.fixed_point):
         line(found.evolution.error[:31], "o", COLOURS["alpha"], "state evolution")
     seen = evidence.uniform.decomposition.error / evidence.operator["n"]
     start = min(evidence.uniform.start, len(seen) - 1)

@@ -141,6 +141,15 @@ def _swatch(handle: Any) -> str:
     return _in_terms(f"<svg aria-hidden='true' viewBox='0 0 28 12'>{inside}</svg>")
 
 
+ROUNDING = 1e-12
+"""A part as small as this share of the largest extent is 0."""
+
+
+def _percent(share: float) -> str:
+    whole = round(100 * share)
+    return f"{'−' * (whole < 0)}{abs(whole)} %"
+
+
 def waterfall(parts: Mapping[str, float], what: Mapping[str, str], total: str) -> str:
     """Bars that begin where the one before ended, so that the last ends at their sum.
 
@@ -149,6 +158,8 @@ def waterfall(parts: Mapping[str, float], what: Mapping[str, str], total: str) -
     values = list(parts.values())
     if not all(math.isfinite(value) for value in values):
         return "<p>A part is not finite, and there is no bar to draw.</p>"
+    if not any(values):
+        return "<p>Every part is 0: the error is, too.</p>"
     whole = math.fsum(values)
     ends = [0.0]
     for value in values:
@@ -159,13 +170,14 @@ def waterfall(parts: Mapping[str, float], what: Mapping[str, str], total: str) -
     def bar(name: str, first: float, last: float, kind: str) -> str:
         left = 100 * (min(first, last) - low) / width
         size = 100 * abs(last - first) / width
-        value = last - first
-        share = f" <span class='share'>{round(100 * value / whole)} %</span>" if whole > 0 else ""
+        value = last - first if abs(last - first) > ROUNDING * width else 0.0
+        number = about(abs(value))
+        share = f" <span class='share'>{_percent(value / whole)}</span>" if whole > 0 else ""
         note = f"<small>{escaped(what.get(name, ''))}</small>" if name in what else ""
         return (
             f"<li><span class='name'>{escaped(name)}{note}</span><span class='track'"
             f" aria-hidden='true'><i class='{kind}' style='left:{left:.2f}%;width:{size:.2f}%'>"
-            f"</i></span><span class='value'>{escaped(about(value))}{share}</span></li>"
+            f"</i></span><span class='value'>{'−' * (value < 0)}{number}{share}</span></li>"
         )
 
     lines = [

@@ -19,6 +19,8 @@ from npgd.images import Images
 
 MOST = 4
 """Images shown."""
+EXACT = 1e-12
+"""An error of a pixel that rounding makes."""
 MAP = "magma"
 """Of the error map: from black, no error, over red to pale yellow."""
 
@@ -77,7 +79,7 @@ def columns(evidence: Evidence, baselines: Mapping[str, Images]) -> list[Column]
     for title, estimate in estimates.items():
         found.append(_recovered(f"recovered, {title}", estimate, x))
     largest = scale(evidence)
-    for title, estimate in estimates.items():
+    for title, estimate in estimates.items() if largest else ():
         error = (estimate - x).abs().mean(1)
         notes = tuple(f"at most {about(float(each.max()), 2)}" for each in error)
         alts = tuple(
@@ -89,14 +91,14 @@ def columns(evidence: Evidence, baselines: Mapping[str, Images]) -> list[Column]
 
 
 def scale(evidence: Evidence) -> float:
-    """The error that the map's lightest colour stands for: the largest of those shown, to 2."""
+    """The error that the map's lightest colour stands for; 0 if those shown have none."""
     x = evidence.images[:MOST].double()
     default = evidence.predictions.default
     images = evidence.solution.x if default is None else default.x
     error = (images[:MOST].detach().cpu().double() - x).abs().mean(1)
     largest = float(error.nan_to_num(2.0, posinf=2.0).max())
-    if not largest > 0:
-        return 1.0
+    if not largest > EXACT:
+        return 0.0
     unit = 10.0 ** math.floor(math.log10(largest))
     return min(math.ceil(largest / unit - 1e-9) * unit, 2.0)
 
@@ -169,6 +171,8 @@ def grid(evidence: Evidence, baselines: Mapping[str, Images]) -> str:
 
 
 def _scale(evidence: Evidence) -> str:
+    if not scale(evidence):
+        return "<p>These recoveries have no error to map.</p>"
     ramp = np.linspace(0, 1, 64)[None, :].repeat(2, 0)
     (png,) = _maps(torch.from_numpy(ramp)[None], 1.0)
     largest = about(scale(evidence), 2)

@@ -167,6 +167,11 @@ def test_baselines_are_images_by_name(affine, baselines):
         affine.to_html(baselines=baselines)
 
 
+def test_where_nothing_errs_there_is_no_map():
+    text = CASES["a finite set"]().to_html()
+    assert "no error to map" in text and "error, NPGD(prior)" not in text
+
+
 def test_what_is_not_finite_has_a_picture(affine):
     broken = affine.predictions.default.x.clone()
     broken[0, 0, 0, 0], broken[1] = math.nan, math.inf
@@ -188,7 +193,9 @@ def test_every_bar_begins_where_the_one_before_ended_and_the_last_is_their_sum()
 
 
 def test_bars_of_nothing_and_of_what_is_not_finite():
-    assert spans(markup.waterfall({"a": 0.0, "b": 0.0}, {}, "all")) == [(0, 0)] * 3
+    assert "Every part is 0" in markup.waterfall({"a": 0.0, "b": 0.0}, {}, "all")
+    text = markup.waterfall({"a": 1.0, "b": -1e-17}, {}, "all")
+    assert "−" not in text and "e-" not in text
     assert "no bar" in markup.waterfall({"a": math.inf, "b": -math.inf}, {}, "all")
 
 
