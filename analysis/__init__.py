@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis import testing as testing  # not in __all__, which must do without hypothesis
     from analysis import theorem
+    from analysis.advice import advise
     from analysis.basins import basin, basin_of
     from analysis.design import (
         design_dct,
@@ -50,6 +51,7 @@ __all__ = [
     "ProjectionSettings",
     "RecSettings",
     "RunSettings",
+    "advise",
     "basin",
     "basin_of",
     "certify",
@@ -103,6 +105,7 @@ _HOMES = {
         "split_slack",
         "steps_to_reach",
     ),
+    "advice": ("advise",),
     "limits": ("split_error",),
     "obtuse": ("obtuse_bound", "obtuseness"),
     "basins": ("basin", "basin_of"),

@@ -143,11 +143,17 @@ def fitting_denoiser(
 
     It is in float32.
     """
+    name = fitting_name(image_shape)
+    return None if name is None else load_denoiser(name, device=device)
+
+
+def fitting_name(image_shape: ImageShape) -> str | None:
+    """The name of that denoiser, None where there is none."""
     channels, *sides = checks.image_shape(image_shape)
     name, multiple = {1: ("mnist", 28), 3: ("photographs", 16)}.get(channels, ("", 1))
     if name not in cards.SHIPPED["denoiser"] or any(side % multiple for side in sides):
         return None
-    return load_denoiser(name, device=device)
+    return name
 
 
 def load_onenet(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +19,7 @@ from analysis.commands.options import (
     Seed,
     Subject,
     command,
+    invocation,
     load_prior,
 )
 from analysis.commands.output import output_directory, record
@@ -37,6 +40,9 @@ def verify(
     device: Device = "cpu",
     output: Output = Path("verified"),
     force: Force = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print every table and finding, too.")
+    ] = False,
 ) -> None:
     """Are the theorem's assumptions met, what do they predict, and what happened?
 
@@ -65,9 +71,28 @@ def verify(
             seed=seed,
             progress=console.is_terminal,
         )
+        report = replace(report, command=_recovering(prior, subject, problem, run, seed, device))
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}
         report.write(folder.path, made=made)
-    console.print(report.table())
-    console.print(report.advice)
-    console.print(report.numbered)
-    console.print(f"written: {output / 'report.html'}")
+    console.print(str(report.screen))
+    if details:
+        console.print(report.table())
+        console.print(report.numbered)
+    console.print(
+        f"\nwritten: {output / 'report.html'}, all of it with figures, and beside it the numbers"
+    )
+
+
+def _recovering(
+    prior: str, subject: Subject, problem: Problem, run: Run, seed: int, device: str
+) -> dict[str, str | None]:
+    """The options with which `npgd recover` recovers the same, those that were given."""
+    settings: dict[str, Any] = {"prior": prior, "seed": seed, "device": device, "noise": run.noise}
+    for group in (subject, problem):
+        settings |= {field.name: getattr(group, field.name) for field in fields(group)}
+    given = invocation().given
+    return {
+        f"--{name.replace('_', '-')}": "" if value is True else shlex.quote(str(value))
+        for name, value in settings.items()
+        if name in given and value is not False
+    }

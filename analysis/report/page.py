@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,10 @@ from analysis.report.figures import exact_rates, own_rates
 from analysis.report.findings import Finding, findings
 from analysis.report.markup import escaped, figure, manual, section, style, table, waterfall
 from analysis.report.pictures import baselines_of, grid
+from analysis.report.screen import QUESTIONS, SHADES, Screen, Step
 from analysis.report.tables import (
     TableRows,
+    advice_table,
     constants_table,
     images_table,
     limits_said,
@@ -37,6 +40,7 @@ from npgd.images import Images
 
 def page(
     evidence: Evidence,
+    first: Screen,
     made: Mapping[str, Any] | None = None,
     baselines: Mapping[str, Images] | None = None,
 ) -> str:
@@ -44,13 +48,15 @@ def page(
 
     Args:
         evidence: what was measured.
+        first: what leads.
         made: what made it: "command_line", "npgd" (the version) and "date", each if there.
-        baselines: other methods' recoveries of the images, by name, to be shown beside.
+        baselines: other methods' recoveries of the images, by name, to be shown beside; without,
+            the best that knows nothing of the prior, where one was tried.
     """
-    others = baselines_of(evidence, baselines)
+    others = baselines_of(evidence, _rival(evidence) if baselines is None else baselines)
     known: set[str] = set()
     title = heading(evidence)
-    parts = [("overview", "Overview", _screen(evidence))]
+    parts = [("overview", "Overview", _screen(evidence, first))]
     parts.append(("images", "Images", grid(evidence, others)))
     parts += _theories(evidence)
     parts.append(("settings", "Settings", _settings(evidence)))
@@ -71,11 +77,11 @@ every word and symbol: {manual("words.md", "Words and symbols")}.</p></header>
 """
 
 
-def screen(evidence: Evidence) -> str:
+def notebook(evidence: Evidence, first: Screen) -> str:
     """The page's first screen alone, for a notebook: its colours go with it."""
     return (
         f"<div class='npgd'><style>{style()}</style><p><strong>{escaped(heading(evidence))}"
-        f"</strong></p>{_screen(evidence)}</div>"
+        f"</strong></p>{_screen(evidence, first)}</div>"
     )
 
 
@@ -101,33 +107,35 @@ def _made(made: Mapping[str, Any] | None) -> str:
     return f"Made by {line}{escaped(version)}{date}."
 
 
+def _rival(evidence: Evidence) -> dict[str, Images]:
+    """The best recovery without the prior, by the method's name."""
+    advice = evidence.predictions.advice
+    trial = None if advice is None else advice.best_without_prior
+    return {} if trial is None else {trial.change.name: trial.x}
+
+
 # The screen ---------------------------------------------------------------------------------------
 
 
-def _screen(evidence: Evidence) -> str:
-    """A verdict a question, what limits, and what changes would gain."""
-    settings = evidence.settings
-    found = findings(evidence)
-    verdicts = [
-        ("Is Theorem 1's assumption met?", found[0]),
-        ("How good is its run?", next(f for f in found if f.subject == "recovery")),
-    ]
-    said = "".join(
-        f"<dt>{escaped(question)} {_chip(f.verdict)}</dt><dd>{escaped(f.text)}</dd>"
-        for question, f in verdicts
-    )
-    runs = "".join(
-        f"<li>{escaped(row[0])}: {escaped(row[1])} dB, error {escaped(row[2])} (medians)</li>"
-        for row in runs_table(evidence)[2]
-    )
-    advised = "".join(f"<li>{escaped(line)}</li>" for line in limits_said(evidence))
-    kind = settings["images"]
-    images = kind if kind[0].isdigit() else f"{settings['count']} {kind}"
-    noise = f", noise of standard deviation {settings['noise']:g}" if settings["noise"] else ""
+def _screen(evidence: Evidence, first: Screen) -> str:
+    """The answers to its questions, what limits as bars, and what to do, numbered."""
+    said = []
+    for name, question in QUESTIONS.items():
+        # The page's bar needs no key.
+        lines = [re.sub(f" [{SHADES}]", "", line) for line in first.answers[name]]
+        text = "".join(f"<p>{escaped(line)}</p>" for line in lines)
+        if name == "limits":
+            text += limiting(evidence)
+        if name == "next" and first.steps:
+            text += f"<ol class='steps'>{''.join(map(_step, first.steps))}</ol>"
+        said.append(f"<h3>{escaped(question)}</h3>{text}")
+    return f"<p class='small'>{escaped(first.title)}</p>{''.join(said)}"
+
+
+def _step(step: Step) -> str:
     return (
-        f"<p class='small'>{escaped(f'{images}{noise}')}.</p><dl class='verdicts'>{said}"
-        f"<dt>How good are the runs?</dt><dd><ul>{runs}</ul></dd></dl>{limiting(evidence)}"
-        f"<h3>What changes would gain</h3><ul>{advised}</ul>"
+        f"<li>{escaped(step.words)}: {escaped(step.gain)}.<pre tabindex='0'><code>"
+        f"{escaped(step.command)}</code></pre></li>"
     )
 
 
@@ -137,8 +145,7 @@ def limiting(evidence: Evidence) -> str:
     if seen is None:
         return ""
     parts = {name: moments(values)[0] for name, values in seen.parts.items()}
-    title = "<h3>What limits it: parts that sum to the error per pixel</h3>"
-    return title + waterfall(parts, PARTS, "error seen")
+    return waterfall(parts, PARTS, "error per pixel")
 
 
 def _chip(verdict: str) -> str:
@@ -324,7 +331,8 @@ def _limits(evidence: Evidence) -> str:
         parts = {name: float(found.budget.parts.get(name, math.nan)) for name in PARTS}
         text += "<h3>The parts that state evolution predicts, without a run</h3>"
         text += waterfall(parts, PARTS, "error predicted")
-    return text + _table(limits_table(evidence))
+    text += _table(limits_table(evidence))
+    return text + (_table(advice_table(evidence)) if found.advice is not None else "")
 
 
 # Pieces -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from analysis.advice import Advice, advise
 from analysis.evolution import (
     ErrorBudget,
     StateEvolution,
@@ -26,7 +27,7 @@ from analysis.evolution import (
     error_budget,
     state_evolution,
 )
-from analysis.limits import ErrorSplit, Trial, split_error
+from analysis.limits import ErrorSplit, split_error
 from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
 from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
@@ -63,8 +64,6 @@ class Looking:
     """Pairs of noise of the denoising curve."""
     longer: int
     """Of the split of the error, see `analysis.split_error`."""
-    trials: bool
-    """Whether changes are tried."""
 
     @classmethod
     def of(cls, effort: str) -> Looking:
@@ -73,14 +72,12 @@ class Looking:
 
 
 LOOKING = {
-    "quick": Looking(3, 0, 40, draws=1, longer=2, trials=False),
-    "default": Looking(6, 40, 80, draws=1, longer=5, trials=True),
-    "thorough": Looking(24, 300, 600, draws=4, longer=10, trials=True),
+    "quick": Looking(3, 0, 40, draws=1, longer=2),
+    "default": Looking(6, 40, 80, draws=1, longer=5),
+    "thorough": Looking(24, 300, 600, draws=4, longer=10),
 }
 PUSH = 1e-4
 """Length per latent by which the run with exact projection starts beside the point of rest."""
-FINISH = 10
-"""Steps on the latent of the trial that ends with them."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +174,8 @@ class Predictions:
     """The error of the default run, measured part by part."""
     budget: ErrorBudget | None
     """The same parts, from state evolution."""
+    advice: Advice | None
+    """What changes to that run would gain, each tried."""
     without: dict[str, str]
     """Why something was not computed, by name."""
 
@@ -190,12 +189,13 @@ class Predictions:
         return [(name, run) for name, run in found if run is not None]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the rows as "predictions", what limits as "limits"."""
+        """For JSON: the rows as "predictions", "limits" and "advice"."""
         limits = None if self.limits is None else self.limits.to_dict()
         budget = None if self.budget is None else self.budget.to_dict()
         return {
             "predictions": [row.to_dict() for row in self.rows],
             "limits": {"seen": limits, "predicted": budget, "without": dict(self.without)},
+            "advice": None if self.advice is None else self.advice.to_dict(),
             "state_evolution": None if self.evolution is None else self.evolution.to_dict(),
         }
 
@@ -243,8 +243,9 @@ def predictions(
     noise: float,
     linear: bool,
     seed: int,
+    progress: bool,
 ) -> Predictions:
-    """Hold every statement against the run, and split the error of the one that users get."""
+    """Hold every statement against the run; split the error of the one that users get; advise."""
     looking, without = Looking.of(effort), dict[str, str]()
     own = _Own.of(problem)
     default = _tried(without, "default", lambda: _default_run(problem, own))
@@ -262,7 +263,13 @@ def predictions(
         turned = _tried(without, "obtuse", lambda: _obtuse(problem, solution, eta))
     else:
         without |= {name: "A is not linear" for name in STATEMENTS}
-    limits = _tried(without, "limits", lambda: _limits(problem, own, default, amp, looking, seed))
+    limits = _tried(without, "limits", lambda: _limits(problem, own, default, looking, seed))
+    advice = None
+    if linear:
+        settings = {"effort": effort, "noise": noise, "seed": seed, "progress": progress}
+        advice = _tried(without, "advice", lambda: _advice(problem, own, default, amp, settings))
+    else:
+        without["advice"] = "A is not linear"
     rows = (
         _uniform(rec, uniform, without),
         _pointwise(rec, pointwise, without),
@@ -284,6 +291,7 @@ def predictions(
         turned,
         limits,
         budget,
+        advice,
         without,
     )
 
@@ -541,30 +549,25 @@ def _obtuse_row(found: Obtuseness | None, without: dict[str, str]) -> Prediction
 
 
 def _limits(
-    problem: Problem,
-    own: _Own,
-    default: Solution | None,
-    amp: Solution | None,
-    looking: Looking,
-    seed: int,
+    problem: Problem, own: _Own, default: Solution | None, looking: Looking, seed: int
 ) -> ErrorSplit:
     if default is None:
         raise _Silent("no run")
     prior: Any = problem.prior
-    solver = NPGD(prior)
-    split = split_error(
-        own.A, prior, own.x, own.y, solver, default,
-        nearest=problem.x_bar, trials=looking.trials, longer=looking.longer, seed=seed,
+    return split_error(
+        own.A, prior, own.x, own.y, NPGD(prior), default,
+        nearest=problem.x_bar, longer=looking.longer, seed=seed,
     )  # fmt: skip
-    more = []
-    if looking.trials and sets.encodes(prior):
-        ended = recover(own.A, own.y, NPGD(prior, finish=FINISH), x_true=own.x)
-        more.append((f"ending on the latent, NPGD(prior, finish={FINISH})", ended))
-    if looking.trials and amp is not None:
-        more.append(("message passing, AMP(prior)", amp))
-    trials = tuple(
-        Trial(change, split.error - run.error[-1].double().cpu())
-        for change, run in more
-        if run.error is not None and bool(run.error[-1].isfinite().all())
-    )
-    return replace(split, trials=(*split.trials, *trials))
+
+
+def _advice(
+    problem: Problem,
+    own: _Own,
+    default: Solution | None,
+    amp: Solution | None,
+    settings: dict[str, Any],
+) -> Advice:
+    if default is None:
+        raise _Silent("no run")
+    tried = {} if amp is None else {"message passing": amp}
+    return advise(own.A, problem.prior, own.x, own.y, default, tried=tried, **settings)

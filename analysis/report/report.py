@@ -15,9 +15,10 @@ from typing import Any
 from analysis.report.evidence import Evidence
 from analysis.report.figures import rule_of
 from analysis.report.findings import Finding, findings
-from analysis.report.page import page, screen
+from analysis.report.page import notebook, page
 from analysis.report.predictions import run_summary
-from analysis.report.tables import leading, limits_said, tables
+from analysis.report.screen import Screen, screen
+from analysis.report.tables import leading, tables
 from npgd.files import plain, write_atomically
 from npgd.images import Images
 from npgd.showing import Shown
@@ -25,7 +26,15 @@ from npgd.showing import Shown
 
 @dataclass(frozen=True, eq=False)
 class Report(Evidence, Shown):
-    """What `verify` found. `print` shows the findings; `write` makes the page."""
+    """What `verify` found. `print` shows one screen of it; `write` makes the page."""
+
+    command: Mapping[str, str | None] | None = None
+    """The options with which `npgd recover` recovers the same; None where no command was given."""
+
+    @property
+    def screen(self) -> Screen:
+        """What comes first: the answers to five questions."""
+        return screen(self, self.command)
 
     @property
     def findings(self) -> list[Finding]:
@@ -37,8 +46,8 @@ class Report(Evidence, Shown):
 
     @property
     def summary(self) -> str:
-        """What predicts this run and what limits it, then the findings, in words."""
-        return "\n".join([*leading(self), "", self.numbered])
+        """The screen, what predicts this run and what limits it, and the findings, in words."""
+        return "\n".join([str(self.screen), "", *leading(self), "", self.numbered])
 
     @property
     def numbered(self) -> str:
@@ -46,17 +55,12 @@ class Report(Evidence, Shown):
         return "\n".join(f"{i}. {finding}" for i, finding in enumerate(self.findings, 1))
 
     @property
-    def advice(self) -> str:
-        """What limits the run that users get, and what each change tried would gain, best first."""
-        return "\n".join(limits_said(self))
-
-    @property
     def status(self) -> str:
         """The first finding and what happened, in two sentences."""
         return f"{self.findings[0].text} The objective {self.uniform.observed.status}."
 
     def __str__(self) -> str:
-        return self.summary
+        return str(self.screen)
 
     def table(self) -> Any:
         """The numbers as a `rich` table group, to be printed on a console."""
@@ -80,6 +84,7 @@ class Report(Evidence, Shown):
         # The run is the same in both checks; it is listed once.
         shared = ("decomposition", "observed", "objective", "step_factor")
         content = {
+            "screen": self.screen.to_dict(),
             **self.predictions.to_dict(),
             "runs": [
                 run_summary(name, solution)
@@ -103,7 +108,7 @@ class Report(Evidence, Shown):
 
     def _repr_html_(self) -> str:
         """The page's first screen."""
-        return screen(self)
+        return notebook(self, self.screen)
 
     def to_html(
         self,
@@ -119,7 +124,7 @@ class Report(Evidence, Shown):
         Raises:
             TypeError, ValueError: an argument does not fit, by name.
         """
-        return page(self, made, baselines)
+        return page(self, self.screen, made, baselines)
 
     def write(
         self,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.limits import PARTS, Trial, moments
+from analysis.limits import PARTS, moments
 from analysis.report.evidence import Evidence
 from analysis.report.figures import rule_of
 from analysis.report.predictions import run_summary
@@ -77,27 +77,37 @@ def limits_table(evidence: Evidence) -> TableRows:
 
 
 def limits_said(evidence: Evidence) -> list[str]:
-    """What limits, and what each change that was tried would gain, best first."""
+    """What limits, and what each change that was tried gains, in words."""
     found = evidence.predictions
     if found.limits is None:
         return [f"What limits the error is not known: {found.without.get('limits', 'no run')}."]
-    best = sorted(found.limits.trials, key=lambda trial: -float(trial.gain.mean()))
-    lines = [sentence(found.limits.status), *(advice(trial) for trial in best)]
-    if not best:
-        lines.append("No change was tried at this effort.")
+    lines = [sentence(found.limits.status)]
+    if found.advice is not None:
+        lines += str(found.advice).splitlines()
     if found.budget is not None:
         lines.append(sentence(f"by state evolution, {found.budget.status}"))
     return lines
 
 
-def advice(trial: Trial) -> str:
-    """What a change gained, and whether that is more than chance."""
-    mean, error = moments(trial.gain)
-    size = f"{about(abs(mean))} ± {about(error, 2)} per pixel"
-    word = "gained" if mean > 0 else "lost"
-    if not abs(mean) > 2 * error:
-        return sentence(f"{trial.change}: {word} {size}, not more than chance may")
-    return sentence(f"{trial.change}: {word} {size}")
+def advice_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: every change that was tried, least mean error first."""
+    advice = evidence.predictions.advice
+    assert advice is not None
+    rows = [["NPGD(prior), unchanged", about(float(advice.error.mean())), "", "", ""]]
+    for trial in sorted(advice.trials, key=lambda trial: float(trial.error.mean())):
+        better, batch = int((trial.gain > 0).sum()), len(trial.gain)
+        word = "yes" if trial.gains else "no"
+        rows.append(
+            [
+                trial.change.words,
+                about(float(trial.error.mean())),
+                f"{better} of {batch}",
+                f"{trial.seconds:.1f} s",
+                word,
+            ]
+        )
+    head = ("change", "error per\npixel", "images\nbetter", "time", "better by more\nthan chance")
+    return ("Changes tried on these images", head, rows, 1)
 
 
 def constants_table(evidence: Evidence) -> TableRows:

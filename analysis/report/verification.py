@@ -121,6 +121,7 @@ def verify(
         noise=asked.noise,
         linear=broken_by(errors, uniform) <= LOW_PRECISION,
         seed=seed,
+        progress=progress,
     )
     clock.lap("predictions and limits")
     return Report(
@@ -288,7 +289,7 @@ def _problem(
     search: dict[str, Any],
 ) -> Problem:
     """x*, x̄ and its latents, and y = A x* + noise."""
-    generator = checks.seeded(seed)
+    generator = checks.seeded((seed + 1) % 2**64)  # as `npgd recover` draws: its run is the same
     A, S = converted(operator), converted(prior)
     latents: Latents | None = None
     given = images is not None and images.ndim != 2
@@ -318,7 +319,8 @@ def _problem(
             assert sets.generates(S)
             x_bar = S.generate(_as_drawn(S, latents)).double()
     y = A(x_true)
-    y = y + asked.noise * torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
+    drawn = torch.randn(y.shape, generator=checks.seeded((seed + 2) % 2**64), dtype=torch.float32)
+    y = y + asked.noise * drawn.to(y)
     first = 0 if asked.start == "range" else 1
     return Problem(prior, A, S, x_true, x_bar, latents, nearest, given, y, first)
 

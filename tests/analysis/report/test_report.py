@@ -192,7 +192,7 @@ def test_report_is_written_whole_and_not_over_another(on_network, tmp_path):
     assert written.read_text(encoding="utf-8").startswith("<!doctype html>")
     content = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     assert [f["subject"] for f in content["findings"]] == [f.subject for f in on_network.findings]
-    assert (directory / "summary.txt").read_text(encoding="utf-8") == str(on_network) + "\n"
+    assert (directory / "summary.txt").read_text(encoding="utf-8") == on_network.summary + "\n"
 
 
 class Page(HTMLParser):

@@ -1,0 +1,285 @@
+"""What a report says first, on one screen: five questions, each answered by this run's numbers.
+
+Does Theorem 1 apply? What predicts the run? How good is the recovery? What limits it? What to do
+next? Every sentence is chosen by the numbers in it; every advice was tried on this very problem.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.advice import EXACT, Trial
+from analysis.limits import PARTS, moments
+from analysis.report.predictions import Prediction, run_summary
+from analysis.words import about, at_least, exactly, median, out_of, sentence
+from npgd.files import plain
+from npgd.images import PerImage
+from npgd.showing import Shown
+
+if TYPE_CHECKING:
+    from analysis.report.evidence import Evidence
+
+QUESTIONS = {
+    "applies": "Does Theorem 1 apply?",
+    "predicts": "What predicts the run?",
+    "quality": "How good is it?",
+    "limits": "What limits it?",
+    "next": "What to do next?",
+}
+"""In the order in which they are answered."""
+WIDTH = 80
+BAR = 50
+SHADES = "█▓▒░·"
+"""Of the bar, one for each of `PARTS`."""
+SHOWN = 3
+"""Advices of each kind on the screen; a report has them all."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An advice: what to do, what it gained here, and how it is done."""
+
+    words: str
+    gain: str
+    command: str
+    """Of `npgd`, where the problem came from one; else Python."""
+
+    def to_dict(self) -> dict[str, str]:
+        return {"advice": self.words, "gain": self.gain, "command": self.command}
+
+
+@dataclass(frozen=True)
+class Screen(Shown):
+    """The answers, in words."""
+
+    title: str
+    """The prior, A, and what was recovered."""
+    answers: dict[str, tuple[str, ...]]
+    """To `QUESTIONS`, a sentence each."""
+    shares: dict[str, float]
+    """Of the mean error, what each of `PARTS` makes; empty where that is not known."""
+    steps: tuple[Step, ...]
+    """What to do, what needs no other data first, then by the error."""
+
+    def __str__(self) -> str:
+        lines = textwrap.wrap(self.title, WIDTH)
+        for name, question in QUESTIONS.items():
+            lines += ["", question]
+            for said in self.answers[name]:
+                lines += textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="  ")
+            if name == "limits" and self.shares:
+                lines.append(f"  {self.bar}")
+        for i, step in enumerate(self.steps, 1):
+            text = f"{i}. {step.words}: {step.gain}."
+            lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="     ")
+            lines += [f"       {line}" for line in step.command.splitlines()]
+        return "\n".join(lines)
+
+    @property
+    def bar(self) -> str:
+        """The parts that add to the error, as long as they are large."""
+        positive = {name: share for name, share in self.shares.items() if share > 0}
+        total, drawn, reached = sum(positive.values()), "", 0.0
+        for name, shade in zip(PARTS, SHADES, strict=True):
+            reached += positive.get(name, 0.0) / total if total else 0.0
+            drawn += shade * (round(BAR * reached) - len(drawn))
+        return drawn
+
+    def to_dict(self) -> dict[str, Any]:
+        said = {name: list(self.answers[name]) for name in QUESTIONS}
+        found: dict[str, Any] = plain(
+            {
+                "title": self.title,
+                **said,
+                "shares": dict(self.shares),
+                "steps": [step.to_dict() for step in self.steps],
+            }
+        )
+        return found
+
+
+def screen(evidence: Evidence, command: Mapping[str, str | None] | None = None) -> Screen:
+    """The answers; `command` are the options with which `npgd recover` recovers the same."""
+    return Screen(
+        title=_title(evidence),
+        answers={
+            "applies": _applies(evidence),
+            "predicts": _predicts(evidence),
+            "quality": _quality(evidence),
+            "limits": _limits(evidence),
+            "next": _next(evidence),
+        },
+        shares=_shares(evidence),
+        steps=_steps(evidence, command),
+    )
+
+
+def _title(evidence: Evidence) -> str:
+    settings, operator = evidence.settings, evidence.operator
+    k = settings["latent_dim"]
+    prior = f"{settings['prior']}" + (f" (k = {k})" if k is not None else "")
+    what = settings["images"]
+    if what in ("images", "latents"):
+        count = settings["count"]
+        what = f"{count} {'image' if what == 'images' else 'sample of S'}"
+        what = what.replace("image", "images").replace("sample", "samples") if count > 1 else what
+    noise = f", noise {settings['noise']:g}" if settings["noise"] else ""
+    return (
+        f"{prior} · {operator['kind']}, m = {operator['m']} of n = {operator['n']}{noise} · {what}"
+    )
+
+
+# The theorem --------------------------------------------------------------------------------------
+
+
+def _row(evidence: Evidence, name: str) -> Prediction:
+    return next(row for row in evidence.predictions.rows if row.name == name)
+
+
+def _applies(evidence: Evidence) -> tuple[str, ...]:
+    if not evidence.linear:
+        return ("No: A is not linear, or Aᵀ not its transpose, which everything rests on.",)
+    kappa, exact = float(evidence.uniform.kappa.max()), evidence.rec.exact
+    known = exact or math.isinf(kappa)
+    value = "κ = " + exactly(kappa, 2, 3) if known else "κ ≥ " + at_least(kappa)
+    needs = "It needs κ = β/α < 2 on S, all that the prior can make"
+    if kappa >= 2:
+        good, batch = int((evidence.pointwise.kappa < 2).sum()), len(evidence.pointwise.kappa)
+        own = f" Image by image, κ(x*) < 2 is {'so' if exact else 'not contradicted'} for "
+        own = own + out_of(good, batch) + "." if good else ""
+        return (f"No. {needs}, and {value}: it promises nothing.{own}",)
+    row = _row(evidence, "uniform")
+    word = "Its assumption on A holds" if exact else "Not contradicted"
+    text = f"{word}: κ < 2 on S is needed, and {value}."
+    outside = int((~evidence.inside).sum())
+    if outside:
+        text += f" x* is not in S for {out_of(outside, len(evidence.inside))}: of those it speaks"
+        text += " about the best point of S."
+    if not math.isnan(row.predicted):
+        text += f" The objective falls by {about(row.observed)} a step, {about(row.predicted)}"
+        text += " or less being promised." if exact else " with the constants found."
+    return (text,)
+
+
+# What predicts ------------------------------------------------------------------------------------
+
+_SAID = {
+    "evolution_npgd": "State evolution, error a pixel in the end",
+    "projector": "Local rate of this P, the factor a step at rest",
+    "exact": "Local rate of the exact P",
+    "obtuse": "The bound for obtuse projectors, the factor of ‖x − x̄‖² a step",
+}
+
+
+def _predicts(evidence: Evidence) -> tuple[str, ...]:
+    said = []
+    for name, words in _SAID.items():
+        row = _row(evidence, name)
+        if math.isnan(row.predicted) or math.isnan(row.observed):
+            continue
+        who = f" ({row.met.removeprefix('for ')})" if row.met.startswith("for ") else ""
+        bound = "at most " if name == "obtuse" else ""
+        said.append(f"{words}: {bound}{about(row.predicted)}; seen {about(row.observed)}{who}.")
+    if said:
+        return tuple(said[:3])
+    if not evidence.linear:
+        return ("Nothing here: A is not linear.",)
+    reasons = {row.silent.removeprefix("nothing").lstrip(": ") for row in evidence.predictions.rows}
+    told = "; ".join(sorted(reasons - {"", "void"}))
+    return (f"Nothing here{': ' + told if told else ''}.",)
+
+
+# How good -----------------------------------------------------------------------------------------
+
+
+def _decibels(error: PerImage) -> str:
+    """Median PSNR of errors per pixel on [−1, 1]."""
+    middle = median(error)
+    return "exact" if middle <= EXACT else f"{10 * math.log10(4 / middle):.1f} dB"
+
+
+def _quality(evidence: Evidence) -> tuple[str, ...]:
+    found, run = evidence.predictions, evidence.predictions.default
+    if run is None or run.error is None:
+        return (f"Not known: {found.without.get('default', 'no run')}.",)
+    error, values = run.error[-1].double().cpu(), run_summary("", run)
+    said = f"NPGD(prior): {_decibels(error)}, error {about(float(error.mean()))} a pixel"
+    said += f", {values['iterations']:g} iterations; {values['status']}."
+    best = _decibels(evidence.distance / evidence.operator["n"])
+    near = f"The best points of S: {best}."
+    if found.advice is not None and (rival := found.advice.best_without_prior) is not None:
+        near += f" Without the prior, {rival.change.name}: {_decibels(rival.error)}."
+    return (said, near)
+
+
+# What limits --------------------------------------------------------------------------------------
+
+
+def _shares(evidence: Evidence) -> dict[str, float]:
+    limits = evidence.predictions.limits
+    if limits is None:
+        return {}
+    total = float(limits.error.mean())
+    if not math.isfinite(total) or total <= EXACT:
+        return {}
+    return {name: moments(part)[0] / total for name, part in limits.parts.items()}
+
+
+def _limits(evidence: Evidence) -> tuple[str, ...]:
+    found = evidence.predictions
+    if found.limits is None:
+        return (f"Not known: {found.without.get('limits', 'no run')}.",)
+    total, shares = float(found.limits.error.mean()), _shares(evidence)
+    if not shares:
+        return ("Nothing: the error is 0 to rounding.",) if total <= EXACT else ("Not known.",)
+    named = sorted(shares, key=lambda name: -abs(shares[name]))
+    told = [name for name in named if abs(shares[name]) >= 0.005]
+    parts = ", ".join(
+        f"{name} {round(100 * shares[name]):d} %".replace("-", "−") + _key(name, shares)
+        for name in told
+    )
+    first = found.limits.largest
+    return (f"Of {about(total)}: {parts}. Most is {first}: {PARTS[first]}.",)
+
+
+def _key(name: str, shares: Mapping[str, float]) -> str:
+    return f" {dict(zip(PARTS, SHADES, strict=True))[name]}" if shares[name] > 0 else ""
+
+
+# What to do ---------------------------------------------------------------------------------------
+
+
+def _next(evidence: Evidence) -> tuple[str, ...]:
+    found = evidence.predictions
+    advice = found.advice
+    if advice is None:
+        return (f"Nothing was tried: {found.without.get('advice', 'no run')}.",)
+    if not advice.ranked:
+        return (sentence(advice.status),)
+    count = len(advice.error)
+    tried = f"{len(advice.trials)} changes were tried on these {count} images. These lower the"
+    tried += " error by more than chance:"
+    return (tried,)
+
+
+def _steps(evidence: Evidence, command: Mapping[str, str | None] | None) -> tuple[Step, ...]:
+    advice = evidence.predictions.advice
+    if advice is None:
+        return ()
+    steps = []
+    for other in (False, True):
+        kind = [trial for trial in advice.ranked if trial.change.data is other][:SHOWN]
+        steps += [_step(trial, evidence, command) for trial in kind]
+    return tuple(steps)
+
+
+def _step(trial: Trial, evidence: Evidence, command: Mapping[str, str | None] | None) -> Step:
+    change, budget = trial.change, evidence.predictions.budget
+    gain = str(trial)
+    if change.name == "twice the measurements" and budget is not None:
+        gain += f"; state evolution predicts {about(budget.doubled)}"
+    return Step(change.words, gain, change.python if command is None else change.command(command))
