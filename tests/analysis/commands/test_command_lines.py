@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -129,10 +130,12 @@ def lines(seed):
         yield [*command, *BASE.get(command, []), *fault], option
 
 
+@dataclass
 class Report:
     """What stands in for a report, which takes a minute."""
 
-    advice, numbered = "Nothing [/b] limits.", "All is [/b] well."
+    command: dict | None = None
+    screen, numbered = "Nothing [/b] limits.", "All is [/b] well."
 
     def table(self):
         return "a [bold]table"
