@@ -190,7 +190,12 @@ class Advice(Drawn):
             first = self.ranked[0]
             return f"{first.change.words}: {first}"
         tried = f"none of {len(self.trials)} changes tried lowers the error by more than chance"
-        return tried + (f" (with {len(self.error)} images none could)" if self.few else "")
+        few = f" (with {len(self.error)} image{'s' * (len(self.error) > 1)} none could)"
+        best = min(self.trials, key=lambda t: (t.change.data, float(t.error.mean())))
+        if not float(best.gain.mean()) > 0:
+            return tried
+        least = f"; the least error seen is that of {best.change.name}: {best}"
+        return f"{tried}{few if self.few else ''}{least}; more images would tell"
 
     @property
     def few(self) -> bool:

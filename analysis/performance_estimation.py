@@ -296,7 +296,7 @@ def _measured(measure: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class WorstCase(Shown):
+class WorstCase(Drawn):
     """A certified bracket [value, dual_bound] around the worst case, and what proves each end."""
 
     alpha: float
@@ -402,6 +402,32 @@ class WorstCase(Shown):
             "bound": str(Fraction(self.dual_bound)),
             "multipliers": {name: str(weight) for name, weight in self.multipliers},
         }
+
+    @property
+    def path(self) -> np.ndarray:
+        """F_n, or ‖x_n − x*‖², along the run that attains `value`."""
+        count = self.n_iter + 1
+        if self.measure == "distance":
+            return np.asarray(np.diag(self.gram)[:count])
+        squared = np.asarray(np.diag(self.image_gram)[:count])
+        if len(self.image_gram) > count:  # A x_n − y = A e_n − v
+            squared = squared - 2 * self.image_gram[:count, count] + self.image_gram[count, count]
+        return squared
+
+    def draw(self, axis: Axes) -> None:
+        """The run that attains the value, and what is proved of its end."""
+        n = range(self.n_iter + 1)
+        axis.plot(n, self.path, "o-", label="the worst run")
+        for bound, style, label in (
+            (self.dual_bound, "_", "dual bound"),
+            (self.induction_bound, "x", "induction"),
+        ):
+            if np.isfinite(bound):
+                axis.plot(self.n_iter, bound, style, ms=10, label=label)
+        quantity = "‖A xₙ − y‖²" if self.measure == "objective" else "‖xₙ − x*‖²"
+        axis.set(xlabel="iteration n", ylabel=quantity)
+        axis.set_xticks(n if self.n_iter < 12 else [0, self.n_iter])
+        axis.legend()
 
     def __str__(self) -> str:
         lines = [

@@ -345,7 +345,7 @@ def projection_error(
 
     Args:
         prior: S, as in `nearest_in_range`.
-        points: images, or families of images by name: samples of G and noisy samples
+        points: images, or families of images by name: samples of S and noisy samples
             (`sample_families`), real images, a run's own w_n (`gradient_points`).
         known: for a family, points of S near its images (a sample for its noisy version, x* for
             w_n); they sharpen the search.
@@ -413,7 +413,7 @@ def sample_families(
     assert sets.samples(prior)
     generator = checks.seeded(seed)
     clean = prior.sample(count, generator=generator)
-    families = {"samples of G": clean}
+    families = {"samples of S": clean}
     for sigma in levels:
         noise = torch.randn(clean.shape, generator=generator, dtype=torch.float64)
         families[f"samples with noise σ = {sigma:g}"] = clean + sigma * noise.to(clean)

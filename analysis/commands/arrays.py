@@ -88,7 +88,8 @@ def _of_hdf5(path: Path) -> dict[str, Callable[[], Any]]:
         import h5py
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"the package h5py must be installed to read {shown(path)}", name="h5py"
+            f"the package h5py must be installed to read {shown(path)} (pip install 'npgd[files]')",
+            name="h5py",
         ) from error
     found: dict[str, Callable[[], Any]] = {}
     with h5py.File(path, "r") as file:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from analysis.commands.options import (
+    MOST_STEPS,
     Device,
     Force,
     Output,
@@ -22,9 +23,49 @@ from analysis.commands.options import (
     command,
     invocation,
     load_prior,
+    within,
 )
 from analysis.commands.output import output_directory, record
 from analysis.commands.terminal import console
+
+if TYPE_CHECKING:
+    from analysis.rec.settings import RecSettings
+
+
+class Effort(StrEnum):
+    """How far to look."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    THOROUGH = "thorough"
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How far to look for the constants, the projector's error and what would help."""
+
+    effort: Effort = Effort.DEFAULT
+    """How far to look: quick, default or thorough."""
+    points: int | None = None
+    """Points whose secants are looked at, in place of the effort's."""
+    tangent_points: int | None = None
+    """Of them, those whose tangents are looked at."""
+    search_starts: int | None = None
+    """Worst directions found, from which a search starts."""
+    search_steps: int | None = None
+    """Steps of each search."""
+
+    @property
+    def rec(self) -> RecSettings | None:
+        """The settings of `analysis.estimate_rec` where some are given."""
+        from analysis.report.settings import rec_settings
+
+        named = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+        given = {name: value for name, value in named.items() if value is not None}
+        for name, value in given.items():
+            least = 2 if name == "points" else 1
+            within(f"--{name.replace('_', '-')}", value, least, MOST_STEPS, "directions of a look")
+        return replace(rec_settings(self.effort.value), **given) if given else None
 
 
 @command
@@ -34,9 +75,7 @@ def verify(
     subject: Subject,
     problem: Problem,
     run: Run,
-    effort: Annotated[
-        str, typer.Option(help="How far to look: quick, default or thorough.")
-    ] = "default",
+    looking: Looking,
     seed: Seed = 0,
     device: Device = "cpu",
     output: Output = Path("verified"),
@@ -64,7 +103,8 @@ def verify(
             operator.to(device),
             p,
             given.pixels.to(device) if subject.real else None,
-            effort=effort,
+            effort=looking.effort.value,
+            rec=looking.rec,
             step_size=run.eta,
             n_iter=run.max_iter,
             noise=run.noise,
@@ -73,11 +113,8 @@ def verify(
             progress=console.is_terminal,
         )
         report = replace(report, command=_recovering(prior, subject, problem, run, seed, device))
-        report.write(folder.path)
-        place = folder.path / "report.json"
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}
-        numbers = {"made": made, **json.loads(place.read_text(encoding="utf-8"))}
-        folder.write(place.name, (json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+        report.write(folder.path, made=made)
     console.print(str(report.screen))
     if details:
         console.print(report.table())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -25,11 +25,14 @@ from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.progress import bar
 from npgd.sets import ENCODED, Encoded
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPoint(Shown):
+class FixedPoint(Drawn):
     """Where an iteration rests, and how fast it gets there, image by image."""
 
     point: Points
@@ -113,6 +116,23 @@ class FixedPoint(Shown):
             f"  one iteration moves the points found by at most {at_most(self._moves(), 2)}"
         )
         return "\n".join(lines)
+
+    def draw(self, axis: Axes) -> None:
+        """Eigenvalues of DT at the points found, and the circle within which a point attracts.
+
+        The leading ones are filled; the others are known up to `DENSE` dimensions.
+        """
+        known = self.found & self.rate.isfinite()
+        if self.jacobian is not None and bool(known.any()):
+            others = torch.linalg.eigvals(self.jacobian[known]).flatten()
+            axis.plot(others.real, others.imag, "o", ms=3, mfc="none", label="eigenvalues of DT")
+        led = torch.cat([self.eigenvalue[known], self.eigenvalue[known].conj()])
+        axis.plot(led.real, led.imag, "o", ms=5, label="leading")
+        angle = torch.linspace(0, 2 * math.pi, 200)
+        axis.plot(angle.cos(), angle.sin(), "k--", lw=0.8, label="within, a point attracts")
+        axis.set(xlabel="real part", ylabel="imaginary part")
+        axis.set_aspect("equal", adjustable="datalim")
+        axis.legend(fontsize=8)
 
     def _moves(self) -> float:
         return float(self.residual[self.found].max()) if bool(self.found.any()) else math.nan

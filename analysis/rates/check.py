@@ -126,7 +126,7 @@ class ConvergenceCheck(Shown):
         sentences = []
         if self.holds:
             void, batch = int((self.rate >= 1).sum()), len(self.rate)
-            note = ", void as it is" if void else ""
+            note = ", which does not fall" if void else ""
             if 0 < void < batch:
                 note += f" for {void} of {batch} images"
             sentences.append(f"Every iterate stays below the bound{note}.")

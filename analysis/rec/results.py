@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from analysis.drawing import COLOURS, decimal_log, powers
 from analysis.rec.secants import Histogram
 from analysis.words import at_least, at_most, exactly
-from npgd.showing import Shown
+from npgd.showing import Drawn, Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SQUARED_SIDES = "the true α is at most this, the true β at least"
 SAMPLES = "the secants of independent samples"
@@ -103,6 +108,8 @@ class Look(Shown):
         }
 
     def __str__(self) -> str:
+        if not self.n_directions:
+            return f"{self.name}: {self.status}"
         constants = found(self.alpha, self.beta, self.kappa)
         return f"{self.name}: {constants} ({self.n_directions:,} directions; {self.status})"
 
@@ -197,7 +204,7 @@ class PointwiseRec(Shown):
 
 
 @dataclass(frozen=True)
-class RecEstimate(Shown):
+class RecEstimate(Drawn):
     """α, β and κ = β/α of A on S: by look, all looks together, and image by image."""
 
     alpha: float
@@ -255,6 +262,44 @@ class RecEstimate(Shown):
             "status": self.status,
             "seconds": self.seconds,
         }
+
+    def draw(self, axis: Axes) -> None:
+        """Histogram of ‖A s‖² over unit secants, the tangents' extremes, α and β by every look."""
+        if self.histogram is not None:
+            counts, edges = self.histogram.counts, self.histogram.edges
+            axis.stairs(counts, edges, fill=True, color="#BBBBBB", label="secants of S")
+            powers(axis)
+            axis.set_ylim(0.7, 4 * max(1, counts.max()))
+        for height, values, colour, label in (
+            (0.04, self.tangent_alpha, COLOURS["alpha"], "least tangent ratio at a point"),
+            (0.04, self.tangent_beta, COLOURS["uniform"], "largest tangent ratio at a point"),
+        ):
+            if values is not None:
+                axis.plot(
+                    values,
+                    [height] * len(values),
+                    "|",
+                    ms=14,
+                    alpha=0.6,
+                    color=colour,
+                    label=label,
+                    transform=axis.get_xaxis_transform(),
+                )
+        styles = {"secants": ":", "tangents": "--", "search": "-"}
+        for name, style in styles.items():
+            look = None if self.exact else self.looks.get(name)
+            if look is not None and math.isfinite(look.alpha) and math.isfinite(look.beta):
+                label = f"{name}: α ≤ {at_most(look.alpha)}, β ≥ {at_least(look.beta)}"
+                axis.axvline(look.alpha, color=COLOURS["alpha"], ls=style, lw=1.2, label=label)
+                axis.axvline(look.beta, color=COLOURS["uniform"], ls=style, lw=1.2)
+        if self.exact:
+            axis.axvline(self.alpha, color=COLOURS["alpha"], label=f"exact α = {self.alpha:.3g}")
+            axis.axvline(self.beta, color=COLOURS["uniform"], label=f"exact β = {self.beta:.3g}")
+        if self.alpha > 0 and self.kappa > 8:
+            decimal_log(axis)
+        axis.set_xlabel("‖A s‖² over unit directions s")
+        axis.set_ylabel("secants")
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         if self.exact:

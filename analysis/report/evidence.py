@@ -61,8 +61,10 @@ class Evidence:
     """x*, as given."""
     target: Images
     """x̄, the best point of S found for x*; the theorem is about this one."""
+    measured: Images
+    """Aᵀy, what was measured as a picture."""
     distance: PerImage
-    """‖x* − x̄‖², 0 for samples of G."""
+    """‖x* − x̄‖², 0 for samples of S."""
     nearest: Bool[torch.Tensor, " batch"]
     """Whether x̄ certainly is the point of S nearest to x*."""
     operator: dict[str, Any]

@@ -33,8 +33,8 @@ class Finding:
     """The assumption, or what is looked at."""
     verdict: str
     """"met" or "not met", where that is certain; "not contradicted" or "not found", where only
-    looking could tell; "measured" where there is nothing to meet; of the bound "holds" or
-    "exceeded"; of arithmetic "low precision"."""
+    looking could tell; "measured" where there is nothing to meet; of the bound "holds", "void"
+    where it falls for no image, or "exceeded"; of arithmetic "low precision"."""
     text: str
     """What was found, in sentences."""
 
@@ -311,6 +311,8 @@ def _verb(count: int, word: str) -> str:
 def _bounds(evidence: Evidence) -> Finding:
     uniform, own = evidence.uniform, evidence.pointwise
     verdict = "holds" if uniform.holds and own.holds else "exceeded"
+    if verdict == "holds" and not bool(((uniform.rate < 1) | (own.rate < 1)).any()):
+        verdict = "void"
     text = f"With the uniform constants, {_continued(uniform.comparison())} With each image's own, "
     text += _continued(own.comparison())
     falling = own.rate < 1
@@ -337,7 +339,9 @@ def _slack(evidence: Evidence) -> Finding:
         shares = {key: float(value[-1]) for key, value in check.slack.shares().items()}
         if all(math.isfinite(share) for share in shares.values()):
             split = ", ".join(
-                f"{round(100 * share)} % {GREEK[key]}" for key, share in shares.items()
+                f"{round(100 * share)} % {GREEK[key]}"
+                for key, share in shares.items()
+                if round(100 * share)
             )
             parts.append(f"{split} with {name} constants")
             negative |= min(shares.values()) < -0.005

@@ -1,291 +1,155 @@
-"""The evidence as tables and one self-contained page, which loads nothing from elsewhere."""
+"""The evidence as one self-contained page, which loads nothing from elsewhere.
+
+One screen leads: verdicts, what limits, what to do next. Pictures follow, then a section for each
+theory with its figure and its table.
+"""
 
 from __future__ import annotations
 
-import base64
 import html
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from analysis.limits import PARTS, moments
-from analysis.report.evidence import Evidence
-from analysis.report.figures import FIGURES, PREDICTED, Drawing, image_rows, rule_of, svg
-from analysis.report.findings import findings
-from analysis.report.predictions import run_summary
-from analysis.words import about, at_least, at_most, sentence
-
-TableRows = tuple[str, Sequence[str], list[list[str]], int]
-"""Title, head, rows, and how many of the columns hold words."""
-
-
-def tables(evidence: Evidence) -> list[TableRows]:
-    """What leads a report, and the constants, where A is linear."""
-    found = [predictions_table(evidence), runs_table(evidence)]
-    found += [limits_table(evidence)] if evidence.predictions.limits is not None else []
-    return found + ([constants_table(evidence), images_table(evidence)] if evidence.linear else [])
-
-
-def leading(evidence: Evidence) -> list[str]:
-    """What leads a report, in words: predicted and seen, the runs, and what limits."""
-    runs = [
-        f"{row[0]}: {row[1]} dB, error {row[2]} (medians), {row[3]} iterations; {row[4]}"
-        for row in runs_table(evidence)[2]
-    ]
-    return [*map(str, evidence.predictions.rows), *runs, *limits_said(evidence)]
+from analysis.report import drawings
+from analysis.report.drawings import Drawing
+from analysis.report.evidence import Evidence, unseen
+from analysis.report.figures import exact_rates, own_rates
+from analysis.report.findings import Finding, findings
+from analysis.report.markup import escaped, figure, manual, section, style, table, waterfall
+from analysis.report.pictures import baselines_of, grid
+from analysis.report.screen import QUESTIONS, SHADES, Screen, Step
+from analysis.report.tables import (
+    TableRows,
+    advice_table,
+    constants_table,
+    images_table,
+    limits_said,
+    limits_table,
+    predictions_table,
+    runs_table,
+)
+from analysis.words import about, sentence
+from npgd import checks
+from npgd.images import Images
 
 
-def predictions_table(evidence: Evidence) -> TableRows:
-    """Title, head and rows: each statement, what it predicts of this run, and what was seen."""
-    head = ("statement", "assumes", "met here?", "of what", "predicted", "seen", "ratio")
-    rows = [row.cells for row in evidence.predictions.rows]
-    return ("What predicts this run (factors per step, errors per pixel)", head, rows, 4)
+def page(
+    evidence: Evidence,
+    first: Screen,
+    made: Mapping[str, Any] | None = None,
+    baselines: Mapping[str, Images] | None = None,
+) -> str:
+    """The whole page. Where A is not linear, only what does not rest on that is shown.
 
-
-def runs_table(evidence: Evidence) -> TableRows:
-    """Title, head and rows: the theorem's run, and the one that users get."""
-    rows = []
-    for name, run in evidence.predictions.runs(evidence.solution, rule_of(evidence)):
-        values = run_summary(name, run)
-        psnr = values["psnr"]
-        rows.append(
-            [
-                name,
-                "–" if psnr is None else f"{psnr:.1f}",
-                "–" if values["error"] is None else about(values["error"]),
-                "–" if values["iterations"] is None else f"{values['iterations']:g}",
-                values["status"],
-            ]
-        )
-    head = ("run", "PSNR\n(dB)", "error per\npixel", "iterations", "ended")
-    return ("The theorem's run, and the one that users get (medians)", head, rows, 1)
-
-
-def limits_table(evidence: Evidence) -> TableRows:
-    """Title, head and rows: the parts of the error seen, beside those that are predicted."""
-    seen, budget = evidence.predictions.limits, evidence.predictions.budget
-    assert seen is not None
-    total = float(seen.error.mean())
-    rows = []
-    for name, values in {**seen.parts, "error seen": seen.error}.items():
-        mean, error = moments(values)
-        predicted = math.nan if budget is None else budget.parts.get(name, math.nan)
-        if name == "error seen" and budget is not None:
-            predicted = budget.error
-        share = f"{round(100 * mean / total)} %" if total and math.isfinite(total) else "–"
-        what = PARTS.get(name, "")
-        rows.append([name, what, about(mean), about(error, 2), share, about(predicted)])
-    head = ("part", "what it is", "error per\npixel", "± standard\nerror", "share", "predicted")
-    return ("What limits NPGD(prior): the parts sum to the error seen (means)", head, rows, 2)
-
-
-def limits_said(evidence: Evidence) -> list[str]:
-    """What limits, and what each change that was tried gains, in words."""
-    found = evidence.predictions
-    if found.limits is None:
-        return [f"What limits the error is not known: {found.without.get('limits', 'no run')}."]
-    lines = [sentence(found.limits.status)]
-    if found.advice is not None:
-        lines += str(found.advice).splitlines()
-    if found.budget is not None:
-        lines.append(sentence(f"by state evolution, {found.budget.status}"))
-    return lines
-
-
-def constants_table(evidence: Evidence) -> TableRows:
-    """Title, head and rows: α, β and κ by each look, together, and what is certain."""
-    rec = evidence.rec
-    rows = [
-        [
-            name,
-            at_most(look.alpha),
-            at_least(look.beta),
-            at_least(evidence.kappa(look)),
-            f"{look.n_directions:,}" if look.n_directions else "",
-            f"{look.seconds:.1f} s",
-        ]
-        for name, look in rec.looks.items()
-    ]
-    alpha, beta = float(evidence.uniform.alpha.min()), float(evidence.uniform.beta.max())
-    kappa = float(evidence.uniform.kappa.max())
-    if rec.exact:
-        rows.append(["exact", about(alpha), about(beta), about(kappa), "", ""])
-    else:
-        kind = "all directions (α ≤, β ≥, κ ≥)"
-        rows.append([kind, at_most(alpha), at_least(beta), at_least(kappa), "", ""])
-    rows.append(["certain: β ≤ ‖A‖²", "", at_most(rec.beta_certain), "", "", ""])
-    head = ("directions looked at", "α", "β", "κ = β/α", "directions", "time")
-    return ("Restricted eigenvalues", head, rows, 1)
-
-
-def images_table(evidence: Evidence) -> TableRows:
-    """Title, head and rows: each image against its own constants, and all against the uniform."""
-    check, solution = evidence.pointwise, evidence.solution
-    assert solution.error is not None and solution.psnr is not None
-    least, largest = (about, about) if evidence.rec.exact else (at_most, at_least)
-    rows = []
-    for i in range(len(check.kappa)):
-        psnr = float(solution.psnr[i])
-        values = (
-            check.rate,
-            check.observed.rate,
-            check.floor,
-            check.decomposition.error[-1],
-            evidence.distance,
-        )
-        rows.append(
-            [
-                str(i),
-                least(float(check.alpha[i])),
-                largest(float(check.kappa[i])),
-                *(_number(value[i]) for value in values),
-                f"{psnr:.1f}" if math.isfinite(psnr) else _number(psnr),
-                "yes" if check.exceeded_at[i] is None else f"no, x_{check.exceeded_at[i]}",
-            ]
-        )
-    uniform = evidence.uniform
-    rows.append(
-        [
-            "all S",
-            least(float(uniform.alpha.min())),
-            largest(float(uniform.kappa.max())),
-            _number(uniform.rate.max()),
-            _number(uniform.observed.median),
-            _number(uniform.floor.max()),
-            _number(uniform.decomposition.error[-1].max()),
-            _number(evidence.distance.max()),
-            "",
-            "yes" if uniform.holds else "no",
-        ]
-    )
-    head = (
-        "image",
-        "α(x*)",
-        "κ(x*)",
-        "rate,\nbound",
-        "rate,\nseen",
-        "floor,\nbound",
-        "‖x_N −\nx̄‖²",
-        "‖x* −\nx̄‖²",
-        "PSNR\n(dB)",
-        "bound\nholds",
-    )
-    return ("Image by image, against its own constants", head, rows, 1)
-
-
-def _number(value: Any) -> str:
-    return about(float(value))
-
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th.words, td.words { text-align: left; }
-.scroll { overflow-x: auto; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; }
-figcaption, .small { color: #444; font-size: .85rem; max-width: 46rem; }
-dt { font-weight: 600; margin-top: .8rem; } dd { margin: 0; }
-.verdict { font-weight: 600; font-size: .8rem; padding: .05rem .45rem; margin-left: .4rem;
-  border: 1px solid #555; border-radius: .6rem; }
-.bad { background: #f7d9c4; } .good { background: #cfe8f7; }
-.strip img { image-rendering: pixelated; width: 100%; }
-"""
-
-
-def page(evidence: Evidence) -> str:
-    """The whole page. Where A is not linear, only what does not rest on that is shown."""
-    settings, operator = evidence.settings, evidence.operator
-    title = (
-        f"{operator['kind']}, m = {operator['m']} of n = {operator['n']}, on "
-        f"{settings['prior']}: is the theorem's bound valid?"
-    )
-    said = "\n".join(
-        f"<dt>{i}. {html.escape(f.subject)}<span class='verdict {_tone(f.verdict)}'>"
-        f"{html.escape(f.verdict)}</span></dt><dd>{html.escape(f.text)}</dd>"
-        for i, f in enumerate(findings(evidence), 1)
-    )
-    chosen = ", ".join(f"{key} {value}" for key, value in settings.items())
-    timing = ", ".join(f"{name} {value:.1f} s" for name, value in evidence.seconds.items())
+    Args:
+        evidence: what was measured.
+        first: what leads.
+        made: what made it: "command_line", "npgd" (the version) and "date", each if there.
+        baselines: other methods' recoveries of the images, by name, to be shown beside; without,
+            the best that knows nothing of the prior, where one was tried.
+    """
+    others = baselines_of(evidence, _rival(evidence) if baselines is None else baselines)
+    known: set[str] = set()
+    title = heading(evidence)
+    parts = [("overview", "Overview", _screen(evidence, first))]
+    parts.append(("images", "Images", grid(evidence, others)))
+    parts += _theories(evidence)
+    parts.append(("settings", "Settings", _settings(evidence)))
+    sections = "\n".join(section(*part, known) for part in parts)
+    links = "".join(f"<li><a href='#{name}'>{escaped(words)}</a></li>" for name, words, _ in parts)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
-<p class="small">Theorem 1 of Raj, Li, Bresler (ICCV 2019) on NPGD. S is the set of images that the
-prior can make. {_sidedness(evidence)} Of the manual, docs/how-to/report.md explains this page, and
-docs/words.md every word and symbol.</p>
-{_leading(evidence)}
-<h2>What the theorem assumes, and what happened</h2>
-<dl>{said}</dl>
-{_numbers(evidence) if evidence.linear else ""}
-{_drawings(evidence)}
-<h2>Images</h2>{_strips(evidence)}
-<h2>Settings</h2><p class="small">{html.escape(chosen)}.</p>
-<p class="small">Time: {html.escape(timing)}.</p>
-</body></html>
+<meta name="color-scheme" content="light dark">
+<title>{escaped(title)}</title><style>{style()}</style></head><body class="npgd">
+<header><h1>{escaped(title)}</h1>
+<p class="small">{_made(made)} How to read it: {manual("how-to/report.md", "Read a report")};
+every word and symbol: {manual("words.md", "Words and symbols")}.</p></header>
+<nav aria-label="Sections"><ul>{links}</ul></nav>
+<main>
+{sections}
+</main></body></html>
 """
 
 
-def _leading(evidence: Evidence) -> str:
-    """Predicted and seen, the figure of both, the runs, and what limits."""
-    first = [predictions_table(evidence), runs_table(evidence)]
-    limits = evidence.predictions.limits
-    first += [limits_table(evidence)] if limits is not None else []
-    shown = [_html_table(*rows) for rows in first]
-    if evidence.linear:
-        shown.insert(1, _figure(PREDICTED, evidence))
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in limits_said(evidence))
-    return "\n".join(shown) + f"\n<ul>{said}</ul>"
-
-
-def _sidedness(evidence: Evidence) -> str:
-    if not evidence.linear:
-        return "Its precondition fails here."
-    if evidence.rec.exact:
-        return "α and β are the exact constants of this set."
+def notebook(evidence: Evidence, first: Screen) -> str:
+    """The page's first screen alone, for a notebook: its colours go with it."""
     return (
-        "α and β come from the directions looked at: the true α is at most what is found, the true "
-        "β at least."
+        f"<div class='npgd'><style>{style()}</style><p><strong>{escaped(heading(evidence))}"
+        f"</strong></p>{_screen(evidence, first)}</div>"
     )
 
 
-def _numbers(evidence: Evidence) -> str:
-    tables = "\n".join(
-        _html_table(*rows) for rows in (constants_table(evidence), images_table(evidence))
-    )
-    looks = "\n".join(
-        f"<li><b>{name}</b>: {html.escape(f'{look.statement} ({look.status})')}</li>"
-        for name, look in evidence.rec.looks.items()
-    )
-    return f"{tables}\n<ul class='small'>{looks}</ul>"
-
-
-def _drawings(evidence: Evidence) -> str:
-    return "\n".join(
-        _figure(drawing, evidence)
-        for drawing in FIGURES
-        if drawing is not PREDICTED and (evidence.linear or not drawing.rests_on_A)
-    )
-
-
-def _figure(drawing: Drawing, evidence: Evidence) -> str:
-    title = html.escape(drawing.title)
+def heading(evidence: Evidence) -> str:
+    """What was recovered from what."""
+    settings, operator = evidence.settings, evidence.operator
     return (
-        f"<h2>{title}</h2><figure><img alt='{title}' "
-        f"src='{_data_uri(svg(drawing.draw(evidence)), 'svg+xml')}'>"
-        f"<figcaption>{html.escape(drawing.caption(evidence))}</figcaption></figure>"
+        f"{settings['prior']}: {operator['kind']}, {operator['m']} measurements of "
+        f"{operator['n']} pixels"
     )
 
 
-def _strips(evidence: Evidence) -> str:
-    return "\n".join(
-        f"<div class='strip'><div class='small'>{html.escape(label)}</div>"
-        f"<img alt='{html.escape(label)}' src='{_data_uri(png, 'png')}'></div>"
-        for label, png in image_rows(evidence).items()
+def _made(made: Mapping[str, Any] | None) -> str:
+    import npgd
+
+    if made is not None and not isinstance(made, Mapping):
+        raise TypeError(f"made must be a mapping of words, got {checks.shown(made)}")
+    told = made or {}
+    line = f"<code>{escaped(str(told['command_line']))}</code>, " if "command_line" in told else ""
+    version = f"npgd {told.get('npgd', npgd.__version__)}"
+    day = str(told.get("date", "")).replace("T", " ").replace("+00:00", " UTC")
+    date = f", {escaped(day)}" if day else ""
+    return f"Made by {line}{escaped(version)}{date}."
+
+
+def _rival(evidence: Evidence) -> dict[str, Images]:
+    """The best recovery without the prior, by the method's name."""
+    advice = evidence.predictions.advice
+    trial = None if advice is None else advice.best_without_prior
+    return {} if trial is None else {trial.change.name: trial.x}
+
+
+# The screen ---------------------------------------------------------------------------------------
+
+
+def _screen(evidence: Evidence, first: Screen) -> str:
+    """The answers to its questions, what limits as bars, and what to do, numbered."""
+    said = []
+    for name, question in QUESTIONS.items():
+        # The page's bar needs no key.
+        lines = [re.sub(f" [{SHADES}]", "", line) for line in first.answers[name]]
+        text = "".join(f"<p>{escaped(line)}</p>" for line in lines)
+        if name == "limits":
+            text += limiting(evidence)
+        if name == "next" and first.steps:
+            text += f"<ol class='steps'>{''.join(map(_step, first.steps))}</ol>"
+        said.append(f"<h3>{escaped(question)}</h3>{text}")
+    return f"<p class='small'>{escaped(first.title)}</p>{''.join(said)}"
+
+
+def _step(step: Step) -> str:
+    return (
+        f"<li>{escaped(step.words)}: {escaped(step.gain)}.<pre tabindex='0'><code>"
+        f"{escaped(step.command)}</code></pre></li>"
     )
+
+
+def limiting(evidence: Evidence) -> str:
+    """What limits the run that users get, as bars that sum to its error."""
+    seen = evidence.predictions.limits
+    if seen is None:
+        return ""
+    parts = {name: moments(values)[0] for name, values in seen.parts.items()}
+    return waterfall(parts, PARTS, "error per pixel")
+
+
+def _chip(verdict: str) -> str:
+    return f"<span class='verdict {_tone(verdict)}'>{escaped(verdict)}</span>"
 
 
 def _tone(verdict: str) -> str:
@@ -294,16 +158,219 @@ def _tone(verdict: str) -> str:
     return "good" if verdict in ("met", "holds", "not contradicted") else ""
 
 
-def _html_table(title: str, head: Sequence[str], rows: list[list[str]], words: int) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        sides = [" class='words'" if i < words else "" for i in range(len(cells))]
-        found = zip(cells, sides, strict=True)
-        return "<tr>" + "".join(f"<{tag}{s}>{html.escape(c)}</{tag}>" for c, s in found) + "</tr>"
+# The theories -------------------------------------------------------------------------------------
 
-    body = "".join(line(row, "td") for row in rows)
-    table = f"<table>{line(head, 'th')}{body}</table>"
-    return f"<h2>{html.escape(title)}</h2><div class='scroll'>{table}</div>"
+_TOLD = {
+    "projector error δ": "projector",
+    "recovery": "limits",
+    "what the iterates did": "predictions",
+}
+"""Where a finding stands; the others, with Theorem 1."""
 
 
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _theories(evidence: Evidence) -> list[tuple[str, str, str]]:
+    """Name, title and content of every section between the images and the settings."""
+    told: dict[str, list[Finding]] = {}
+    for finding in findings(evidence):
+        told.setdefault(_TOLD.get(finding.subject, "theorem"), []).append(finding)
+
+    def said(name: str) -> str:
+        return _findings(told.get(name, []))
+
+    linear = evidence.linear
+    if linear:
+        predicted = [
+            _figure(drawings.PREDICTED, evidence, alone=True),
+            _table(predictions_table(evidence)),
+            _table(runs_table(evidence)),
+        ]
+    else:
+        predicted = [_table(predictions_table(evidence)), _table(runs_table(evidence))]
+    title = "Predicted and seen" if linear else "Predictions and runs"
+    parts = [("predictions", title, "".join([*predicted, said("predictions")]))]
+    parts.append(("theorem", "Theorem 1", said("theorem") + _theorem(evidence) * linear))
+    for name, words, drawing, told_of in (
+        ("local", "Local rates", drawings.LOCAL, _local),
+        ("evolution", "State evolution", drawings.EVOLUTION, _evolution),
+        ("obtuse", "Obtuse projectors", drawings.OBTUSE, _obtuse),
+    ):
+        if linear:
+            parts.append((name, words, told_of(evidence) + _figure(drawing, evidence, alone=True)))
+    projector = said("projector") + _figure(drawings.PROJECTION, evidence, alone=True)
+    parts.append(("projector", "Projector error δ", projector + _table(families_table(evidence))))
+    parts.append(("limits", "What limits", _limits(evidence) + said("limits")))
+    return parts
+
+
+def _theorem(evidence: Evidence) -> str:
+    looks = "".join(
+        f"<li><strong>{name}</strong>: {escaped(f'{look.statement} ({look.status})')}</li>"
+        for name, look in evidence.rec.looks.items()
+    )
+    drawn = (drawings.HISTOGRAM, drawings.BOUNDS, drawings.CONSTANTS, drawings.SLACK)
+    pictures = [_figure(drawing, evidence) for drawing in drawn]
+    return "".join(
+        [
+            f"<p>{_sidedness(evidence)}</p>",
+            _table(constants_table(evidence)),
+            pictures[0],
+            f"<ul class='small'>{looks}</ul>",
+            *pictures[1:],
+            _table(images_table(evidence)),
+        ]
+    )
+
+
+def _sidedness(evidence: Evidence) -> str:
+    if evidence.rec.exact:
+        return "α and β are the exact constants of this set."
+    return (
+        "α and β come from the directions looked at: the true α is at most what is found, the true "
+        "β at least."
+    )
+
+
+def _local(evidence: Evidence) -> str:
+    """What local rates say, and their table."""
+    found = evidence.predictions
+    stated = (found.local, found.rest)
+    said = [escaped(sentence(each.status)) for each in stated if each is not None]
+    link = manual("mathematics/local-rates.md", "Local rates")
+    intro = (
+        "Near the point where a run comes to rest, one iteration is a linear map, and its spectral "
+        f"radius is the factor by which the distance shrinks per step. {link} has the proofs."
+    )
+    text = "".join(f"<p>{line}</p>" for line in (intro, *said))
+    columns = {}
+    for words, predicted, run in (
+        ("exact P", exact_rates(evidence), found.local_run),
+        ("this P", own_rates(evidence), found.rest_run),
+    ):
+        if predicted is not None:
+            columns[f"{words},\npredicted"] = predicted.tolist()
+            if run is not None:
+                columns[f"{words},\nseen"] = run.rate.tolist()
+    if not columns:
+        return text
+    values = zip(*columns.values(), strict=False)
+    rows = [[str(i), *(about(value) for value in row)] for i, row in enumerate(values)]
+    return text + table("Local rates, image by image", ("image", *columns), rows, 1)
+
+
+def _evolution(evidence: Evidence) -> str:
+    """What state evolution says, iterate by iterate."""
+    found = evidence.predictions
+    link = manual("mathematics/state-evolution.md", "State evolution")
+    intro = (
+        "For a random A, the error of message passing (AMP) follows from the projector's denoising "
+        f"curve, one number a step. {link} has its assumptions."
+    )
+    if found.evolution is None:
+        return f"<p>{intro}</p>"
+    error = found.evolution.error
+    seen = None if found.amp is None or found.amp.error is None else found.amp.error.mean(1)
+    last = len(error) - 1 if seen is None else min(len(error), len(seen)) - 1
+    steps = sorted({n for n in (0, 1, 2, 3, 5, 10, 20, 30) if n <= last} | {last})
+    rows = [
+        [str(n), about(float(error[n])), "–" if seen is None else about(float(seen[n]))]
+        for n in steps
+    ]
+    rows.append(["in the end", about(found.evolution.fixed_point), ""])
+    head = ("iteration", "error, predicted", "error of AMP, seen")
+    return f"<p>{intro}</p>" + table("State evolution beside AMP (means)", head, rows, 1)
+
+
+def _obtuse(evidence: Evidence) -> str:
+    """What angles explain, and the constants of every run."""
+    found = evidence.predictions.obtuse
+    link = manual("mathematics/obtuse.md", "Obtuse projectors")
+    intro = (
+        "A projector that turns back at an obtuse angle, seen from x*, brings a run nearer than "
+        f"κ alone lets one expect: its bound asks for κ(1 − θ) &lt; 2. {link} has the proof."
+    )
+    if found is None:
+        return f"<p>{intro}</p>"
+    sees = found.alpha > unseen(evidence.operator["n"], evidence.rec.beta_certain)
+    alpha = torch.where(sees, found.alpha, 0.0)
+    kappa = torch.where(sees, found.beta / found.alpha, math.inf)
+    columns = (alpha, found.beta, kappa, found.run_theta, found.run_delta)
+    rows = [
+        [str(i), *map(about, row), "yes" if good else "no"]
+        for i, (*row, good) in enumerate(
+            zip(*(c.tolist() for c in columns), found.explained.tolist(), strict=True)
+        )
+    ]
+    head = ("image", "least α_n", "largest β_n", "κ", "θ", "δ", "bound\ncontracts")
+    return f"<p>{intro}</p>" + table("Constants of every run", head, rows, 1)
+
+
+def families_table(evidence: Evidence) -> TableRows:
+    """Title, head and rows: δ_x, family by family."""
+    rows = [
+        [
+            name,
+            str(len(family.deltas)),
+            about(float(family.deltas.median())),
+            about(family.delta),
+            "yes" if family.exact else "no",
+        ]
+        for name, family in evidence.projection.families.items()
+    ]
+    head = ("points", "how many", "median δ_x", "largest δ_x", "nearest\npoint exact")
+    return ("The projector's error δ, by points looked at", head, rows, 1)
+
+
+def _limits(evidence: Evidence) -> str:
+    """The parts of the error, seen and predicted."""
+    found = evidence.predictions
+    link = manual("how-to/limits.md", "Find out what limits a recovery")
+    text = f"<p>The error of NPGD(prior), split by what causes it. {link} explains the parts.</p>"
+    if found.limits is None:
+        return text + f"<p>{escaped(limits_said(evidence)[0])}</p>"
+    if found.budget is not None:
+        parts = {name: float(found.budget.parts.get(name, math.nan)) for name in PARTS}
+        text += "<h3>The parts that state evolution predicts, without a run</h3>"
+        text += waterfall(parts, PARTS, "error predicted")
+    text += _table(limits_table(evidence))
+    return text + (_table(advice_table(evidence)) if found.advice is not None else "")
+
+
+# Pieces -------------------------------------------------------------------------------------------
+
+
+def _findings(found: list[Finding]) -> str:
+    said = "".join(
+        f"<dt>{escaped(f.subject)} {_chip(f.verdict)}</dt><dd>{html.escape(f.text)}</dd>"
+        for f in found
+    )
+    return f"<dl class='verdicts'>{said}</dl>" if said else ""
+
+
+def _table(rows: TableRows) -> str:
+    return table(*rows)
+
+
+def _figure(drawing: Drawing, evidence: Evidence, alone: bool = False) -> str:
+    """A drawing, or the sentence that stands for it; `alone` if the section's title names it."""
+    title = "" if alone else f"<h3>{escaped(drawing.title)}</h3>"
+    if instead := drawing.instead(evidence):
+        return f"{title}<p>{escaped(instead)}</p>"
+    name = drawing.draw.__name__.removeprefix("draw_")
+    drawn = drawing.draw(evidence)
+    return title + figure(name, drawn, drawing.seen(evidence), drawing.caption(evidence))
+
+
+def _settings(evidence: Evidence) -> str:
+    """What was asked for, and how long it took."""
+    chosen = [[key, _said(value)] for key, value in evidence.settings.items()]
+    timing = [[name, f"{value:.1f} s"] for name, value in evidence.seconds.items()]
+    return table("What was asked for", ("setting", "value"), chosen, 2) + table(
+        "Time taken", ("part", "seconds"), timing, 1
+    )
+
+
+def _said(value: Any) -> str:
+    """A setting in words."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "none" if value is None else str(value)

@@ -164,7 +164,12 @@ class Predictions:
     """AMP(prior), where state evolution speaks of A."""
     evolution: StateEvolution | None
     local: LocalRate | None
+    local_run: RunRate | None
+    """Of a run with exact projection, what `local` is held against."""
     rest: FixedPoint | None
+    rest_run: RunRate | None
+    """Of the theorem's run, continued, what `rest` is held against."""
+    obtuse: Obtuseness | None
     limits: ErrorSplit | None
     """The error of the default run, measured part by part."""
     budget: ErrorBudget | None
@@ -274,7 +279,21 @@ def predictions(
         _evolution_row("evolution_npgd", problem.A, evolution, amp, default, without),
         _obtuse_row(turned, without),
     )
-    return Predictions(rows, default, amp, evolution, local, rest, limits, budget, advice, without)
+    return Predictions(
+        rows,
+        default,
+        amp,
+        evolution,
+        local,
+        seen_exact,
+        rest,
+        seen,
+        turned,
+        limits,
+        budget,
+        advice,
+        without,
+    )
 
 
 # Theorem 1 ----------------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from typing import Any
 from analysis.report.evidence import Evidence
 from analysis.report.figures import rule_of
 from analysis.report.findings import Finding, findings
-from analysis.report.page import leading, page, tables
+from analysis.report.page import notebook, page
 from analysis.report.predictions import run_summary
 from analysis.report.screen import Screen, screen
+from analysis.report.tables import leading, tables
 from npgd.files import plain, write_atomically
+from npgd.images import Images
 from npgd.showing import Shown
 
 
@@ -104,22 +106,52 @@ class Report(Evidence, Shown):
         }
         return {key: plain(value) for key, value in content.items()}
 
-    def to_html(self) -> str:
-        """One self-contained page: findings, tables and figures, nothing loaded from elsewhere."""
-        return page(self)
+    def _repr_html_(self) -> str:
+        """The page's first screen."""
+        return notebook(self, self.screen)
 
-    def write(self, directory: str | Path, force: bool = False) -> Path:
+    def to_html(
+        self,
+        made: Mapping[str, Any] | None = None,
+        baselines: Mapping[str, Images] | None = None,
+    ) -> str:
+        """One self-contained page: findings, tables and figures, nothing loaded from elsewhere.
+
+        Args:
+            made: what made it: "command_line", "npgd" (the version) and "date", each if there.
+            baselines: other methods' recoveries of the images, by name, shown beside.
+
+        Raises:
+            TypeError, ValueError: an argument does not fit, by name.
+        """
+        return page(self, self.screen, made, baselines)
+
+    def write(
+        self,
+        directory: str | Path,
+        force: bool = False,
+        made: Mapping[str, Any] | None = None,
+        baselines: Mapping[str, Images] | None = None,
+    ) -> Path:
         """Write report.html, report.json and summary.txt; return the page's path.
 
         Each file appears whole or not at all.
 
+        Args:
+            directory: where to.
+            force: write over files that are there.
+            made, baselines: as for `to_html`; `made` leads report.json as well.
+
         Raises:
             FileExistsError: if one of them is there already, and `force` is false.
+            TypeError, ValueError: an argument does not fit, by name.
         """
         directory = Path(directory)
+        page_made = self.to_html(made, baselines)
+        numbers = self.to_dict() if made is None else {"made": plain(dict(made)), **self.to_dict()}
         contents = {
-            "report.html": self.to_html(),
-            "report.json": json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n",
+            "report.html": page_made,
+            "report.json": json.dumps(numbers, indent=1, allow_nan=False) + "\n",
             "summary.txt": self.summary + "\n",
         }
         present = [name for name in contents if (directory / name).exists()]

@@ -282,4 +282,5 @@ def _step(trial: Trial, evidence: Evidence, command: Mapping[str, str | None] | 
     gain = str(trial)
     if change.name == "twice the measurements" and budget is not None:
         gain += f"; state evolution predicts {about(budget.doubled)}"
-    return Step(change.words, gain, change.python if command is None else change.command(command))
+    words = change.words[0].upper() + change.words[1:]
+    return Step(words, gain, change.python if command is None else change.command(command))

@@ -56,7 +56,7 @@ def verify(
     1. x̄, the best point of S = range(G) for every image; what is left counts as noise.
     2. α and β on secants and tangents of S and by search, and α(x̄) for every image.
     3. NPGD on y = A x* + noise, in float64.
-    4. δ on samples of G, noisy samples, the images, and the points w_n that the run projected.
+    4. δ on samples of S, noisy samples, the images, and the points w_n that the run projected.
     5. The bound against the iterates, with the uniform constants and with each image's own.
     6. What other statements predict of the run: local rates, state evolution, obtuseness.
     7. NPGD(prior) at its defaults, as users run it, and what limits its error, part by part.
@@ -133,6 +133,7 @@ def verify(
         predictions=against,
         images=problem.x_true.cpu(),
         target=problem.x_bar.cpu(),
+        measured=problem.A.adjoint(problem.y).detach().cpu(),
         distance=squared_norm(problem.x_true - problem.x_bar).cpu(),
         nearest=problem.nearest.cpu(),
         operator=described(operator) | errors,

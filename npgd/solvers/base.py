@@ -489,10 +489,9 @@ def _status(
         status = f"max_iter reached: {after}, all that were asked for (tol = 0)"
     else:
         rule = "" if solver.waits is None else f" or settled ({settled})"
-        status = (
-            f"max_iter reached: {after} {count[UNDECIDED]} of {batch} images have not come to rest"
-            f" ({solver.rest()}){rule}"
-        )
+        some = f"{count[UNDECIDED]} of {batch} images have not"
+        who = "no image has" if count[UNDECIDED] == batch else some
+        status = f"max_iter reached: {after} {who} come to rest ({solver.rest()}){rule}"
     status += f"; the last step changed the images by up to {float(change.max()):.2g}"
     # From x_1 on: x_0 = Aᵀ y is no point of the set, and fits y exactly where A Aᵀ = I.
     moving = torch.tensor([outcome == UNDECIDED for outcome in outcomes])

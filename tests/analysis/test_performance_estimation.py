@@ -79,6 +79,18 @@ def test_theorem_is_tight_everywhere(kappa: float, n_iter: int, delta: float) ->
     check_row(kappa, n_iter, delta)
 
 
+@pytest.mark.parametrize(
+    ("measure", "noise"), [("objective", 0.0), ("objective", 0.1), ("distance", 0.0)]
+)
+def test_the_worst_run_is_drawn_from_its_start_to_the_value(measure: str, noise: float) -> None:
+    case = worst_case(0.6, 1.0, 1.0, 2, noise=noise, measure=measure)
+    assert len(case.path) == 3 and case.path[-1] == pytest.approx(case.value, rel=1e-6)
+    if measure == "objective":
+        assert case.path[0] == pytest.approx(1, rel=1e-6)
+    (axis,) = case.plot().axes
+    assert axis.get_lines()[0].get_ydata() == pytest.approx(case.path)
+
+
 @pytest.mark.parametrize("kappa", [2.0, 2.5, 3.0])
 def test_nothing_diverges_and_nothing_falls_from_kappa_two_on(kappa: float) -> None:
     found = certify(1 / kappa, 1.0, 3)

@@ -108,7 +108,7 @@ def test_points_of_the_range_are_not_searched_for():
     points, known = projection.sample_families(prior, 5, sigmas=(0.1, 1.0), seed=3)
     assert len(points) == 3
     error = projection.projection_error(prior, points, known=known, starts=2, steps=5)
-    samples = error.families["samples of G"]
+    samples = error.families["samples of S"]
     assert samples.exact and (samples.nearest == 0).all()
     for name, sigma in (("samples with noise σ = 0.1", 0.1), ("samples with noise σ = 1", 1.0)):
         noise = (points[name] - known[name]).flatten(1).square().sum(1)
@@ -215,10 +215,10 @@ def test_result_prints_and_serialises():
     prior = network(2)
     points, known = projection.sample_families(prior, 4)
     error = projection.projection_error(prior, points, known=known, starts=2, steps=3)
-    assert error.status in str(error) and "samples of G" in str(error)
+    assert error.status in str(error) and "samples of S" in str(error)
     plain = json.loads(json.dumps(error.to_dict(), allow_nan=False))
     assert plain["delta"] == max(family["delta"] for family in plain["families"].values())
-    assert plain["families"]["samples of G"]["points"] == 4
+    assert plain["families"]["samples of S"]["points"] == 4
 
 
 def test_quantiles_of_a_ladder_are_its_rungs():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -129,17 +130,19 @@ def lines(seed):
         yield [*command, *BASE.get(command, []), *fault], option
 
 
+@dataclass
 class Report:
     """What stands in for a report, which takes a minute."""
 
-    advice, numbered = "Nothing [/b] limits.", "All is [/b] well."
+    command: dict | None = None
+    screen, numbered = "Nothing [/b] limits.", "All is [/b] well."
 
     def table(self):
         return "a [bold]table"
 
-    def write(self, directory):
+    def write(self, directory, made):
         for name in ("report.html", "report.json", "summary.txt"):
-            (directory / name).write_text("{}")
+            (directory / name).write_text(json.dumps({"made": made}))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pytest
@@ -225,14 +225,16 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
 
     asked = []
 
+    @dataclass
     class Report:
-        advice, numbered = "Nothing limits.", "All is well."
+        command: dict | None = None
+        screen, numbered = "Nothing limits.", "All is well."
 
         def table(self):
             return "a table"
 
-        def write(self, output):
-            (output / "report.json").write_text('{"findings": []}')
+        def write(self, output, made):
+            (output / "report.json").write_text(json.dumps({"made": made}))
 
     def verify(A, prior, images=None, **options):
         asked.append((A, images, options))
@@ -246,7 +248,7 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
     done = run("verify", "--m", 7, "--seed", 5, "--step-size", 0.8, "--max-iter", 9, "--noise", 0.1,
                "--count", 3, *pictures, "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "a table" in done.output and "All is well." in done.output
+    assert "Nothing limits." in done.output and "a table" not in done.output
     made = json.loads((tmp_path / "out/report.json").read_text())["made"]
     assert made["sources"] == (["white.png"] if given else [f"sample {i} of G" for i in range(3)])
     assert made["dtype"] == "float64" and made["device"] == "cpu" and "date" in made

@@ -148,7 +148,7 @@ def test_verdicts_say_what_happened():
     assert not void.applies and void.holds
     assert "does not fall for any image, so it is void there." in void.status
     assert "nevertheless falls" in void.status and "Its own pairs (x_n, x*)" in void.status
-    assert "below the bound, void as it is." in void.status
+    assert "below the bound, which does not fall." in void.status
     wrong = rates.check_convergence(*run, beta, beta)
     measured, claimed = wrong.broken["alpha"]
     assert not wrong.holds and measured < claimed == beta
@@ -157,7 +157,7 @@ def test_verdicts_say_what_happened():
     torch.testing.assert_close(per_image.bound, good.bound, equal_nan=True)
     mixed = rates.check_convergence(*run, torch.tensor([alpha, alpha, alpha / 20, alpha]), beta)
     assert "for 1 of 4 images, so it is void there; for the others it falls by" in mixed.status
-    assert "void as it is for 1 of 4 images." in mixed.status
+    assert "which does not fall for 1 of 4 images." in mixed.status
     for check in (good, void, wrong, mixed):
         json.dumps(check.to_dict(), allow_nan=False)
         assert str(check) == check.status

@@ -1,5 +1,6 @@
 """Every sentence of a report is chosen by the numbers that it speaks of."""
 
+import html
 import math
 import re
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 import npgd
 from analysis.projection import FamilyError, ProjectionSettings
 from analysis.rec.settings import RecSettings
-from analysis.report import Report, figures, verify
+from analysis.report import Report, drawings, verify
 from analysis.report.evidence import OWN
 from analysis.report.findings import periods
 from analysis.testing import normal, random_affine_set, random_prior
@@ -200,9 +201,10 @@ def test_a_direction_that_A_does_not_see_makes_kappa_infinite():
         assert report.uniform.bound[2:].isinf().all() and report.uniform.holds
         assert "alpha" not in report.uniform.broken
         assert "no finite slack" in finding(report, "where the bound").text
-        for shown in (report.summary, report.to_html().split("<h2>Settings")[0]):
+        for shown in (report.summary, report.to_html().split("<section id='settings'")[0]):
             assert not re.search(r"e\+(?:[12]\d|3\d)\b", re.sub(r"base64,[^']*", "", shown))
-        assert "infinite bound is not drawn" in figures.FIGURES[1].caption(report)
+        assert "infinite bound is not drawn" in drawings.BOUNDS.caption(report)
+        assert "none to draw" in drawings.BOUNDS.instead(report)
 
 
 # The step ----------------------------------------------------------------------------------------
@@ -606,11 +608,13 @@ def test_every_setting_is_in_the_report(affine):
     assert settings["projection_points"] == 6 and settings["projection_starts"] == 2
     page = affine.to_html()
     for name, value in settings.items():
-        assert f"{name} {value}" in page.replace("&#x27;", "'")
+        words = "none" if value is None else value if isinstance(value, str) else str(value)
+        words = ", ".join(value) if isinstance(value, list) else words
+        assert re.search(rf">{name}</th><td[^>]*>{re.escape(html.escape(words))}<", page)
 
 
 def test_captions_speak_of_what_is_drawn(affine, poor):
-    captions = {drawing.title: drawing.caption(affine) for drawing in figures.FIGURES}
+    captions = {drawing.title: drawing.caption(affine) for drawing in drawings.FIGURES}
     assert "leaves the picture" not in captions["Bound and iterates"]
     assert "negative" not in captions["Where the bound loses"]
     assert "each exact" in captions["Projector error"]
@@ -618,6 +622,6 @@ def test_captions_speak_of_what_is_drawn(affine, poor):
     none = torch.full_like(affine.uniform.slack.gap, math.inf)
     slackless = replace(affine.uniform, slack=replace(affine.uniform.slack, gap=none, alpha=none))
     slackless = replace(affine, uniform=slackless, pointwise=slackless)
-    assert figures.FIGURES[3].caption(slackless).startswith("There is no finite slack")
+    assert drawings.SLACK.instead(slackless).startswith("There is no finite slack")
     far = replace(poor.uniform, bound=poor.uniform.bound * 1e12)
-    assert "leaves the picture" in figures.FIGURES[1].caption(replace(poor, uniform=far))
+    assert "leaves the picture" in drawings.BOUNDS.caption(replace(poor, uniform=far))

@@ -12,10 +12,11 @@ import npgd
 from analysis.limits import PARTS
 from analysis.projection import ProjectionSettings
 from analysis.rec.settings import RecSettings
-from analysis.report import Report, figures, page, verify
+from analysis.report import Report, figures, tables, verify
 from analysis.report import predictions as module
 from analysis.report.predictions import STATEMENTS, Prediction
 from analysis.testing import normal, random_affine_set, random_prior
+from analysis.words import at_least
 from npgd.operators import Inpainting, MatrixOperator
 from npgd.projectors import AffineSet, FiniteSet
 
@@ -77,7 +78,7 @@ def test_a_bound_is_not_below_what_is_seen():
 def test_a_void_bound_predicts_nothing(on_network):
     assert float(on_network.uniform.rate.min()) >= 1
     found = row(on_network, "uniform")
-    assert found.met == f"no: κ ≥ {page.at_least(float(on_network.uniform.kappa.max()))}"
+    assert found.met == f"no: κ ≥ {at_least(float(on_network.uniform.kappa.max()))}"
     assert found.silent == "nothing: void" and math.isnan(found.predicted)
     assert math.isnan(found.ratio)
 
@@ -96,11 +97,22 @@ def test_the_parts_sum_to_the_error_of_the_run_that_users_get(on_network):
     torch.testing.assert_close(sum(limits.parts.values()), limits.error)
     assert list(limits.parts) == list(PARTS) == list(on_network.predictions.budget.parts)
     assert float(limits.parts["range"].max()) < 1e-12  # samples of G
-    _, head, rows, _ = page.limits_table(on_network)
+    _, head, rows, _ = tables.limits_table(on_network)
     assert [line[0] for line in rows] == [*PARTS, "error seen"]
     assert all(len(line) == len(head) for line in rows)
     shown = [float(line[2]) for line in rows]
     assert sum(shown[:-1]) == pytest.approx(shown[-1], rel=0.01, abs=1e-12)
+
+
+def test_every_change_that_was_tried_has_its_row(on_network):
+    advice = on_network.predictions.advice
+    _, head, rows, _ = tables.advice_table(on_network)
+    assert len(rows) == len(advice.trials) + 1 and all(len(line) == len(head) for line in rows)
+    assert rows[0][0] == "NPGD(prior), unchanged"
+    assert [line[0] for line in rows[1:]] == [
+        trial.change.words for trial in sorted(advice.trials, key=lambda t: float(t.error.mean()))
+    ]
+    assert [line[-1] for line in rows[1:]].count("yes") == len(advice.ranked)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +171,8 @@ def test_a_part_that_fails_does_not_fail_the_report(monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("of somebody else's")
 
-    for name in (
-        "denoising_curve",
-        "local_rate",
-        "split_error",
-        "advise",
-        "obtuseness",
-        "found_from",
-    ):
+    parts = ("denoising_curve", "local_rate", "split_error", "advise", "obtuseness", "found_from")
+    for name in parts:
         monkeypatch.setattr(module, name, fails)
     report = verify(gaussian(20), random_prior(SHAPE, K), **SMALL)
     for name in ("exact", "projector", "evolution", "evolution_npgd", "obtuse"):
