@@ -114,9 +114,14 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Table:
             promised, kept = row.get("promised", math.nan), row.get("kept", math.nan)
             told = row.get("advice", row["status"])
             ratio = kept / promised if promised else math.nan
-            numbers = (about(promised, 2), about(kept, 2), about(ratio, 2))
+            numbers = (_percent(promised), _percent(kept), about(ratio, 2))
             found.add_row(name, about(row["error"]), told, *numbers)
     return found
+
+
+def _percent(share: float) -> str:
+    """Rounded down."""
+    return "–" if math.isnan(share) else f"{math.floor(100 * share)} %"
 
 
 def main() -> None:
