@@ -1,0 +1,6 @@
+"""Proofs by computer: statements about one network, checked in arithmetic that bounds its rounding.
+
+What is proved, and how, is in the modules; `docs/mathematics/proofs.md` tells it from the start.
+"""
+
+from __future__ import annotations
