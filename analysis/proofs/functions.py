@@ -57,12 +57,19 @@ class Logistic:
     error: float = 0.0
     """The function meant has c and a within this factor of those given."""
     limit: float = math.inf
-    """A library's softplus is its argument beyond s x = limit; no proof reaches that far."""
+    """A library's softplus is its argument beyond s x = limit, S_1 is then 1 and the others are 0.
+
+    A ball in which an entry passes the limit has no bound: there the function jumps, by e^−limit.
+    """
 
     def at(self, x: Row, order: int) -> tuple[Row, Row]:
         t = self.s * x
         scale = abs(self.c) * self.s**order
         value = self.c * self.s**order * _derivative(self.k + order, t)
+        if self.limit < math.inf:
+            k = self.k + order
+            beyond = t if k == 0 else torch.full_like(t, float(k == 1))
+            value = torch.where(t > self.limit, self.c * self.s**order * beyond, value)
         # |S_k| ≤ 1 + |t|, and every |S_k'| ≤ 1: the rounding of t moves it by |t| units.
         off = (8 * LIBRARY + 2 * self.error) * scale * (1 + t.abs())
         if order == 0:
@@ -80,7 +87,11 @@ class Logistic:
         near, far = (t * (1 - 1e-12) - d).clamp_min(0), t * (1 + 1e-12) + d
         size = abs(self.c) * self.s**order * _largest(self.k + order, near, far)
         size = size * (1 + 1e-11) + TINY
-        return torch.where(self.s * x + d < self.limit, size, torch.inf)
+        if self.limit == math.inf:
+            return size
+        rounding = 1e-12 * t
+        size = torch.where(self.s * x + d + rounding < self.limit, size, torch.inf)
+        return torch.where(self.s * x - d - rounding > self.limit, 0.0, size)
 
     def derivative(self) -> Logistic:
         # The sharpness is a float, and its product with c is rounded.

@@ -69,8 +69,10 @@ class Graph:
     """A list of nodes, to append to."""
 
     nodes: list[AnyNode] = field(default_factory=list)
-    narrow: list[Node] = field(default_factory=list)
-    """Nodes at which bounds are made sharp: all that follows goes through them."""
+    narrow: dict[Node, frozenset[Node]] = field(default_factory=dict)
+    """Nodes of few numbers, at which bounds are made sharp, and nodes where the way back ends."""
+    cuts: list[Node] = field(default_factory=list)
+    """Those that hold a latent: what follows, up to the next, is made of them and of `narrow`."""
 
     def _add(self, node: AnyNode) -> Node:
         self.nodes.append(node)
@@ -129,7 +131,13 @@ class Graph:
     def mean(self, x: Node, groups: int = 1) -> Node:
         """The mean of every group of neighbours."""
         n = self.size(x) // groups
-        return self.scaled(self.linear((transposed(Repeated(groups, n)), x)), 1 / n, UNIT)
+        mean = self.scaled(self.linear((transposed(Repeated(groups, n)), x)), 1 / n, UNIT)
+        self.sharpen(mean)
+        return mean
+
+    def sharpen(self, node: Node, *stops: Node) -> None:
+        """Make bounds sharp at a node, from the stops on."""
+        self.narrow[node] = frozenset(stops)
 
     def pullback(self, first: Node, last: Node, cotangent: Node) -> Node:
         """Jᵀ v, J the derivative of node `last` by node `first`, v the node `cotangent`."""

@@ -23,6 +23,8 @@ from npgd.operators import LinearOperator
 from npgd.priors import GenerativePrior
 
 Shape = tuple[int, ...]
+NARROW = 512
+"""What convolutions of no more numbers give is bounded sharply."""
 THRESHOLD = 20.0
 """Beyond it torch's softplus is its argument."""
 
@@ -38,10 +40,10 @@ def npgd_graph(
     missed = graph.linear((matrix, x), constant=-y)
     back = graph.linear((transposed(matrix), missed))
     w = graph.sum((1.0, x), (-step_size, back))
-    graph.narrow.append(w)
+    graph.sharpen(w)
     latent = encoded(graph, prior, w)
     for _ in range(prior.corrections):
-        graph.narrow.append(latent)
+        graph.cuts.append(latent)
         assert isinstance(prior.corrector, Corrector)
         latent = corrected(graph, prior, prior.corrector, w, latent)
     return graph, x
@@ -94,7 +96,9 @@ def corrected(graph: Graph, prior: GenerativePrior, step: Corrector, w: Node, z:
     unit = graph.product(residual, graph.apply(Power(-0.5, b=1e-12), mean))
     pulled = graph.pullback(z, x, unit)
     g = graph.scaled(pulled, n**-0.5, LIBRARY)
+    graph.sharpen(g)
     square = graph.linear((transposed(Repeated(1, graph.size(g))), graph.product(g, g)))
+    graph.sharpen(square)
     size = graph.apply(Power(0.5, b=1e-24), square)
     level = graph.apply(Power(0.0, 0.5, 1e-12), mean)
     first = step.trunk[0]
@@ -103,8 +107,9 @@ def corrected(graph: Graph, prior: GenerativePrior, step: Corrector, w: Node, z:
     columns = torch.split(first.weight, [k, k, 1, 1], dim=1)
     terms = [(dense(part), x) for part, x in zip(columns, (g, z, level, size), strict=True)]
     node = graph.linear(*terms, constant=first.bias.detach())
-    node = layered(graph, step.trunk[1:], node, (graph.size(node),), "corrector")
-    node = layered(graph, step.gate, node, (graph.size(node),), "corrector")
+    for part in (step.trunk[1:], step.gate):
+        node = layered(graph, part, node, (graph.size(node),), "corrector")
+        graph.sharpen(node, g, mean, square)
     gate = graph.apply(Logistic(0, limit=THRESHOLD), node)
     gather = dense(step.gather.weight)
     move = graph.linear((gather, graph.product(gate, graph.linear((transposed(gather), g)))))
@@ -148,7 +153,10 @@ def _layer(
         map = convolution(layer, layer.weight, shape)
         out = map.shape if isinstance(layer, nn.ConvTranspose2d) else map.out_shape
         used = transposed(map) if isinstance(layer, nn.ConvTranspose2d) else map
-        return graph.linear((used, x), constant=spread(layer.bias, out)), out
+        node = graph.linear((used, x), constant=spread(layer.bias, out))
+        if graph.size(node) <= NARROW:
+            graph.sharpen(node)
+        return node, out
     if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.track_running_stats:
         return _batch_norm(graph, layer, x, shape), shape
     if isinstance(layer, nn.GroupNorm):
