@@ -58,6 +58,8 @@ FIRST = 1e-3
 """The radius that is tried first."""
 STEPS = 6
 """Halvings of the interval, on a logarithmic scale, between a radius proved and one that is not."""
+KEPT = 0.1
+"""1 − q is at least so large a share of what it is at the centre."""
 LOWEST = 1e-9
 """Smaller balls are not tried."""
 BETWEEN = 0.5
@@ -78,6 +80,8 @@ class ConvergenceProof(Shown):
     """q on that ball; NaN where none was proved."""
     move: PerImage
     """A bound of ‖T(ẑ) − ẑ‖_W."""
+    distance: PerImage
+    """A bound of ‖z̄ − ẑ‖_W."""
     inside: PerImage
     """The radius of a Euclidean ball around ẑ inside the ball."""
     image_error: PerImage
@@ -100,11 +104,6 @@ class ConvergenceProof(Shown):
     def metric(self) -> Float[torch.Tensor, "batch k k"]:
         """W = (V Vᵀ)⁻¹, rounded."""
         return torch.linalg.inv(self.shape @ self.shape.mT)
-
-    @property
-    def distance(self) -> PerImage:
-        """A bound of ‖ẑ − z̄‖_W."""
-        return raised(self.move / (1 - self.factor))
 
     @property
     def status(self) -> str:
@@ -136,7 +135,7 @@ class ConvergenceProof(Shown):
         return "\n".join([*lines, "  assumed:", *(f"    {text}" for text in self.assumptions)])
 
     def to_dict(self) -> dict[str, Any]:
-        named = ("radius", "factor", "move", "inside", "image_error", "rests", "proved")
+        named = ("radius", "factor", "move", "distance", "inside", "image_error", "rests", "proved")
         return {
             "status": self.status,
             "outcomes": list(self.outcomes),
@@ -155,6 +154,7 @@ class Ball:
     radius: float = 0.0
     factor: float = math.nan
     move: float = math.nan
+    distance: float = math.nan
     inside: float = 0.0
     image_error: float = math.nan
 
@@ -231,6 +231,7 @@ def _proof(balls: list[Ball], rest: FixedPoint, step_size: float) -> Convergence
         radius=numbers("radius"),
         factor=numbers("factor"),
         move=numbers("move"),
+        distance=numbers("distance"),
         inside=numbers("inside"),
         image_error=numbers("image_error"),
         rests=rest.rests,
@@ -271,12 +272,13 @@ def proved_ball(
     radius, factor = proof.largest()
     if radius == 0:
         return Ball(centre, shape, move=proof.move)
+    distance = proof.distance(radius, factor)
     error = math.nan
     if image is not None and recovered is not None:
-        error = proof.image_error(image, recovered, proof.move / (1 - factor) * (1 + 1e-9))
-    # ‖V⁻¹ u‖ ≤ ‖V⁻¹‖_F ‖u‖, with the same bound of V⁻¹ as below.
+        error = proof.image_error(image, recovered, distance)
+    # ‖V⁻¹ u‖ ≤ ‖Ṽ‖ ‖u‖/(1 − ‖F‖).
     inside = radius / (spectral_norm(proof.inverse) / proof.exact) * (1 - 1e-9)
-    return Ball(centre, shape, radius, factor, proof.move, inside, error)
+    return Ball(centre, shape, radius, factor, proof.move, distance, inside, error)
 
 
 class Contraction:
@@ -332,12 +334,12 @@ class Contraction:
         return total if math.isfinite(total) else math.inf
 
     def largest(self) -> tuple[float, float]:
-        """The largest radius found with q < 1 and ‖T(ẑ) − ẑ‖_W ≤ (1 − q) r, and q; 0 if none."""
+        """The largest radius found with q well below 1 and ‖T(ẑ) − ẑ‖_W ≤ (1 − q) r, and q; 0 if none."""
         good, bad, found = 0.0, math.inf, math.nan
-        r = FIRST
+        r, most = FIRST, 1 - KEPT * (1 - min(self.slope, 1))
         for _ in range(40):
             q = self.factor(r)
-            if q < 1 and self.move <= (1 - q) * r * (1 - 1e-12):
+            if q <= most and self.move <= (1 - q) * r * (1 - 1e-12):
                 good, found = r, q
             else:
                 bad = r
@@ -347,6 +349,14 @@ class Contraction:
                 break
             r = math.sqrt(good * bad) if good and bad < math.inf else 3 * r if good else r / 3
         return good, found
+
+    def distance(self, r: float, q: float) -> float:
+        """A bound of ‖z̄ − ẑ‖_W, from the ball of radius r, or a smaller one that holds z̄ too."""
+        small = min(r, 4 * self.move / (1 - min(self.slope, q)))
+        near = self.factor(small)
+        if near < q and self.move <= (1 - near) * small * (1 - 1e-12):
+            q = near
+        return self.move / (1 - q) * (1 + 1e-12)
 
     def image_error(self, image: Node, recovered: Row, r: float) -> float:
         """A bound of the distance of `recovered` from what node `image` holds in the ball."""

@@ -113,6 +113,7 @@ def corrected(graph: Graph, prior: GenerativePrior, step: Corrector, w: Node, z:
     gate = graph.apply(Logistic(0, limit=THRESHOLD), node)
     gather = dense(step.gather.weight)
     move = graph.linear((gather, graph.product(gate, graph.linear((transposed(gather), g)))))
+    graph.sharpen(move)
     rho = graph.apply(Power(0.5, b=1e-12), mean)
     length = graph.product(rho, graph.apply(Power(-1.0, b=1.0), rho))
     if math.isfinite(step.reach):
