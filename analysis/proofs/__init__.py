@@ -5,6 +5,7 @@ What is proved, and how, is in the modules; `docs/mathematics/proofs.md` tells i
 
 from __future__ import annotations
 
+from analysis.proofs.certificate import save_certificate
 from analysis.proofs.contraction import ConvergenceProof, prove_convergence
 
-__all__ = ["ConvergenceProof", "prove_convergence"]
+__all__ = ["ConvergenceProof", "prove_convergence", "save_certificate"]

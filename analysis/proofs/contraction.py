@@ -336,7 +336,10 @@ class Contraction:
     def largest(self) -> tuple[float, float]:
         """The largest radius found with q well below 1 and ‖T(ẑ) − ẑ‖_W ≤ (1 − q) r, and q; 0 if none."""
         good, bad, found = 0.0, math.inf, math.nan
-        r, most = FIRST, 1 - KEPT * (1 - min(self.slope, 1))
+        if not self.slope < 1:
+            return good, found
+        most = 1 - KEPT * (1 - self.slope)
+        r = max(FIRST, 2 * self.move / (1 - self.slope))  # the ball must hold z̄
         for _ in range(40):
             q = self.factor(r)
             if q <= most and self.move <= (1 - q) * r * (1 - 1e-12):

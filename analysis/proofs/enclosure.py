@@ -137,13 +137,8 @@ class Enclosure:
                 if needed[source] == n:
                     self.at[source].bent = None
         self.targets = {
-            t: self.target(
-                t,
-                torch.eye(graph.size(t), dtype=torch.float64),
-                -1 if t in graph.cuts else self.at[t].cut,
-                graph.narrow.get(t, frozenset()),
-            )
-            for t in dict.fromkeys((*graph.narrow, *graph.cuts))
+            t: self.target(t, torch.eye(graph.size(t), dtype=torch.float64), *ends)
+            for t, ends in sharpened(graph).items()
         }
         self.last = self.target(last, seeds)
 
@@ -431,6 +426,20 @@ class Enclosure:
             if n != target.node:
                 common += (target.off[n] * over.beyond[n]).sum(1, keepdim=True)
         return raised(found + common)
+
+
+def sharpened(graph: Graph) -> dict[Node, tuple[Node, frozenset[Node]]]:
+    """The targets, and where their way back ends: at a cut (−1 without), and at stops.
+
+    Cuts themselves look back to the input.
+    """
+    found, cut = {}, -1
+    for n in range(len(graph.nodes)):
+        if n in graph.cuts:
+            found[n], cut = (-1, frozenset[Node]()), n
+        elif n in graph.narrow:
+            found[n] = (cut, graph.narrow[n])
+    return found
 
 
 def _absolute(node: Linear, held: list[Rows]) -> Rows:
