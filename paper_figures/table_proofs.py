@@ -27,13 +27,14 @@ import analysis
 import npgd
 from analysis.local import FixedPoint
 from analysis.local.rest import latent_npgd
+from analysis.proofs import networks
 from analysis.words import about, at_least, at_most, median
 from npgd.files import plain
 from npgd.precision import converted
 from npgd.progress import track
 
 M, STEP = 100, 0.8
-RADII = tuple(10 ** (-0.5 * i) for i in range(8))
+RADII = tuple(10 ** (-0.5 * i) for i in range(1, 6))
 """Of the spheres that are sampled, descending."""
 
 
@@ -79,11 +80,11 @@ def proofs(prior: Any, count: int, most: int, draws: int) -> dict[str, Any]:
         }
         if bool(proof.proved[0]):
             T = latent_npgd(A, prior, y[i : i + 1], STEP)
-            seen = [steepest(T, proof.centre, proof.shape[0], r, draws, i) for r in RADII]
-            row["sampled_radius"] = next((r for r, s in zip(RADII, seen, strict=True) if s < 1), 0.0)
-            row["sampled_factor"] = steepest(
-                T, proof.centre, proof.shape[0], row["radius"], draws, i
+            ball = (T, proof.centre, proof.shape[0])
+            row["sampled_radius"] = next(
+                (r for r in RADII if steepest(*ball, r, draws, i) < 1), 0.0
             )
+            row["sampled_factor"] = steepest(*ball, row["radius"], draws, i)
         rows.append(row)
     return {"m": M, "step": STEP, "count": count, "rests": len(resting), "images": rows}
 
@@ -128,8 +129,9 @@ def main() -> None:
     prior = converted(npgd.load_prior(arguments.prior))
     if arguments.quick:
         prior.corrections = 0
+        networks.NARROW = 20
     count = 1 if arguments.quick else arguments.count
-    found = proofs(prior, count, 60 if arguments.quick else 500, 2 if arguments.quick else 50)
+    found = proofs(prior, count, 60 if arguments.quick else 500, 2 if arguments.quick else 10)
     Console(width=120).print(table(found))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")

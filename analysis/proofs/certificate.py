@@ -66,9 +66,7 @@ def save_certificate(
         raise ValueError(f"path must end in .npz, got {where.name}")
     y = checks.measurements(y, A.m, least=1).detach().double()
     graph, _ = npgd_graph(converted(A), converted(prior), y[image], proof.step_size)
-    radius, factor, move = (
-        float(part[image]) for part in (proof.radius, proof.factor, proof.move)
-    )
+    radius, factor, move = (float(part[image]) for part in (proof.radius, proof.factor, proof.move))
     factor += SLACK * (1 - factor)
     most = (1 - factor) * radius * (1 - 1e-12)
     claims = {"radius": radius, "factor": factor, "move": min(10 * move, (move + most) / 2)}
@@ -93,7 +91,7 @@ def certificate(
     listing = {
         "nodes": [_node(node, named) for node in graph.nodes],
         "cuts": graph.cuts,
-        "sharp": [[node, cut, sorted(stops)] for node, (cut, stops) in sharpened(graph).items()],
+        "sharp": [[node, cut, sorted(stops)] for node, cut, stops in sharpened(graph)],
     }
     content = io.BytesIO()
     np.savez_compressed(

@@ -318,9 +318,7 @@ class Contraction:
         """A bound of ‖T(ẑ) − ẑ‖_W."""
         there = self.enclosure.at[-1].value
         missed = self.inverse @ (there - centre).T
-        rounding = gamma(len(centre[0]) + 2) * (
-            self.inverse.abs() @ (there.abs() + centre.abs()).T
-        )
+        rounding = gamma(len(centre[0]) + 2) * (self.inverse.abs() @ (there.abs() + centre.abs()).T)
         # Of a ball of radius 0 ε is what rounding left of T(ẑ).
         left = self.enclosure.sharp(self.enclosure.last, self.enclosure.ranges(0.0))[0]
         total = raised(missed.abs() + rounding + left[:, None]).norm()

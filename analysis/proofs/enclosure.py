@@ -115,7 +115,7 @@ class Ranges:
     fresh: list[Float[torch.Tensor, "2 n"]] = field(default_factory=list)
     """Of |e − K̂ e_cut| and ‖t − K̂ t_cut‖."""
     local: list[Float[torch.Tensor, "2 n"]] = field(default_factory=list)
-    """Of |e − Σ L̂ e_source| and ‖t − Σ L̂ t_source‖, fresh ones past a cut."""
+    """Of |e − Σ L̂ e_source| and ‖t − Σ L̂ t_source‖, and of the same without a cut's share."""
 
 
 class Enclosure:
@@ -136,10 +136,10 @@ class Enclosure:
             for source in _sources(node):
                 if needed[source] == n:
                     self.at[source].bent = None
-        self.targets = {
-            t: self.target(t, torch.eye(graph.size(t), dtype=torch.float64), *ends)
-            for t, ends in sharpened(graph).items()
-        }
+        self.targets: dict[Node, list[Target]] = {}
+        for t, cut, stops in sharpened(graph):
+            seeds_of = torch.eye(graph.size(t), dtype=torch.float64)
+            self.targets.setdefault(t, []).append(self.target(t, seeds_of, cut, stops))
         self.last = self.target(last, seeds)
 
     # At the centre -------------------------------------------------------------------------------
@@ -332,10 +332,13 @@ class Enclosure:
         over = Ranges(r)
         for n, node in enumerate(self.graph.nodes):
             at = self.at[n]
-            held = {x: self._fresh(x, at.cut, over) for x in _sources(node)}
-            carried = torch.zeros(2, node.size, dtype=torch.float64)
+            held = {
+                x: torch.cat([self._fresh(x, at.cut, over), over.beyond[x]]) for x in _sources(node)
+            }
+            both = torch.zeros(4, node.size, dtype=torch.float64)
             for _, part in self._onward(n, held, absolute=True) if held else ():
-                carried = carried + part
+                both = both + part
+            carried, total = both[:2], both[2:]
             local = torch.zeros_like(carried)
             if isinstance(node, Linear):
                 local = at.error * carried + self._left(at, r)
@@ -351,21 +354,20 @@ class Enclosure:
             over.local.append(raised(local))
             fresh = raised(carried + over.local[n])
             over.fresh.append(fresh)
-            over.beyond.append(raised(known + fresh))
+            over.beyond.append(torch.minimum(raised(known + fresh), raised(total + over.local[n])))
             if n in self.targets:
                 self._sharpen(n, known, over)
         return over
 
     def _sharpen(self, n: Node, known: torch.Tensor, over: Ranges) -> None:
         """ε and τ of a target, through its cotangents."""
-        target = self.targets[n]
-        sharp = self.sharp(target, over)
-        if target.cut < 0 and not target.stops:
-            over.beyond[n] = torch.minimum(over.beyond[n], sharp)
-            over.fresh[n] = torch.minimum(over.fresh[n], raised(sharp + known))
-        else:
-            over.fresh[n] = torch.minimum(over.fresh[n], sharp)
-            over.beyond[n] = torch.minimum(over.beyond[n], raised(known + over.fresh[n]))
+        for target in self.targets[n]:
+            if target.cut >= 0:
+                fresh = self.sharp(target, over, fresh=True)
+                over.fresh[n] = torch.minimum(over.fresh[n], fresh)
+                over.beyond[n] = torch.minimum(over.beyond[n], raised(known + over.fresh[n]))
+            if target.cut < 0 or target.stops:
+                over.beyond[n] = torch.minimum(over.beyond[n], self.sharp(target, over))
 
     def _fresh(self, x: Node, cut: Node, over: Ranges) -> torch.Tensor:
         """Of a source, what its cut does not explain; all where it has another cut."""
@@ -409,16 +411,19 @@ class Enclosure:
             turned = turned + bow * self.at[x].length + (line + bow) * other[2]
         return torch.cat([value, turned])
 
-    def sharp(self, target: Target, over: Ranges) -> Float[torch.Tensor, "2 rows"]:
-        """Bounds of b̂ e and b̂ t at a target; of the fresh ones where its way back has a cut."""
+    def sharp(
+        self, target: Target, over: Ranges, fresh: bool = False
+    ) -> Float[torch.Tensor, "2 rows"]:
+        """Bounds of b̂ e and b̂ t at a target; `fresh`: of e − K̂ e_cut and t − K̂ t_cut."""
         found, common = torch.zeros(1), torch.zeros(2, 1, dtype=torch.float64)
         for n, length in target.length.items():
-            if n == target.cut:
+            if fresh and n == target.cut:
                 continue
+            rest = over.local[n]
             if n <= target.cut:
                 rest = over.beyond[n]
-            else:
-                rest = over.fresh[n] if n in target.stops else over.local[n]
+            elif n in target.stops:
+                rest = over.fresh[n] if fresh else over.beyond[n]
             if n in target.size:
                 found = found + (target.size[n] @ rest.T).T
             else:
@@ -428,17 +433,21 @@ class Enclosure:
         return raised(found + common)
 
 
-def sharpened(graph: Graph) -> dict[Node, tuple[Node, frozenset[Node]]]:
-    """The targets, and where their way back ends: at a cut (−1 without), and at stops.
+def sharpened(graph: Graph) -> list[tuple[Node, Node, frozenset[Node]]]:
+    """The targets, and where their way back ends: at a cut and at stops, or (−1) at the input.
 
-    Cuts themselves look back to the input.
+    Past a cut a target without stops has two ways: to the input, and to the cut, for what is fresh.
     """
-    found, cut = {}, -1
+    found, cut, none = [], -1, frozenset[Node]()
     for n in range(len(graph.nodes)):
-        if n in graph.cuts:
-            found[n], cut = (-1, frozenset[Node]()), n
-        elif n in graph.narrow:
-            found[n] = (cut, graph.narrow[n])
+        stops = graph.narrow.get(n, none)
+        if stops:
+            found.append((n, cut, stops))
+        elif n in graph.cuts or n in graph.narrow:
+            if n in graph.narrow and cut >= 0:
+                found.append((n, cut, none))
+            found.append((n, -1, none))
+        cut = n if n in graph.cuts else cut
     return found
 
 

@@ -123,9 +123,7 @@ class Graph:
 
     def sum(self, *terms: tuple[float, Node], constant: torch.Tensor | None = None) -> Node:
         """Σ factor · x, of nodes of one size."""
-        maps = [
-            (Scaled(torch.full((self.size(x),), c, dtype=torch.float64)), x) for c, x in terms
-        ]
+        maps = [(Scaled(torch.full((self.size(x),), c, dtype=torch.float64)), x) for c, x in terms]
         return self.linear(*maps, constant=constant)
 
     def mean(self, x: Node, groups: int = 1) -> Node:

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 
 Rows = Float[torch.Tensor, "rows n"]
+FEW = 16
+"""Places of a convolution: with no more it is faster to multiply all rows at once."""
 
 
 class LinearMap(Protocol):
@@ -109,14 +111,21 @@ class Convolution:
         patches = F.unfold(
             x.reshape(-1, *self.shape), self.side, padding=self.padding, stride=self.stride
         )
-        return (self.weight.flatten(1) @ patches).flatten(1)
+        return self._multiplied(self.weight.flatten(1), patches).flatten(1)
 
     def transpose(self, b: Rows) -> Rows:
-        patches = self.weight.flatten(1).T @ b.reshape(len(b), self.weight.shape[0], -1)
+        rows = b.reshape(len(b), self.weight.shape[0], -1)
+        patches = self._multiplied(self.weight.flatten(1).T, rows)
         images = F.fold(
             patches, self.shape[1:], self.side, padding=self.padding, stride=self.stride
         )
         return images.flatten(1)
+
+    def _multiplied(self, matrix: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """The matrix times (rows, n, places): of few places all rows in one product."""
+        if columns.shape[2] > FEW:
+            return matrix @ columns
+        return F.linear(columns.transpose(1, 2), matrix).transpose(1, 2)
 
     def absolute(self) -> Convolution:
         return replace(self, weight=self.weight.abs())

@@ -107,12 +107,16 @@ def corrected(graph: Graph, prior: GenerativePrior, step: Corrector, w: Node, z:
     columns = torch.split(first.weight, [k, k, 1, 1], dim=1)
     terms = [(dense(part), x) for part, x in zip(columns, (g, z, level, size), strict=True)]
     node = graph.linear(*terms, constant=first.bias.detach())
-    for part in (step.trunk[1:], step.gate):
-        node = layered(graph, part, node, (graph.size(node),), "corrector")
-        graph.sharpen(node, g, mean, square)
+    graph.sharpen(node, g, mean, square)
+    for layer in (*step.trunk[1:], step.gate):
+        node = layered(graph, layer, node, (graph.size(node),), "corrector")
+        if isinstance(layer, nn.Linear):
+            graph.sharpen(node, g, mean, square)
     gate = graph.apply(Logistic(0, limit=THRESHOLD), node)
     gather = dense(step.gather.weight)
-    move = graph.linear((gather, graph.product(gate, graph.linear((transposed(gather), g)))))
+    gathered = graph.linear((transposed(gather), g))
+    graph.sharpen(gathered, g)
+    move = graph.linear((gather, graph.product(gate, gathered)))
     graph.sharpen(move)
     rho = graph.apply(Power(0.5, b=1e-12), mean)
     length = graph.product(rho, graph.apply(Power(-1.0, b=1.0), rho))
@@ -138,9 +142,7 @@ def _in_a_row(network: nn.Module) -> list[nn.Module]:
     return [network]
 
 
-def _layer(
-    graph: Graph, layer: nn.Module, x: Node, shape: Shape, part: str
-) -> tuple[Node, Shape]:
+def _layer(graph: Graph, layer: nn.Module, x: Node, shape: Shape, part: str) -> tuple[Node, Shape]:
     if type(layer) in ACTIVATIONS:
         return ACTIVATIONS[type(layer)](graph, layer, x), shape
     if isinstance(layer, nn.Identity | nn.Flatten):
@@ -190,9 +192,7 @@ def convolution(
             *((s - 1) * stride - 2 * padding + side + p
               for s, p in zip(shape[1:], more, strict=True)),
         )  # fmt: skip
-    return Convolution(
-        weight.detach().double(), (shape[0], shape[1], shape[2]), stride, padding
-    )
+    return Convolution(weight.detach().double(), (shape[0], shape[1], shape[2]), stride, padding)
 
 
 def spread(bias: torch.Tensor | None, shape: Shape) -> torch.Tensor | None:

@@ -125,7 +125,6 @@ class Checker:
             arrays = {name: file[name] for name in file.files}
         listing = json.loads(str(arrays["listing"]))
         self.nodes, self.cuts = listing["nodes"], listing["cuts"]
-        self.sharpened = {t: (cut, set(stops)) for t, cut, stops in listing["sharp"]}
         self.claims = {name: float(arrays[name]) for name in ("radius", "factor", "move")}
         self.centre, self.V = arrays["centre"].reshape(1, -1), arrays["shape"]
         self.k, self.inverse = len(self.V), np.linalg.inv(self.V)
@@ -141,8 +140,10 @@ class Checker:
             for term in node.get("terms", []):
                 term["M"], term["size"] = (Linear(term["map"], arrays, s) for s in (False, True))
         self.measure()
-        self.back = {t: self.pulled(t, np.eye(self.nodes[t]["size"]), *stop)
-                     for t, stop in self.sharpened.items()}  # fmt: skip
+        self.back = {}
+        for t, cut, stops in listing["sharp"]:
+            back = self.pulled(t, np.eye(self.nodes[t]["size"]), cut, set(stops))
+            self.back.setdefault(t, []).append(back)
         self.last = self.pulled(len(self.nodes) - 1, self.inverse, -1, set())
 
     def forth(self, n, held, size=False):
@@ -257,10 +258,12 @@ class Checker:
         self.r, self.all, self.new, self.local = r, [], [], []
         for n, node in enumerate(self.nodes):
             cut, size = self.cut[n], node["size"]
-            held = {x: np.zeros_like(self.all[x]) if x == cut else
-                    self.new[x] if cut >= 0 and self.cut[x] == cut else self.all[x]
-                    for x in node["sources"]}  # fmt: skip
-            carried = self.forth(n, held, True) if held else np.zeros((2, size))
+            new = {x: np.zeros_like(self.all[x]) if x == cut else
+                   self.new[x] if cut >= 0 and self.cut[x] == cut else self.all[x]
+                   for x in node["sources"]}  # fmt: skip
+            held = {x: np.concatenate([rows, self.all[x]]) for x, rows in new.items()}
+            both = self.forth(n, held, True) if held else np.zeros((4, size))
+            carried, total = both[:2], both[2:]
             local, known = np.zeros((2, size)), np.zeros((2, size))
             if node["kind"] == "apply":
                 local = self.applied(n, node)
@@ -278,15 +281,13 @@ class Checker:
                 local = local + self.K_off[n] * self.all[cut].max(1, keepdims=True)
             self.local.append(up(local))
             self.new.append(up(carried + self.local[n]))
-            self.all.append(up(known + self.new[n]))
-            if n in self.back:
-                sharp = self.sharp(self.back[n])
-                if self.back[n][3] < 0:
-                    self.all[n] = np.minimum(self.all[n], sharp)
-                    self.new[n] = np.minimum(self.new[n], up(sharp + known))
-                else:
-                    self.new[n] = np.minimum(self.new[n], sharp)
+            self.all.append(np.minimum(up(known + self.new[n]), up(total + self.local[n])))
+            for back in self.back.get(n, []):
+                if back[3] >= 0:
+                    self.new[n] = np.minimum(self.new[n], self.sharp(back, fresh=True))
                     self.all[n] = np.minimum(self.all[n], up(known + self.new[n]))
+                if back[3] < 0 or back[4]:
+                    self.all[n] = np.minimum(self.all[n], self.sharp(back))
 
     def reach(self, x):
         """l, δ − l and ‖Q̂‖ r + τ."""
@@ -302,15 +303,19 @@ class Checker:
         turned = (e1 + e2 * d + 0.5 * most * d**2) * (self.j[x] + t)
         return np.concatenate([value, turned + c * (b * self.j[x] + d * t)])
 
-    def sharp(self, back):
+    def sharp(self, back, fresh=False):
+        """Bounds of b̂ e and b̂ t; `fresh`: of what the cut does not explain."""
         kept, off, target, cut, stops = back
         total = 0.0
         for n, rows in kept.items():
-            if n != cut:
-                rest = self.all if n < cut else self.new if n in stops else self.local
-                total = total + rest[n] @ rows.T
-                if n in off and n != target:
-                    total = total + (off[n] * self.all[n]).sum(1, keepdims=True)
+            if fresh and n == cut:
+                continue
+            rest = self.all if n <= cut else self.local
+            if n in stops and n > cut:
+                rest = self.new if fresh else self.all
+            total = total + rest[n] @ rows.T
+            if n in off and n != target:
+                total = total + (off[n] * self.all[n]).sum(1, keepdims=True)
         return up(total)
 
     def check(self):

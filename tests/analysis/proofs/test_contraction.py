@@ -196,10 +196,12 @@ def phi(f, x, order=0):
         plain = (lambda t: f.c * mpmath.log(t + f.b)) if f.p == 0 else (
             lambda t: f.c * (t + f.b) ** f.p)  # fmt: skip
     else:
+
         def plain(t):
             s = f.s * t
             first = mpmath.log1p(mpmath.exp(s)) if f.k == 0 else 1 / (1 + mpmath.exp(-s))
             return f.a * t + f.b + f.c * (first if f.k < 2 else first * (1 - first))
+
     return mpmath.diff(plain, x, order) if order else plain(x)
 
 
