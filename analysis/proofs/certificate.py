@@ -93,15 +93,11 @@ def certificate(
         "cuts": graph.cuts,
         "sharp": [[node, cut, sorted(stops)] for node, cut, stops in sharpened(graph)],
     }
+    arrays |= {name: np.array(value) for name, value in claims.items()}
+    arrays |= {"centre": centre.numpy(), "shape": shape.numpy()}
+    arrays["listing"] = np.array(json.dumps(listing, allow_nan=False))
     content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        listing=np.array(json.dumps(listing, allow_nan=False)),
-        centre=centre.numpy(),
-        shape=shape.numpy(),
-        **{name: np.array(value) for name, value in claims.items()},
-        **arrays,  # type: ignore[arg-type]
-    )
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 

@@ -98,12 +98,14 @@ class ConvergenceProof(Shown):
     @property
     def proved(self) -> Bool[torch.Tensor, " batch"]:
         """Whether a ball was proved."""
-        return self.radius > 0
+        found: torch.Tensor = self.radius > 0
+        return found
 
     @property
     def metric(self) -> Float[torch.Tensor, "batch k k"]:
         """W = (V Vᵀ)⁻¹, rounded."""
-        return torch.linalg.inv(self.shape @ self.shape.mT)
+        metric: torch.Tensor = torch.linalg.inv(self.shape @ self.shape.mT)
+        return metric
 
     @property
     def status(self) -> str:
@@ -123,14 +125,14 @@ class ConvergenceProof(Shown):
         known = self.proved
         lines = [f"proof of convergence: {self.status}"]
         if bool(known.any()):
+            away, off = float(self.distance[known].max()), float(self.image_error[known].max())
             lines += [
                 f"  radius r {ranged(self.radius[known])}, in the norm of W; factor q"
                 f" {ranged(self.factor[known])}",
                 f"  Euclidean radius {ranged(self.inside[known])}",
-                f"  in each ball exactly one fixed point, at most"
-                f" {at_most(float(self.distance[known].max()), 2)} from its centre",
-                f"  the recovered image is at most {at_most(float(self.image_error[known].max()), 2)}"
-                " from the limit's (Euclidean norm)",
+                "  in each ball exactly one fixed point, at most"
+                f" {at_most(away, 2)} from its centre",
+                f"  the recovered image is at most {at_most(off, 2)} from the limit's",
             ]
         return "\n".join([*lines, "  assumed:", *(f"    {text}" for text in self.assumptions)])
 
@@ -194,7 +196,7 @@ def prove_convergence(
     check_fit(prior.image_shape, A)
     y = measured(y, A)
     jacobian, step_size = _checked(rest, prior.latent_dim, len(y))
-    A, prior = converted(A), converted(prior)
+    A, prior = converted(A, device="cpu"), converted(prior, device="cpu")
     balls = []
     for i in track(range(len(y)), len(y), "proofs", show=progress):
         centre = rest.point[i : i + 1].detach().double().cpu()
@@ -260,7 +262,8 @@ def metric_shape(jacobian: Square, between: float = BETWEEN) -> Square:
     """V, for the norm of Stein's equation: ‖DT‖_W < s."""
     rate = float(torch.linalg.eigvals(jacobian).abs().max())
     W = lyapunov(jacobian / (rate + between * (1 - rate)))
-    return torch.linalg.inv(torch.linalg.cholesky(W).T)
+    shape: torch.Tensor = torch.linalg.inv(torch.linalg.cholesky(W).T)
+    return shape
 
 
 def proved_ball(
@@ -332,7 +335,7 @@ class Contraction:
         return total if math.isfinite(total) else math.inf
 
     def largest(self) -> tuple[float, float]:
-        """The largest radius found with q well below 1 and ‖T(ẑ) − ẑ‖_W ≤ (1 − q) r, and q; 0 if none."""
+        """The largest radius found, with its q: q well below 1 and ‖T(ẑ) − ẑ‖_W ≤ (1 − q) r."""
         good, bad, found = 0.0, math.inf, math.nan
         if not self.slope < 1:
             return good, found

@@ -174,7 +174,7 @@ class Enclosure:
         slope: torch.Tensor | None = None, error: float = 0.0,
     ) -> Centre:  # fmt: skip
         bend_length = lengths(bent * self.weights.sqrt())
-        return Centre(value, along, bent, lengths(along), bend_length, off, slope, error)
+        return Centre(value, along, bent, lengths(along), bend_length, off, slope, error=error)
 
     def _linear_centre(self, node: Linear) -> Centre:
         value = value_of(node, [at.value for at in self.at])
@@ -216,13 +216,13 @@ class Enclosure:
         at.cut = cut
         if cut < 0 or isinstance(node, Input):
             return
-        held = {x: self._held(x, cut) for x in _sources(node)}
-        held = {x: K for x, K in held.items() if K is not None}
+        shares = {x: self._held(x, cut) for x in _sources(node)}
+        held = {x: K for x, K in shares.items() if K is not None}
         if not held:
             return
         one, zero = torch.tensor(0.0), torch.zeros(1, at.value.shape[1], dtype=torch.float64)
         total, size = one, zero
-        for (x, share), (_, part) in zip(
+        for (_, share), (_, part) in zip(
             self._onward(n, held),
             self._onward(n, {x: K.abs().sum(0, keepdim=True) for x, K in held.items()}, True),
             strict=True,

@@ -25,8 +25,8 @@ UNIT = 2.0**-53
 """Of float64: every operation is exact up to this factor."""
 LIBRARY = 8 * UNIT
 """Assumed of exp, log1p, log, sqrt and pow: relative error at most 8 units, 4 in the last place."""
-TINY = 1e-280
-"""Added where a result could underflow."""
+TINY = 1e-140
+"""Added where a result could underflow: squares of less than its root are 0 to the machine."""
 
 
 class Function(Protocol):

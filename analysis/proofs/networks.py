@@ -108,7 +108,7 @@ def corrected(graph: Graph, prior: GenerativePrior, step: Corrector, w: Node, z:
     terms = [(dense(part), x) for part, x in zip(columns, (g, z, level, size), strict=True)]
     node = graph.linear(*terms, constant=first.bias.detach())
     graph.sharpen(node, g, mean, square)
-    for layer in (*step.trunk[1:], step.gate):
+    for layer in (*list(step.trunk)[1:], step.gate):
         node = layered(graph, layer, node, (graph.size(node),), "corrector")
         if isinstance(layer, nn.Linear):
             graph.sharpen(node, g, mean, square)
@@ -152,7 +152,7 @@ def _layer(graph: Graph, layer: nn.Module, x: Node, shape: Shape, part: str) -> 
     if type(layer) is nn.Linear:
         bias = None if layer.bias is None else layer.bias.detach().double()
         return graph.linear((dense(layer.weight), x), constant=bias), (layer.out_features,)
-    if type(layer) in (nn.Conv2d, nn.ConvTranspose2d) and len(shape) == 3:
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and len(shape) == 3:
         map = convolution(layer, layer.weight, shape)
         out = map.shape if isinstance(layer, nn.ConvTranspose2d) else map.out_shape
         used = transposed(map) if isinstance(layer, nn.ConvTranspose2d) else map
@@ -160,7 +160,7 @@ def _layer(graph: Graph, layer: nn.Module, x: Node, shape: Shape, part: str) -> 
         if graph.size(node) <= NARROW:
             graph.sharpen(node)
         return node, out
-    if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.track_running_stats:
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.track_running_stats:
         return _batch_norm(graph, layer, x, shape), shape
     if isinstance(layer, nn.GroupNorm):
         return _group_norm(graph, layer, x, shape), shape

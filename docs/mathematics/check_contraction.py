@@ -20,7 +20,7 @@ def gamma(n):
 
 
 def up(x):  # sums and products of fewer than 4e6 numbers of one sign
-    return x * (1 + 1e-9) + 1e-280
+    return x * (1 + 1e-9) + 1e-140
 
 
 class Linear:
@@ -296,12 +296,12 @@ class Checker:
 
     def applied(self, n, node):
         x = node["sources"][0]
-        l, b, t = self.reach(x)
-        (e0, e1, e2), c, d = self.off[n][:, None], np.abs(self.slope[n][1]), up(l + b)
+        line, bow, t = self.reach(x)
+        (e0, e1, e2), c, d = self.off[n][:, None], np.abs(self.slope[n][1]), up(line + bow)
         most = third(node["function"], self.value[x], d)
-        value = e0 + e1 * d + 0.5 * e2 * d**2 + 0.5 * c * b * (d + l) + most * d**3 / 6
+        value = e0 + e1 * d + 0.5 * e2 * d**2 + 0.5 * c * bow * (d + line) + most * d**3 / 6
         turned = (e1 + e2 * d + 0.5 * most * d**2) * (self.j[x] + t)
-        return np.concatenate([value, turned + c * (b * self.j[x] + d * t)])
+        return np.concatenate([value, turned + c * (bow * self.j[x] + d * t)])
 
     def sharp(self, back, fresh=False):
         """Bounds of b̂ e and b̂ t; `fresh`: of what the cut does not explain."""
@@ -321,7 +321,7 @@ class Checker:
     def check(self):
         """The sentence that holds, or what fails."""
         V, k, r, q, move = self.V, self.k, *self.claims.values()
-        if not (np.isfinite(V).all() and 0 < r and 0 < q < 1 and 0 <= move <= (1 - q) * r):
+        if not (np.isfinite(V).all() and r > 0 and 0 < q < 1 and 0 <= move <= (1 - q) * r):
             return False, "the claims do not make a contraction"
         F = np.linalg.norm(self.inverse @ V - np.eye(k))
         exact = 1 - up(F + gamma(k) * (np.linalg.norm(self.inverse) * np.linalg.norm(V) + k))

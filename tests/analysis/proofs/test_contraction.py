@@ -1,6 +1,7 @@
 """What is proved is true: bounds hold at sampled points and in other arithmetic, and no map that
 does not contract is proved to."""
 
+import itertools
 import math
 import runpy
 from pathlib import Path
@@ -17,7 +18,7 @@ from analysis import testing
 from analysis.local.rest import latent_npgd
 from analysis.proofs import contraction, networks, save_certificate
 from analysis.proofs.certificate import certificate
-from analysis.proofs.contraction import OUTCOMES, Contraction, proved_ball, spectral_norm
+from analysis.proofs.contraction import OUTCOMES, proved_ball, spectral_norm
 from analysis.proofs.enclosure import Enclosure
 from analysis.proofs.functions import Logistic, Power
 from analysis.proofs.graph import Applied, Graph, Linear, Product, dense
@@ -33,7 +34,7 @@ STEP = 0.5
 
 def layers(*sizes, last, seed):
     made = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         linear = nn.Linear(before, after)
         with torch.no_grad():
             linear.weight.copy_(testing.normal(after, before, seed=seed + after) * before**-0.5)
@@ -105,6 +106,14 @@ def test_no_map_that_stretches_is_proved_to_contract():
             ball = proved_ball(graph, torch.zeros(1, size, dtype=torch.float64), shape)
             assert ball.radius == 0
             assert math.isnan(ball.factor)
+
+
+def test_weights_that_are_not_known_exactly_count_in_every_layer():
+    graph = Graph()
+    x = graph.scaled(graph.input(2), 0.9, error=0.05)
+    graph.scaled(x, 0.9, error=0.05)
+    zero, one = torch.zeros(1, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
+    assert (0.9 * 1.05) ** 2 <= proved_ball(graph, zero, one).factor < 1
 
 
 def test_ball_around_one_fixed_point_does_not_reach_where_the_slope_is_1():
@@ -308,7 +317,7 @@ def test_layer_without_bounds_is_refused_by_name(proved):
         nn.Sequential(nn.Linear(K, 16), nn.ReLU(), nn.Tanh(), nn.Unflatten(1, SHAPE)).double(),
         prior.encoder, K, SHAPE,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="ReLU.* in its generator"):
+    with pytest.raises(ValueError, match=r"ReLU.* in its generator"):
         analysis.prove_convergence(A, kinked, y, rest)
 
 
