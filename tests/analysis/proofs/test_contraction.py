@@ -313,8 +313,9 @@ def test_graph_of_the_shipped_digits_is_npgd():
 
 def test_layer_without_bounds_is_refused_by_name(proved):
     prior, A, y, rest, _ = proved
+    first, _, *others = prior.generator
     kinked = npgd.GenerativePrior(
-        nn.Sequential(nn.Linear(K, 16), nn.ReLU(), nn.Tanh(), nn.Unflatten(1, SHAPE)).double(),
+        nn.Sequential(first, nn.ReLU(), *others),
         prior.encoder, K, SHAPE,
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"ReLU.* in its generator"):
