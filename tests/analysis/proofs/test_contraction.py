@@ -243,6 +243,29 @@ def test_bounds_hold_in_arithmetic_of_50_digits():
                         assert abs(left) <= most * (1 + 1e-12), (n, i, r)
 
 
+def test_derivatives_lie_within_their_bounds_at_every_node():
+    prior = small_prior(2)
+    A = npgd.Gaussian(SHAPE, M, seed=1).double()
+    graph, _ = networks.npgd_graph(A, prior, A(prior.sample(1, seed=5))[0], STEP)
+    centre, V = testing.normal(1, K, seed=4), 0.5 * testing.normal(K, K, seed=6)
+    made = Enclosure(graph, centre, V, torch.eye(K, dtype=torch.float64))
+    for seed, r in enumerate((1e-6, 1e-3, 0.02)):
+        over = made.ranges(r)
+        u = testing.normal(K, seed=seed)
+        u = r * u / u.norm()
+        columns = [
+            torch.func.jvp(graph.value, (centre + u @ V.T,), (column[None],))[1] for column in V.T
+        ]
+        for n, at in enumerate(made.at):
+            off = torch.cat([column[n] for column in columns]) - at.along
+            most = over.beyond[n][1] + at.bend_length[0] * r
+            if n == len(made.at) - 1:
+                bent = torch.zeros(K, K, graph.size(n)).double()
+                bent[made.pairs[0], made.pairs[1]] = bent[made.pairs[1], made.pairs[0]] = at.bent
+                off, most = off - torch.einsum("a,abn->bn", u, bent), over.beyond[n][1]
+            assert bool((off.norm(dim=0) <= most + 1e-12 * (1 + at.length[0])).all()), (n, r)
+
+
 FUNCTIONS = [
     Logistic(0, 30.0, 0.8 / 30, 0.2), Logistic(1, 2.0, 2.0, b=-1.0), Logistic(2, 4.0, 1.5),
     Power(-0.5, b=1e-3), Power(0.0, 0.5), Power(0.5), Power(-1.0, b=1.0),
