@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
+    from analysis.proofs import prove_convergence
     from analysis.rates import (
         check_convergence,
         decompose,
@@ -77,6 +78,7 @@ __all__ = [
     "predicted_objective",
     "predicted_rate",
     "projection_error",
+    "prove_convergence",
     "run_rate",
     "split_error",
     "split_slack",
@@ -110,6 +112,7 @@ _HOMES = {
     "obtuse": ("obtuse_bound", "obtuseness"),
     "basins": ("basin", "basin_of"),
     "local": ("fixed_point", "fixed_point_of", "local_rate", "run_rate"),
+    "proofs": ("prove_convergence",),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
     "sweeps": ("sweep",),

@@ -912,6 +912,14 @@ DOORS: dict[str, Door] = {
         **OPERATOR,
         **BASIN,
     ),
+    "prove_convergence": door(
+        analysis.prove_convergence,
+        prior=(T.prior, "given"),
+        y=(T.y, "in float64"),
+        rest=(analysis.fixed_point(T.A, T.prior, T.y, 0.1), "given"),
+        **OPERATOR,
+        **SHOWN,
+    ),
     "basin_of": door(
         analysis.basin_of,
         T=(halved, "given"),
