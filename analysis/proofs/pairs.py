@@ -18,7 +18,7 @@ in one of two ways:
 Then sᵀM s ≥ s_cᵀM s_c − 2 Σ|g_i|w_i + (least value of the quadratic terms) − (the rest, by norms).
 
 A near cell whose box of d holds 0 is shown for *all* directions d at once: with d = C u,
-uᵀCᵀ(J + D²ψ[δ_p])ᵀM(J + D²ψ[δ_p])C u − rest is at least a Gershgorin bound of a k × k matrix, C
+uᵀCᵀ(J + D²ψ[δ_p])ᵀM(J + D²ψ[δ_p])C u − rest is bounded below by Gershgorin's circles of a k × k matrix, C
 chosen so that the matrix in the centre is diagonal. Cells are split until they are shown; a box of
 d around 0 is split in three, so that the middle one is around 0, and the mirror image of a part
 (d → −d, the same pairs) is left out.
@@ -49,6 +49,8 @@ PerCell = Float[torch.Tensor, " count"]
 
 NEAR = 1.5
 """Radius of the hull of a pair up to which the expansion in the middle is tried."""
+GAP = 1e-13
+"""Cells are widened by it, which closes what rounding leaves between neighbours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,13 @@ class Frame:
     error_measured: float
     rounding: Rounding
     """Of ψ and its derivatives: largest norms of the errors."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Certain bounds on the ratio of every direction in the span of all differences."""
+        low, high = self.eigenvalues
+        most = (high + self.error_measured) / (1 - self.error)
+        return max((low - self.error_measured) / (1 + self.error) / WIDER, 0.0), WIDER * most
 
 
 def frame(S: LayeredSet, measured: Float[torch.Tensor, "m features"], error: float, largest: float) -> Frame:
@@ -175,7 +184,7 @@ class Cells:
     def farthest(self) -> PerCell:
         """Largest ‖d‖."""
         k = self.centre.shape[1] // 2
-        return WIDER * (self.centre[:, k:].abs() + self.half[:, k:]).norm(dim=1)
+        return WIDER * (self.centre[:, k:].abs() + self.half[:, k:]).norm(dim=1) + GAP
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +239,7 @@ def far(frame: Frame, cells: Cells) -> Expansion:
     k, R = frame.S.latent_dim, frame.R
     p, d = cells.centre[:, :k], cells.centre[:, k:]
     reach = cells.half[:, :k] + cells.half[:, k:] / 2
-    radius = WIDER * reach.norm(dim=1) + 1e-13
+    radius = WIDER * reach.norm(dim=1) + GAP
     ends = torch.cat([p + d / 2, p - d / 2])
     rows, third = expand(frame.S, ends, radius.repeat(2))
     rows = rows @ R.T
@@ -252,7 +261,7 @@ def near(frame: Frame, cells: Cells) -> Expansion:
     k, R = frame.S.latent_dim, frame.R
     p, d = cells.centre[:, :k], cells.centre[:, k:]
     longest = cells.farthest
-    across = WIDER * cells.half[:, :k].norm(dim=1) + 1e-13
+    across = WIDER * cells.half[:, :k].norm(dim=1) + GAP
     rows, third = expand(frame.S, p, across + longest / 2)
     rows = rows @ R.T
     J, H = rows[:, 1 : 1 + k], square(rows, k)
@@ -262,16 +271,15 @@ def near(frame: Frame, cells: Cells) -> Expansion:
     bends[:, k:, :k] = H.transpose(1, 2)
     rest = 0.5 * WIDER * third * ((across**2 + longest**2 / 12) * longest)[:, None]
     own = frame.rounding
-    error = 2 * longest * k * (own.first + k * across * own.second) + 1e-14 * longest * J.norm(
-        dim=(1, 2)
-    )
+    products = J.flatten(1).norm(dim=1) + across * H.flatten(1).norm(dim=1)
+    error = longest * (2 * k * (own.first + k * across * own.second) + 64 * k * UNIT * products)
     return Expansion(torch.einsum("bih,bi->bh", J, d), slopes, bends, rest, error)
 
 
 def bound(form: Form, s: Expansion, half: Wide) -> tuple[PerCell, Wide]:
     """A lower bound on sᵀM s over each cell, and how much each coordinate's width costs it."""
     M, R = form.M, form.frame.R
-    half = WIDER * half + 1e-15
+    half = WIDER * half + GAP
     Ms = s.start @ M
     first = 2 * (s.slopes @ Ms[:, :, None])[:, :, 0].abs() * half
     quadratic = s.slopes @ M @ s.slopes.transpose(1, 2) + (s.bends @ Ms[:, None, :, None])[..., 0]
@@ -294,14 +302,30 @@ def bound(form: Form, s: Expansion, half: Wide) -> tuple[PerCell, Wide]:
     # Rounding of all of the above, by γ of nested sums over features.
     rounded = 64 * len(M) ** 1.5 * UNIT * form.norm * size * size
     start = (Ms * s.start).sum(1)
-    lower = start - WIDER * (first.sum(1) + second.sum(1) + higher + remainder) - rounded
+    known = start - WIDER * (first.sum(1) + higher + remainder) - rounded
+    lost = second.sum(1)
+    close = ((known >= 0) & (known < WIDER * lost)).nonzero()[:, 0]
+    lost[close] = torch.minimum(lost[close], -half.shape[1] * _least(quadratic[close]))
+    lower = known - WIDER * lost
     share = half / half.sum(1, keepdim=True)
     cost = first + second + higher[:, None] * length_v / v[:, None].clamp_min(1e-300)
     return lower, cost + remainder[:, None] * share
 
 
+def _least(matrices: Float[torch.Tensor, "count k k"]) -> PerCell:
+    """At most the least eigenvalue of every symmetric matrix, and at most 0; as `extremes`."""
+    matrices = (matrices + matrices.transpose(1, 2)) / 2
+    values, vectors = torch.linalg.eigh(matrices)
+    turned = vectors.transpose(1, 2)
+    eye = torch.eye(matrices.shape[1], dtype=matrices.dtype)
+    off = (turned @ vectors - eye).flatten(1).norm(dim=1) + 1e-13
+    size = values.abs().amax(1)
+    rest = (matrices - vectors * values[:, None] @ turned).flatten(1).norm(dim=1) + 1e-13 * size
+    return (values[:, 0] - WIDER * (rest + off * size)).clamp_max(0.0)
+
+
 def all_directions(form: Form, cells: Cells, s: Expansion) -> tuple[PerCell, Wide]:
-    """A lower bound on sᵀM s/‖u‖², d = C u, for every d ≠ 0 of cells, and each coordinate's cost.
+    """What is ≥ 0 only where sᵀM s ≥ 0 for every d = C u of cells, and each coordinate's cost.
 
     Of the near expansion it takes the slopes along d, Dψ(p_c), and the mixed bends, D²ψ(p_c).
     """
@@ -309,17 +333,15 @@ def all_directions(form: Form, cells: Cells, s: Expansion) -> tuple[PerCell, Wid
     J, H = s.slopes[:, k:], s.bends[:, :k, k:]  # (count, k, h), (count, k, k, h)
     C = diagonalising(J, M)
     J, H = C.transpose(1, 2) @ J, torch.einsum("bci,bpch->bpih", C, H)
-    half = WIDER * cells.half + 1e-15
+    half = WIDER * cells.half + GAP
     across, along = half[:, :k], half[:, k:]
     # CᵀJJᵀC within ½ of I, so that C is regular and d = C u reaches every d.
     gram = J @ J.transpose(1, 2) - torch.eye(k, dtype=J.dtype)
-    regular = gram.flatten(1).norm(dim=1) < 0.5
+    regular = gram.flatten(1).norm(dim=1) < 0.4
     JM = J @ M
     centre = JM @ J.transpose(1, 2)
-    diagonal = centre.diagonal(dim1=1, dim2=2)
-    gershgorin = (diagonal - (centre.abs().sum(2) - diagonal.abs())).amin(1)
     turn = torch.einsum("bih,bpjh->bpij", JM, H)
-    turn = (turn + turn.transpose(2, 3)).flatten(2).norm(dim=2) * across
+    turn = (turn + turn.transpose(2, 3)).abs() * across[:, :, None, None]
     bend = (H.flatten(2).norm(dim=2) * across).sum(1)
     # ρ is for the longest d; per unit of ‖d‖ it is that over the length.
     unit = C.flatten(1).norm(dim=1) / cells.farthest
@@ -333,11 +355,18 @@ def all_directions(form: Form, cells: Cells, s: Expansion) -> tuple[PerCell, Wid
     second = form.negative * bend * bend
     size = length + bend + ball
     rounded = 64 * len(M) ** 1.5 * UNIT * form.norm * size * size
-    lower = gershgorin - WIDER * (turn.sum(1) + second + remainder) - rounded
+    # A symmetric matrix with diagonal at least D and the rest at most E is positive semidefinite
+    # where D x ≥ E x for some x > 0; x = D^(-1/2) is the best for k = 2.
+    change = turn.sum(1)
+    diagonal = centre.diagonal(dim1=1, dim2=2) - change.diagonal(dim1=1, dim2=2)
+    diagonal = diagonal - (WIDER * (second + remainder) + rounded)[:, None]
+    others = WIDER * (centre.abs() + change) * (1 - torch.eye(k, dtype=J.dtype))
+    x = diagonal.clamp_min(1e-300).rsqrt().clamp_max(1e100)
+    lower = (diagonal * x / WIDER - (others @ x[:, :, None])[:, :, 0]).amin(1)
     weights = torch.cat([across.square(), along.square() / 12], dim=1)
     cost = remainder[:, None] * weights / weights.sum(1, keepdim=True)
-    cost[:, :k] += turn + second[:, None] * across / across.sum(1, keepdim=True)
-    return torch.where(regular, lower, -torch.inf), cost
+    cost[:, :k] += turn.flatten(2).norm(dim=2) + second[:, None] * across / across.sum(1, keepdim=True)
+    return torch.where(regular & (error < 0.01), lower, -torch.inf), cost
 
 
 def diagonalising(J: torch.Tensor, M: Matrix) -> Float[torch.Tensor, "count k k"]:

@@ -1,7 +1,7 @@
 """Smooth layered maps, their Taylor expansions at many latents, and bounds on what is left out.
 
-G(z) = W φ_L(z) + c with φ_l = σ(W_l φ_(l−1) + b_l), φ_0 = z, and σ = tanh or sin: small generators,
-and analytic sets (trigonometric polynomials). In the features φ = φ_L everything about pairs of
+G(z) = W φ_L(z) + c with φ_l = σ(W_l φ_(l−1) + b_l), φ_0 = z, and σ = tanh, sin or the identity, layer by
+layer: small generators, and analytic sets (trigonometric polynomials). In the features φ = φ_L everything about pairs of
 points of S is small: ‖G(z₁) − G(z₂)‖² = Δᵀ WᵀW Δ, ‖A(G(z₁) − G(z₂))‖² = Δᵀ(AW)ᵀ(AW) Δ with
 Δ = φ(z₁) − φ(z₂).
 
@@ -18,7 +18,7 @@ Rounding is bounded a priori: `rounding` follows the largest errors through the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +36,12 @@ FUNCTION_ERROR = 16 * UNIT
 that make their derivatives: more than ten times what their authors state."""
 WIDER = 1 + 1e-9
 """Bounds that are computed in a few operations are multiplied by this."""
+MOST_ROUNDING = 1e-9
+"""What rounding may make of a pre-activation and its derivatives, at most; `rounding` checks it."""
 
-ACTIVATIONS = ("tanh", "sin")
+ACTIVATIONS = ("tanh", "sin", "identity")
 # Largest |σ⁽ⁿ⁾|, n = 1 … 3: of tanh 1, 4/(3√3), 2.
-_LARGEST = {"tanh": (1.0, 0.77, 2.0), "sin": (1.0, 1.0, 1.0)}
+_LARGEST = {"tanh": (1.0, 0.77, 2.0), "sin": (1.0, 1.0, 1.0), "identity": (1.0, 0.0, 0.0)}
 
 Jets = Float[torch.Tensor, "count rows features"]
 """Rows: φ; its k derivatives; its k(k + 1)/2 second derivatives, i ≤ j, row by row."""
@@ -57,8 +59,9 @@ class LayeredSet(Shown, nn.Module):
         weights: W_1 … W_L and W, each (out, in).
         biases: b_1 … b_L and c.
         image_shape: (channels, height, width).
-        activation: "tanh" or "sin".
-        low, high: corners of the box that latents are drawn from, (k,).
+        activation: "tanh", "sin" or "identity", or one of them for each of the L layers.
+        low, high: corners of the box of latents, (k,); −1 and 1 by default.
+        periodic: which latents close to a circle at the ends of the box; none by default.
     """
 
     def __init__(
@@ -66,12 +69,12 @@ class LayeredSet(Shown, nn.Module):
         weights: Sequence[torch.Tensor],
         biases: Sequence[torch.Tensor],
         image_shape: Sequence[int],
-        activation: str = "tanh",
+        activation: str | Sequence[str] = "tanh",
         low: Sequence[float] = (),
         high: Sequence[float] = (),
+        periodic: Sequence[bool] = (),
     ) -> None:
         super().__init__()
-        self.activation = checks.choice(activation, "activation", *ACTIVATIONS)
         self.image_shape = checks.image_shape(image_shape)
         if len(weights) != len(biases) or len(weights) < 2:
             raise ValueError(
@@ -92,19 +95,31 @@ class LayeredSet(Shown, nn.Module):
             raise ValueError(
                 f"image_shape must have {sizes[-1]} entries, got {tuple(self.image_shape)}"
             )
+        names = [activation] * (len(weights) - 1) if isinstance(activation, str) else activation
+        if len(names) != len(weights) - 1:
+            raise ValueError(
+                f"activation must name one for each of {len(weights) - 1} layers, got {len(names)}"
+            )
+        self.activation = tuple(checks.choice(x, "activation", *ACTIVATIONS) for x in names)
         self.latent_dim: int = sizes[0]
         self.weights = nn.ParameterList([w.detach().clone() for w in weights])
         self.biases = nn.ParameterList([b.detach().clone() for b in biases])
         self.low = tuple(float(x) for x in low) or (-1.0,) * self.latent_dim
         self.high = tuple(float(x) for x in high) or (1.0,) * self.latent_dim
+        self.periodic = tuple(bool(x) for x in periodic) or (False,) * self.latent_dim
         self.requires_grad_(False)
 
     def features(self, z: Latents) -> Float[torch.Tensor, "batch features"]:
         """φ(z)."""
-        act = torch.tanh if self.activation == "tanh" else torch.sin
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            z = act(z @ weight.T + bias)
+        for weight, bias, activation in self.hidden():
+            z = z @ weight.T + bias
+            if activation != "identity":
+                z = torch.tanh(z) if activation == "tanh" else torch.sin(z)
         return z
+
+    def hidden(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
+        """W_l, b_l and σ of the layers before the last."""
+        return zip(self.weights[:-1], self.biases[:-1], self.activation, strict=True)
 
     def generate(self, z: Latents) -> Images:
         """G(z)."""
@@ -170,10 +185,10 @@ def layers_of(prior: object) -> LayeredSet:
     return _rebuilt(weights, biases, prior, "tanh")
 
 
-def _rebuilt(weights: object, biases: object, like: object, activation: str) -> LayeredSet:
+def _rebuilt(weights: object, biases: object, like: object, activation: object) -> LayeredSet:
     w, b = ([part.detach().double() for part in parts] for parts in (weights, biases))  # type: ignore[attr-defined]
-    box = (getattr(like, "low", ()), getattr(like, "high", ()))
-    return LayeredSet(w, b, like.image_shape, activation, *box)  # type: ignore[attr-defined]
+    box = [getattr(like, name, ()) for name in ("low", "high", "periodic")]
+    return LayeredSet(w, b, like.image_shape, activation, *box)  # type: ignore
 
 
 def pairs_of(k: int) -> list[tuple[int, int]]:
@@ -193,19 +208,19 @@ def expand(
     rows[:, 1 : 1 + k] = torch.eye(k, dtype=z.dtype)
     third = z.new_zeros(len(z), k)
     r = radius[:, None]
-    for weight, bias in zip(S.weights[:-1], S.biases[:-1], strict=True):
+    for weight, bias, activation in S.hidden():
         rows = rows @ weight.T
         rows[:, 0] += bias
         third = third @ weight.abs().T
         a, da, dda = rows[:, 0], rows[:, 1 : 1 + k], rows[:, 1 + k :]
         # Largest first and second derivative along unit directions, and range, within r.
         bend, slope = (twice * dda.square()).sum(1).sqrt(), da.square().sum(1).sqrt()
-        most2 = bend + r * third
-        most1 = slope + r * (bend + 0.5 * r * third)
-        reach = r * (slope + 0.5 * r * (bend + r * third / 3)) + 1e-9
-        s1, s2, s3 = _largest(S.activation, a, reach)
+        most2 = bend + r * third + MOST_ROUNDING
+        most1 = slope + r * (bend + 0.5 * r * third) + MOST_ROUNDING
+        reach = r * (slope + 0.5 * r * (bend + r * third / 3)) + MOST_ROUNDING
+        s1, s2, s3 = _largest(activation, a, reach)
         third = WIDER * (s3 * most1**3 + 3 * s2 * most1 * most2 + s1 * third)
-        v0, v1, v2 = _derivatives(S.activation, a)
+        v0, v1, v2 = _derivatives(activation, a)
         rows = torch.cat(
             [
                 v0[:, None],
@@ -222,6 +237,8 @@ def _derivatives(activation: str, a: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if activation == "sin":
         sine = torch.sin(a)
         return sine, torch.cos(a), -sine
+    if activation == "identity":
+        return a, torch.ones_like(a), torch.zeros_like(a)
     t = torch.tanh(a)
     slope = 1 - t * t
     return t, slope, -2 * t * slope
@@ -232,6 +249,8 @@ def _largest(activation: str, a: torch.Tensor, reach: torch.Tensor) -> tuple[tor
     if activation == "sin":
         one = torch.ones_like(a)
         return one, one, one
+    if activation == "identity":
+        return torch.ones_like(a), torch.zeros_like(a), torch.zeros_like(a)
     low = torch.tanh((a.abs() - reach).clamp_min(0.0))
     high = torch.tanh(a.abs() + reach)
 
@@ -262,12 +281,22 @@ class Rounding:
 
 
 def rounding(S: LayeredSet, largest: float) -> Rounding:
-    """A priori errors of `expand`, for latents with entries of at most `largest`."""
+    """A priori errors of `expand`, for latents with entries of at most `largest`.
+
+    Raises:
+        ValueError: layers whose rounding errors exceed what `expand` allows for.
+    """
     x = (largest, 1.0, 0.0)
     e = (0.0, 0.0, 0.0)
-    d1, d2, d3 = _LARGEST[S.activation]
-    for weight, bias in zip(S.weights[:-1], S.biases[:-1], strict=True):
+    k = S.latent_dim
+    for weight, bias, activation in S.hidden():
+        d1, d2, d3 = _LARGEST[activation]
         x, e = through(weight, x, e, float(bias.abs().max()))
+        if not k * max(e) < MOST_ROUNDING / 4:
+            raise ValueError(
+                f"prior must have weights that float64 can follow to {MOST_ROUNDING:g}, got layers"
+                f" that make errors of up to {k * max(e):.2g}"
+            )
         s1, s2 = d2 * e[0] + FUNCTION_ERROR, d3 * e[0] + FUNCTION_ERROR
         e = (
             d1 * e[0] + FUNCTION_ERROR,
@@ -275,7 +304,7 @@ def rounding(S: LayeredSet, largest: float) -> Rounding:
             2 * (d1 * e[2] + x[2] * s1 + 2 * d2 * x[1] * e[1] + x[1] ** 2 * s2)
             + 16 * UNIT * (x[2] + x[1] ** 2),
         )
-        x = (1.0, d1 * x[1], d1 * x[2] + d2 * x[1] ** 2)
+        x = (x[0] if activation == "identity" else 1.0, d1 * x[1], d1 * x[2] + d2 * x[1] ** 2)
     return Rounding(*e, sizes=x)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +27,8 @@ from npgd.progress import Bar
 
 CHUNK = 2048
 """Cells that are looked at together."""
+RELAX = 1.25
+"""By how much a bound is weakened at a time where the budget is spent."""
 LARGEST_HULL = 20.0
 """Radius of the hull beyond which nothing is tried: a cell is split instead."""
 
@@ -113,7 +113,8 @@ class Side:
     """Its (p, d); d is a direction where `tangent`."""
     tangent: bool
     tolerance: float
-    shown: list[Cells] = field(default_factory=list)
+    splits: list[torch.Tensor] = field(default_factory=list)
+    """Chunk by chunk: the coordinate that each cell was split along, −1 where it was shown."""
     cells: int = 0
     left: Cells | None = None
     """What the budget left unproved."""
@@ -184,23 +185,23 @@ def _see_tangents(
 
 
 def prove(
-    frame: Frame, domain: Domain, side: Side, most: int, seconds: float, bar: Bar
+    frame: Frame, domain: Domain, side: Side, most: int, bar: Bar
 ) -> None:
     """Split cells until every one is shown, or the budget is spent; `side` takes what comes out."""
     waiting = [domain.root()]
-    began = time.monotonic()
     while waiting:
         level = joined(waiting)
         waiting = []
-        for start in range(0, len(level), CHUNK):
-            if side.cells >= most or time.monotonic() - began > seconds:
-                waiting.append(level[start:])
+        for begin in range(0, len(level), CHUNK):
+            if side.cells >= most:
+                waiting.append(level[begin:])
                 break
-            cells = level[start : start + CHUNK]
+            cells = level[begin : begin + CHUNK]
             target = form(frame, side.target, side.lower)
             good, along = examine(frame, target, cells, side, domain)
             side.cells += len(cells)
-            side.shown.append(cells[good])
+            along[good] = -1
+            side.splits.append(along.to(torch.int8))
             children = split(cells[~good], along[~good])
             waiting.append(children[domain.meets(children)])
             bar.reach(side.cells, f"{sum(map(len, waiting)):,} to go")
@@ -209,3 +210,59 @@ def prove(
             continue
         break
     side.left = joined(waiting) if waiting else None
+
+
+def start(frame: Frame, domain: Domain, side: Side, points: int, seed: int) -> None:
+    """A first look at random pairs and tangents, so that `side.found` is near its end."""
+    k = len(domain.low)
+    draws = torch.rand(2, points, k, generator=torch.Generator().manual_seed(seed)).double()
+    ends = domain.low + draws * (domain.high - domain.low)
+    p, d = ends.mean(0), ends[0] - ends[1]
+    pairs = Cells(torch.cat([p, d], dim=1), torch.zeros(points, 2 * k, dtype=torch.float64))
+    s = far(frame, pairs)
+    known = torch.full((points,), 2 * frame.rounding.value, dtype=torch.float64)
+    side.see(ratios(frame, s.start, known, side.lower), pairs.centre, tangent=False)
+    single = Cells(torch.cat([ends[0], torch.zeros_like(p)], dim=1), pairs.half)
+    _see_tangents(frame, single, near(frame, single), side, domain)
+
+
+def weaker(frame: Frame, domain: Domain, side: Side) -> float:
+    """A ratio that bounds what is left as well, where the budget did not do for `side.target`."""
+    low, high = frame.span
+    ratio, left = side.target, side.left
+    while left is not None and len(left):
+        ratio = ratio / RELAX if side.lower else ratio * RELAX
+        if (ratio <= low) if side.lower else (ratio >= high):
+            return low if side.lower else high
+        wanted, kept = form(frame, ratio, side.lower), []
+        for begin in range(0, len(left), CHUNK):
+            cells = left[begin : begin + CHUNK]
+            kept.append(cells[~examine(frame, wanted, cells, side, domain)[0]])
+        left = joined(kept)
+    return ratio
+
+
+def replay(frame: Frame, domain: Domain, splits: list[torch.Tensor], ratio: float, lower: bool) -> str:
+    """Follow recorded splits from the whole domain, and prove every cell that was not split.
+
+    Returns:
+        "" where every pair of the domain is in a cell that is shown; else what is wrong, in words.
+    """
+    wanted, side = form(frame, ratio, lower), Side(lower, ratio, torch.zeros(0), False, 0.0)
+    waiting, level, begin = [domain.root()], domain.root()[:0], 0
+    for along in splits:
+        if begin >= len(level):
+            level, waiting, begin = joined(waiting), [], 0
+        cells = level[begin : begin + CHUNK]
+        begin += CHUNK
+        if len(cells) != len(along):
+            return f"a record of {len(along)} cells where there are {len(cells)}"
+        leaf = along < 0
+        good, _ = examine(frame, wanted, cells[leaf], side, domain)
+        if not bool(good.all()):
+            return f"{int((~good).sum())} cells of a chunk that are not shown"
+        children = split(cells[~leaf], along[~leaf].long())
+        waiting.append(children[domain.meets(children)])
+    if begin < len(level) or any(len(part) for part in waiting):
+        return "cells without a record"
+    return ""
