@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
+    from analysis.proofs import CertifiedProjection, certify_rec, check_rec
     from analysis.rates import (
         check_convergence,
         decompose,
@@ -47,13 +48,16 @@ if TYPE_CHECKING:
     from analysis.sweeps import sweep
 
 __all__ = [
+    "CertifiedProjection",
     "ProjectionSettings",
     "RecSettings",
     "RunSettings",
     "basin",
     "basin_of",
     "certify",
+    "certify_rec",
     "check_convergence",
+    "check_rec",
     "decompose",
     "denoising_curve",
     "design_dct",
@@ -104,6 +108,7 @@ _HOMES = {
         "steps_to_reach",
     ),
     "limits": ("split_error",),
+    "proofs": ("CertifiedProjection", "certify_rec", "check_rec"),
     "obtuse": ("obtuse_bound", "obtuseness"),
     "basins": ("basin", "basin_of"),
     "local": ("fixed_point", "fixed_point_of", "local_rate", "run_rate"),

@@ -93,5 +93,3 @@ def analytic_case(
     A = Gaussian(SHAPE, m, seed=seed, dtype=torch.float64)
     values = torch.linalg.eigvalsh((A.matrix @ Q).T @ (A.matrix @ Q))
     return S, A, (float(values[0]), float(values[-1]))
-
-

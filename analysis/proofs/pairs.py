@@ -18,10 +18,10 @@ in one of two ways:
 Then sᵀM s ≥ s_cᵀM s_c − 2 Σ|g_i|w_i + (least value of the quadratic terms) − (the rest, by norms).
 
 A near cell whose box of d holds 0 is shown for *all* directions d at once: with d = C u,
-uᵀCᵀ(J + D²ψ[δ_p])ᵀM(J + D²ψ[δ_p])C u − rest is bounded below by Gershgorin's circles of a k × k matrix, C
-chosen so that the matrix in the centre is diagonal. Cells are split until they are shown; a box of
-d around 0 is split in three, so that the middle one is around 0, and the mirror image of a part
-(d → −d, the same pairs) is left out.
+uᵀCᵀ(J + D²ψ[δ_p])ᵀM(J + D²ψ[δ_p])C u − rest is bounded below by scaled Gershgorin circles of a
+k × k matrix, C chosen so that the matrix in the centre is diagonal. Cells are split until they are
+shown; a box of d around 0 is split in three, so that the middle one is around 0, and the mirror
+image of a part (d → −d, the same pairs) is left out.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Frame:
     """|‖s‖² − ‖ψ₁ − ψ₂‖²| is at most this times ‖ψ₁ − ψ₂‖²."""
     error_measured: float
     rounding: Rounding
-    """Of ψ and its derivatives: largest norms of the errors."""
+    """Of ψ and its derivatives: largest norms of the errors; the sizes are those of φ."""
 
     @property
     def span(self) -> tuple[float, float]:
@@ -80,7 +80,9 @@ class Frame:
         return max((low - self.error_measured) / (1 + self.error) / WIDER, 0.0), WIDER * most
 
 
-def frame(S: LayeredSet, measured: Float[torch.Tensor, "m features"], error: float, largest: float) -> Frame:
+def frame(
+    S: LayeredSet, measured: Float[torch.Tensor, "m features"], error: float, largest: float
+) -> Frame:
     """The forms of a set and an operator.
 
     Args:
@@ -119,7 +121,9 @@ def frame(S: LayeredSet, measured: Float[torch.Tensor, "m features"], error: flo
     N = (N + N.T) / 2
     error_n = rest * (2 * norm_b + rest) + 2 * gamma(len(measured) + 4) * norm_b**2
     e = through(triangle, *_sizes(S, largest))[1]
-    entries = Rounding(*(WIDER * h**0.5 * x for x in e), sizes=(0.0, 0.0, 0.0))
+    sizes = rounding(S, largest).sizes
+    value, first, second = (WIDER * h**0.5 * x for x in e)
+    entries = Rounding(value, first, second, sizes)
     return Frame(
         S, triangle, WIDER * spectral(triangle), N, extremes(N), WIDER * slack * back**2,
         WIDER * error_n, entries,
@@ -184,7 +188,9 @@ class Cells:
     def farthest(self) -> PerCell:
         """Largest ‖d‖."""
         k = self.centre.shape[1] // 2
-        return WIDER * (self.centre[:, k:].abs() + self.half[:, k:]).norm(dim=1) + GAP
+        ends = self.centre[:, k:].abs() + self.half[:, k:]
+        longest: PerCell = WIDER * torch.linalg.vector_norm(ends, dim=1) + GAP
+        return longest
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,7 +327,8 @@ def _least(matrices: Float[torch.Tensor, "count k k"]) -> PerCell:
     off = (turned @ vectors - eye).flatten(1).norm(dim=1) + 1e-13
     size = values.abs().amax(1)
     rest = (matrices - vectors * values[:, None] @ turned).flatten(1).norm(dim=1) + 1e-13 * size
-    return (values[:, 0] - WIDER * (rest + off * size)).clamp_max(0.0)
+    least: PerCell = (values[:, 0] - WIDER * (rest + off * size)).clamp_max(0.0)
+    return least
 
 
 def all_directions(form: Form, cells: Cells, s: Expansion) -> tuple[PerCell, Wide]:
@@ -365,7 +372,9 @@ def all_directions(form: Form, cells: Cells, s: Expansion) -> tuple[PerCell, Wid
     lower = (diagonal * x / WIDER - (others @ x[:, :, None])[:, :, 0]).amin(1)
     weights = torch.cat([across.square(), along.square() / 12], dim=1)
     cost = remainder[:, None] * weights / weights.sum(1, keepdim=True)
-    cost[:, :k] += turn.flatten(2).norm(dim=2) + second[:, None] * across / across.sum(1, keepdim=True)
+    cost[:, :k] += turn.flatten(2).norm(dim=2) + second[:, None] * across / across.sum(
+        1, keepdim=True
+    )
     return torch.where(regular & (error < 0.01), lower, -torch.inf), cost
 
 
@@ -391,6 +400,8 @@ def ratios(frame: Frame, s: torch.Tensor, error: PerCell, lower: bool) -> PerCel
     near_n = near_n + frame.error_measured * (size + error) ** 2
     if lower:
         least = (WIDER**-1 * size - error).clamp_min(0.0)
-        return WIDER * (square + near_n) / (least**2 * (1 - frame.error) / WIDER)
+        above: PerCell = WIDER * (square + near_n) / (least**2 * (1 - frame.error) / WIDER)
+        return above
     most = (WIDER * size + error) ** 2 * (1 + frame.error) * WIDER
-    return (square - near_n) / WIDER / most
+    below: PerCell = (square - near_n) / WIDER / most
+    return below

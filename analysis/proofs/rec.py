@@ -219,10 +219,10 @@ def check_rec(A: LinearOperator, prior: Generated, certificate: dict[str, Any]) 
         raise TypeError(
             f"certificate must be that of a CertifiedRec, got {checks.shown(certificate)}"
         )
-    if certificate["splits"] is None:
-        return "no proof at the wanted tolerance: the budget was spent"
     box = (certificate["low"], certificate["high"])
     setting, domain, _ = _prepared(A, prior, box)
+    if certificate["splits"] is None:
+        return "no proof at the wanted tolerance: the budget was spent"
     if list(domain.periodic) != list(certificate["periodic"]):
         return "other latents close to a circle than in the set"
     for lower, name, splits in zip(
@@ -270,7 +270,10 @@ def domain_of(box: object, S: LayeredSet) -> Domain:
         if len(pair) != 2:
             raise ValueError(f"box must be (low, high), got {len(pair)} corners")
         ends = [
-            [checks.number(x, "box", zero=True, negative=True) for x in checks.in_a_row(corner, "box")]
+            [
+                checks.number(x, "box", zero=True, negative=True)
+                for x in checks.in_a_row(corner, "box")
+            ]
             for corner in pair
         ]
     low, high = (torch.tensor(end, dtype=torch.float64) for end in ends)

@@ -1,9 +1,9 @@
 """Smooth layered maps, their Taylor expansions at many latents, and bounds on what is left out.
 
-G(z) = W φ_L(z) + c with φ_l = σ(W_l φ_(l−1) + b_l), φ_0 = z, and σ = tanh, sin or the identity, layer by
-layer: small generators, and analytic sets (trigonometric polynomials). In the features φ = φ_L everything about pairs of
-points of S is small: ‖G(z₁) − G(z₂)‖² = Δᵀ WᵀW Δ, ‖A(G(z₁) − G(z₂))‖² = Δᵀ(AW)ᵀ(AW) Δ with
-Δ = φ(z₁) − φ(z₂).
+G(z) = W φ_L(z) + c with φ_l = σ(W_l φ_(l−1) + b_l), φ_0 = z, and σ = tanh, sin or the identity,
+layer by layer: small generators, and analytic sets (trigonometric polynomials). In the features
+φ = φ_L everything about pairs of points of S is small: with Δ = φ(z₁) − φ(z₂),
+‖G(z₁) − G(z₂)‖² = Δᵀ WᵀW Δ and ‖A(G(z₁) − G(z₂))‖² = Δᵀ(AW)ᵀ(AW) Δ.
 
 `expand` returns φ, its gradients and second derivatives at centres, and for every feature a bound
 on |D³φ_j(z)[u, u, u]|, ‖u‖ = 1, that holds within a radius of the centre. Only the third derivative
@@ -32,8 +32,8 @@ from npgd.showing import Shown
 UNIT = 2.0**-53
 """u, the unit roundoff of float64."""
 FUNCTION_ERROR = 16 * UNIT
-"""Absolute error assumed of tanh, sin and cos, whose values are at most 1, and of the short formulas
-that make their derivatives: more than ten times what their authors state."""
+"""Absolute error assumed of tanh, sin and cos, whose values are at most 1, and of the short
+formulas that make their derivatives: more than ten times what their authors state."""
 WIDER = 1 + 1e-9
 """Bounds that are computed in a few operations are multiplied by this."""
 MOST_ROUNDING = 1e-9
@@ -124,7 +124,7 @@ class LayeredSet(Shown, nn.Module):
     def generate(self, z: Latents) -> Images:
         """G(z)."""
         checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the set")
-        x = self.features(z) @ self.weights[-1].T + self.biases[-1]
+        x: torch.Tensor = self.features(z) @ self.weights[-1].T + self.biases[-1]
         return x.reshape(-1, *self.image_shape)
 
     def sample_latents(
@@ -135,7 +135,8 @@ class LayeredSet(Shown, nn.Module):
         size = (checks.integer(n, "n"), self.latent_dim)
         share = torch.rand(size, generator=generator, dtype=torch.float64)
         low, high = torch.tensor([self.low, self.high], dtype=torch.float64)
-        return (low + share * (high - low)).to(self.biases[0])
+        z: Latents = (low + share * (high - low)).to(self.biases[0])
+        return z
 
     def sample(
         self, n: int, generator: torch.Generator | None = None, seed: int | None = None

@@ -11,8 +11,8 @@ from analysis.proofs.pairs import (
     NEAR,
     Cells,
     Expansion,
-    Frame,
     Form,
+    Frame,
     PerCell,
     Wide,
     all_directions,
@@ -29,6 +29,8 @@ CHUNK = 2048
 """Cells that are looked at together."""
 RELAX = 1.25
 """By how much a bound is weakened at a time where the budget is spent."""
+TRIES = 12
+"""And how often; then the span's constant is all there is."""
 LARGEST_HULL = 20.0
 """Radius of the hull beyond which nothing is tried: a cell is split instead."""
 
@@ -168,9 +170,7 @@ def examine(
     return low >= 0, along
 
 
-def _see_tangents(
-    frame: Frame, cells: Cells, s: Expansion, side: Side, domain: Domain
-) -> None:
+def _see_tangents(frame: Frame, cells: Cells, s: Expansion, side: Side, domain: Domain) -> None:
     """The extreme tangents at the centres of cells."""
     k = frame.S.latent_dim
     p, J = cells.centre[:, :k], s.slopes[:, k:]
@@ -184,9 +184,7 @@ def _see_tangents(
     side.see(ratio, torch.cat([p, d], dim=1), tangent=True)
 
 
-def prove(
-    frame: Frame, domain: Domain, side: Side, most: int, bar: Bar
-) -> None:
+def prove(frame: Frame, domain: Domain, side: Side, most: int, bar: Bar) -> None:
     """Split cells until every one is shown, or the budget is spent; `side` takes what comes out."""
     waiting = [domain.root()]
     while waiting:
@@ -230,19 +228,23 @@ def weaker(frame: Frame, domain: Domain, side: Side) -> float:
     """A ratio that bounds what is left as well, where the budget did not do for `side.target`."""
     low, high = frame.span
     ratio, left = side.target, side.left
-    while left is not None and len(left):
+    for _ in range(TRIES):
+        if left is None or not len(left):
+            return ratio
         ratio = ratio / RELAX if side.lower else ratio * RELAX
         if (ratio <= low) if side.lower else (ratio >= high):
-            return low if side.lower else high
+            break
         wanted, kept = form(frame, ratio, side.lower), []
         for begin in range(0, len(left), CHUNK):
             cells = left[begin : begin + CHUNK]
             kept.append(cells[~examine(frame, wanted, cells, side, domain)[0]])
         left = joined(kept)
-    return ratio
+    return (low if side.lower else high) if left is not None and len(left) else ratio
 
 
-def replay(frame: Frame, domain: Domain, splits: list[torch.Tensor], ratio: float, lower: bool) -> str:
+def replay(
+    frame: Frame, domain: Domain, splits: list[torch.Tensor], ratio: float, lower: bool
+) -> str:
     """Follow recorded splits from the whole domain, and prove every cell that was not split.
 
     Returns:

@@ -12,9 +12,9 @@ from npgd import checks
 class TanhGenerator(nn.Sequential):
     """G(z) = W tanh(W_2 tanh(W_1 z + b_1) + b_2) + c: latents (batch, latent_dim) to images.
 
-    It is linear from its last features on, so that distances between its images are a quadratic form
-    in `hidden` numbers, and analytic, with derivatives that are bounded in closed form. Pixels may
-    leave [−1, 1] by a little.
+    It is linear from its last features on, so that distances between its images are a quadratic
+    form in `hidden` numbers, and analytic, with derivatives that are bounded in closed form. Pixels
+    may leave [−1, 1] by a little.
     """
 
     def __init__(
