@@ -187,7 +187,7 @@ class Dataset(StrEnum):
 Prior = Annotated[
     str,
     typer.Option(
-        help="mnist, mnist-k100, celeba, church, a prior's .safetensors file, or your code:"
+        help="mnist, mnist-k100, mnist-k2, celeba, church, a prior's .safetensors file, or your code:"
         " module:function."
     ),
 ]
