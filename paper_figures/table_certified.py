@@ -208,7 +208,7 @@ def main() -> None:
     quick, console = told.quick, Console(width=140)
     torch.set_num_threads(1)
     gaussian = tuple(range(1 if quick else told.seeds))
-    box, most = (0.2, 4000) if quick else (told.box, told.max_cells)
+    box, most = (0.1, 4000) if quick else (told.box, told.max_cells)
     results: dict[str, Any] = {"prior": told.prior, "box": box}
 
     def keep(**found: Any) -> None:

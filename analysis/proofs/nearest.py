@@ -34,6 +34,8 @@ GRID = 17
 STEPS = 6
 """Gauss–Newton steps after every level."""
 LEVELS = 200
+WIDEST = 1 + 1e-13
+"""For the rounding of a squared norm of features."""
 
 
 class CertifiedProjection(Shown, nn.Module):
@@ -199,7 +201,7 @@ class CertifiedProjection(Shown, nn.Module):
                 near, found = self._refined(c[None], centre[best : best + 1], STEPS)
                 if float(found) < float(value):
                     z, value = near[0], found[0]
-            top = value + 2 * wrong * value.sqrt() + wrong**2
+            top = WIDEST * value + 2 * wrong * value.sqrt() + wrong**2
             kept = low < top - allowed
             if not bool(kept.any()):
                 # Every cell was dropped at a value of the best then, which was no lower.

@@ -142,7 +142,7 @@ def certify_rec(
             tanh between them (`npgd.networks.TanhGenerator`). What is proved is of the map in real
             arithmetic that these weights define.
         box: of latents: r for [−r, r]ᵏ, or (low, high) with k numbers each; by default the set's
-            own, and 2 for a prior.
+            own, and 2 for a prior. A periodic latent closes to a circle only over the set's own.
         tolerance: wanted of κ: upper over lower end is at most 1 + tolerance, half of it for α and
             half for β.
         max_cells: for α and β each; where it does not do, the bounds are weaker, and hold.
@@ -279,7 +279,10 @@ def domain_of(box: object, S: LayeredSet) -> Domain:
     low, high = (torch.tensor(end, dtype=torch.float64) for end in ends)
     if len(low) != k or len(high) != k or not bool((low < high).all()):
         raise ValueError(f"box must have low < high with {k} numbers each, got {checks.shown(box)}")
-    return Domain(low, high, S.periodic)
+    # A part of a circle does not close.
+    closed = zip(S.periodic, low.tolist(), high.tolist(), S.low, S.high, strict=True)
+    periodic = tuple(p and (a, b) == (own, end) for p, a, b, own, end in closed)
+    return Domain(low, high, periodic)
 
 
 def measured_layer(

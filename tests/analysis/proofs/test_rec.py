@@ -193,6 +193,19 @@ def test_a_matrix_and_the_same_operator_without_one_are_certified_alike():
     assert len(one.assumptions) == len(two.assumptions) + 1
 
 
+def test_an_arc_of_a_circle_does_not_close():
+    """Its secants turn less than the circle's, so that α and β lie strictly within."""
+    S, A, (alpha, beta) = analytic_case("circle", m=24)
+    for low, high in ((0.3, 1.1), (2.0, 5.0)):
+        found = analysis.certify_rec(A, S, box=([low], [high]), tolerance=0.01, span=False)
+        z = low + (high - low) * torch.rand(3000, 1, generator=torch.Generator().manual_seed(0))
+        x = S.generate(z.double())
+        seen = ratio(A, x[:1500] - x[1500:])
+        assert found.alpha[0] <= float(seen.min()) <= found.alpha[1] * 1.01
+        assert found.beta[0] / 1.01 <= float(seen.max()) <= found.beta[1]
+        assert found.alpha[1] >= alpha and found.beta[0] <= beta
+
+
 def test_the_layers_of_a_prior_are_its_generator():
     generator = TanhGenerator(2, 5, image_size=4)
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
