@@ -262,7 +262,7 @@ def _prepared(A: object, prior: object, box: object) -> tuple[Frame, Domain, tup
 def domain_of(box: object, S: LayeredSet) -> Domain:
     """The box of latents; ValueError where it is none."""
     k = S.latent_dim
-    if isinstance(box, int | float) and not isinstance(box, bool):
+    if not isinstance(box, Sequence) and not getattr(box, "ndim", 0):
         radius = checks.number(box, "box")
         ends = [[-radius] * k, [radius] * k]
     else:
