@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from analysis.obtuse import obtuse_bound, obtuseness
     from analysis.performance_estimation import certify, sweep_step_sizes, worst_case
     from analysis.projection import ProjectionSettings, nearest_in_range, projection_error
-    from analysis.proofs import prove_convergence
+    from analysis.proofs import CertifiedProjection, certify_rec, check_rec, prove_convergence
     from analysis.rates import (
         check_convergence,
         decompose,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from analysis.sweeps import sweep
 
 __all__ = [
+    "CertifiedProjection",
     "ProjectionSettings",
     "RecSettings",
     "RunSettings",
@@ -56,7 +57,9 @@ __all__ = [
     "basin",
     "basin_of",
     "certify",
+    "certify_rec",
     "check_convergence",
+    "check_rec",
     "decompose",
     "denoising_curve",
     "design_dct",
@@ -109,10 +112,10 @@ _HOMES = {
     ),
     "advice": ("advise",),
     "limits": ("split_error",),
+    "proofs": ("CertifiedProjection", "certify_rec", "check_rec", "prove_convergence"),
     "obtuse": ("obtuse_bound", "obtuseness"),
     "basins": ("basin", "basin_of"),
     "local": ("fixed_point", "fixed_point_of", "local_rate", "run_rate"),
-    "proofs": ("prove_convergence",),
     "performance_estimation": ("certify", "sweep_step_sizes", "worst_case"),
     "report": ("RunSettings", "verify"),
     "sweeps": ("sweep",),

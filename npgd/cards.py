@@ -39,7 +39,7 @@ Kind = Literal["prior", "denoiser", "onenet"]
 Network = TypeVar("Network", bound=nn.Module)
 
 SHIPPED: dict[Kind, tuple[str, ...]] = {
-    "prior": ("mnist", "mnist-k100", "celeba", "church"),
+    "prior": ("mnist", "mnist-k100", "mnist-k2", "celeba", "church"),
     "denoiser": ("mnist", "photographs"),
     "onenet": ("mnist",),
 }

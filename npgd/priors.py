@@ -311,8 +311,8 @@ def load_prior(
     device: str | torch.device = "cpu",
     architectures: Sequence[str | type[nn.Module]] = (),
 ) -> GenerativePrior:
-    """A shipped prior by name ("mnist", "mnist-k100", "celeba", "church"), one from a file, or one
-    that your code makes.
+    """A shipped prior by name ("mnist", "mnist-k100", "mnist-k2", "celeba", "church"), one from a
+    file, or one that your code makes.
 
     Args:
         name: of a shipped prior; the path of a .safetensors file; or an import path,

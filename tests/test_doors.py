@@ -74,6 +74,12 @@ class Things:
     parts = analysis.decompose(A, A(inside), inside, run.iterates, 0.1)
     curve = analysis.denoising_curve(prior, x, sigma=[0.1, 1.0], draws=1)
     small = networks.DenoisingNetwork(4).double().requires_grad_(False)
+    smooth = npgd.GenerativePrior(
+        networks.TanhGenerator(K, 4, image_size=8).double(),
+        nn.Sequential(nn.Flatten(), nn.Linear(N, K)).double(),
+        K,
+        SHAPE,
+    ).requires_grad_(False)
     generator_network = networks.DCGANGenerator(K, 4).requires_grad_(False)
 
 
@@ -725,6 +731,13 @@ DOORS: dict[str, Door] = {
         networks.Encoder, **WIDE, **SIZED, hidden=(8, "count"), principal=(False, "flag")
     ),
     "SAGANGenerator": door(networks.SAGANGenerator, **WIDE),
+    "TanhGenerator": door(
+        networks.TanhGenerator,
+        latent_dim=(K, "count"),
+        hidden=(4, "count"),
+        channels=(1, "count"),
+        image_size=(8, "count"),
+    ),
     "SAGANDiscriminator": door(networks.SAGANDiscriminator, **NETWORK),
     "SAGANEncoder": door(
         networks.SAGANEncoder, **WIDE, hidden=(8, "count"), principal=(False, "flag")
@@ -883,6 +896,33 @@ DOORS: dict[str, Door] = {
         **OPERATOR,
         **SEEDED,
         **SHOWN,
+    ),
+    "certify_rec": door(
+        analysis.certify_rec,
+        prior=(T.smooth, "given"),
+        box=(0.1, OF_NONE["positive"]),
+        tolerance=(0.5, "positive"),
+        max_cells=(10, "count"),
+        span=(True, "flag"),
+        **OPERATOR,
+        **SEEDED,
+        **SHOWN,
+    ),
+    "check_rec": door(
+        analysis.check_rec,
+        prior=(T.smooth, "given"),
+        certificate=(
+            analysis.certify_rec(T.A, T.smooth, box=0.1, max_cells=10).certificate,
+            "given",
+        ),
+        **OPERATOR,
+    ),
+    "CertifiedProjection": door(
+        analysis.CertifiedProjection,
+        prior=(T.smooth, "given"),
+        box=(0.1, OF_NONE["positive"]),
+        delta=(0.5, "positive"),
+        max_cells=(10, "count"),
     ),
     "fixed_point": door(
         analysis.fixed_point,

@@ -187,8 +187,8 @@ class Dataset(StrEnum):
 Prior = Annotated[
     str,
     typer.Option(
-        help="mnist, mnist-k100, celeba, church, a prior's .safetensors file, or your code:"
-        " module:function."
+        help="mnist, mnist-k100, mnist-k2, celeba, church, a prior's .safetensors file, or your"
+        " code: module:function."
     ),
 ]
 Seed = Annotated[

@@ -11,6 +11,7 @@ from npgd.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
 from npgd.networks.encoder import Encoder
 from npgd.networks.sagan import SAGANDiscriminator, SAGANEncoder, SAGANGenerator
+from npgd.networks.tanh import TanhGenerator
 
 __all__ = [
     "ARCHITECTURES",
@@ -23,5 +24,6 @@ __all__ = [
     "SAGANDiscriminator",
     "SAGANEncoder",
     "SAGANGenerator",
+    "TanhGenerator",
     "build",
 ]

@@ -19,6 +19,7 @@ from npgd.networks.denoiser import DenoisingNetwork, ProximalNetwork
 from npgd.networks.encoder import Encoder
 from npgd.networks.rectifier import SHARPNESS
 from npgd.networks.sagan import SAGANDiscriminator, SAGANEncoder, SAGANGenerator
+from npgd.networks.tanh import TanhGenerator
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "Corrector": Corrector,
@@ -30,6 +31,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "SAGANGenerator": SAGANGenerator,
     "SAGANDiscriminator": SAGANDiscriminator,
     "SAGANEncoder": SAGANEncoder,
+    "TanhGenerator": TanhGenerator,
 }
 
 
