@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.sharing import Sharing, Waiting
 from npgd import checks
 from npgd.images import Images
 from npgd.progress import track
 
-IN_FLIGHT = 8  # tasks handed to an executor at a time, to bound memory
 LATENT_CHUNK = 256  # latents drawn from one stream, and images generated at a time
 
 Result = TypeVar("Result")
@@ -60,7 +60,9 @@ def one_by_one(
     executor: Executor | None = None,
     progress: bool = False,
 ) -> Iterator[Result]:
-    """Results of `task(*args)` in the order of `arguments`, at most IN_FLIGHT submitted at a time.
+    """Results of `task(*args)` in the order of `arguments`, few submitted at a time.
+
+    Modules and large arrays among the arguments go to each process once (`analysis.sharing`).
 
     Args:
         task: a function of a module, so that other processes find it.
@@ -84,13 +86,18 @@ def one_by_one(
 def _submitted(
     task: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], executor: Executor
 ) -> Iterator[Result]:
-    waiting = deque[Future[Result]]()
-    for args in arguments:
-        waiting.append(executor.submit(task, *args))
-        if len(waiting) >= IN_FLIGHT:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    sharing = Sharing[Result](executor)
+    waiting = deque[Waiting[Result]]()
+    try:
+        for args in arguments:
+            waiting.append(sharing.submit(task, args))
+            if len(waiting) >= sharing.in_flight:
+                yield sharing.result(waiting.popleft())
+        while waiting:
+            yield sharing.result(waiting.popleft())
+    finally:  # interrupted: what has not begun is not wanted
+        for left in waiting:
+            left.future.cancel()
 
 
 def check_executor(executor: object) -> None:

@@ -212,10 +212,22 @@ class _Part:
     n_near: int
 
 
-def _scan(panels: _Panels, edges: np.ndarray, keep: int, shortest: float) -> _Part:
-    """One task: all tiles of a pair of panels. Pairs i < j count."""
+def _scan(
+    x: np.ndarray,
+    u: np.ndarray,
+    y: np.ndarray,
+    v: np.ndarray,
+    begin: tuple[int, int],
+    edges: np.ndarray,
+    keep: int,
+    shortest: float,
+) -> _Part:
+    """One task: all tiles of a pair of panels, which begin at these rows. Pairs i < j count.
+
+    Panels are arguments of their own, so that each goes to a process once (`analysis.sharing`).
+    """
     with one_thread(), torch.no_grad():
-        return _scan_tiles(panels, edges, keep, shortest)
+        return _scan_tiles(_Panels(x, u, y, v, *begin), edges, keep, shortest)
 
 
 def _tiles(rows: int, columns: int, same: bool) -> list[tuple[slice, slice]]:
@@ -325,15 +337,10 @@ def all_pairs(
     shortest = SHORTEST * 2 * error
     flat, measured = _centred(operator, points)
     edges = histogram_edges(_pilot(flat, measured, shortest), bins)
-    panels = [slice(first, first + PANEL) for first in range(0, count, PANEL)]
-    pairs = [(i, j) for i in panels for j in panels if i.start <= j.start]
-    tasks = (
-        (
-            _Panels(flat[i], measured[i], flat[j], measured[j], i.start, j.start),
-            edges, keep, shortest,
-        )
-        for i, j in pairs
-    )  # fmt: skip
+    starts = range(0, count, PANEL)
+    panels = {i: (flat[i : i + PANEL], measured[i : i + PANEL]) for i in starts}
+    pairs = [(i, j) for i in starts for j in starts if i <= j]
+    tasks = ((*panels[i], *panels[j], (i, j), edges, keep, shortest) for i, j in pairs)
     parts = in_order(_scan, tasks, len(pairs), "secants", executor=executor, progress=progress)
     low = sorted(entry for part in parts for entry in part.low)[: 4 * keep]
     high = sorted((e for part in parts for e in part.high), key=_descending)[: 4 * keep]

@@ -70,7 +70,8 @@ def verify(
         rec: settings of `analysis.estimate_rec` instead.
         projection: settings of the search for x̄ and of δ instead.
         seed: of every draw.
-        executor: runs the tasks of `analysis.estimate_rec`, by default threads.
+        executor: runs the tasks of `analysis.estimate_rec`, by default threads, and the searches
+            of `analysis.projection_error`.
         progress: show progress bars.
         **run: fields of `analysis.RunSettings`: step_size, n_iter, noise, start, count.
 
@@ -106,7 +107,7 @@ def verify(
     eta = _step_size(problem, asked, beta, seed)
     solution = _run(problem, asked, eta, progress)
     clock.lap("recovery")
-    delta = _delta(problem, solution, eta, projection, search)
+    delta = _delta(problem, solution, eta, projection, search, executor)
     clock.lap("projector error")
     uniform, pointwise = _hold(problem, solution, eta, found, delta)
     clock.lap("bounds against iterates")
@@ -393,6 +394,7 @@ def _delta(
     eta: float,
     settings: ProjectionSettings,
     search: dict[str, Any],
+    executor: Executor | None,
 ) -> ProjectionError:
     """δ over the families; of the run, w_n at a few n ≥ start, denser at its beginning."""
     prior, x_bar = problem.prior, problem.x_bar
@@ -407,7 +409,7 @@ def _delta(
     chosen = torch.logspace(0, math.log10(len(w)), rows, dtype=torch.float64).round().long() - 1
     families[OWN] = w[chosen].flatten(0, 1)
     known[OWN] = x_bar.repeat(rows, 1, 1, 1)
-    error = projection_error(prior, families, known=known, **search)
+    error = projection_error(prior, families, known=known, executor=executor, **search)
     if not problem.given:
         return error
     # The nearest points of the images are known from before: no second search.
