@@ -12,8 +12,9 @@ the distance found may be too large. For affine and finite sets the minimum is e
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -21,6 +22,7 @@ from typing import Any, TypeGuard
 import torch
 from jaxtyping import Float
 
+from analysis.memory import LARGE
 from analysis.rates.identity import check_run, needs_map
 from analysis.tasks import check_executor, in_order, one_thread
 from analysis.words import about, at_least, median
@@ -30,6 +32,7 @@ from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+from npgd.quasi_newton import Descent
 from npgd.sets import Generated, ImageSet
 from npgd.showing import Shown
 
@@ -207,8 +210,14 @@ def _refined(S: Generated, x: Images, z: Latents) -> Latents:
     return z
 
 
+DESCENT = 60
+"""Quasi-Newton steps, in place of those of Gauss and Newton where a Jacobian is large."""
+
+
 def _polished(S: Generated, x: Images, z: Latents) -> Latents:
     """Latents after Gauss–Newton steps on ‖x − G(z)‖², image by image while they gain."""
+    if x[0].numel() * z.shape[1] > LARGE:
+        return _descended(S, x, z)
     z, target = z.clone(), x.flatten(1)
     least = _distance(x, S.generate(z)).to(x.device)
     moving = torch.arange(len(x), device=x.device)
@@ -221,6 +230,32 @@ def _polished(S: Generated, x: Images, z: Latents) -> Latents:
         if not len(moving):
             break
     return z
+
+
+def _descended(S: Generated, x: Images, z: Latents) -> Latents:
+    """Latents after quasi-Newton steps, one image at a time, with its pixels as measurements."""
+    pixels = _Pixels(x.shape[1:])
+    found = []
+    for image, start in zip(torch.split(x, 1), torch.split(z, 1), strict=True):
+        y = image.flatten(1)
+        at = Descent.at(S, start, y, pixels, 0.0)
+        for _ in range(DESCENT):
+            at = at.step(S, y, pixels, 0.0)
+        found.append(at.z)
+    return torch.cat(found)
+
+
+class _Pixels(LinearOperator):
+    """The identity, from images to their pixels in a row."""
+
+    def __init__(self, image_shape: Sequence[int]) -> None:
+        super().__init__(image_shape, math.prod(image_shape))
+
+    def _forward(self, x: Images) -> Images:
+        return x.flatten(1)
+
+    def _adjoint(self, y: Images) -> Images:
+        return y.reshape(-1, *self.image_shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import typer
 from analysis.commands.options import (
     Device,
     Force,
+    Memory,
     Output,
     Prior,
     Problem,
@@ -36,6 +37,7 @@ def verify(
     ] = "default",
     seed: Seed = 0,
     device: Device = "cpu",
+    memory: Memory = None,
     output: Output = Path("verified"),
     force: Force = False,
 ) -> None:
@@ -65,6 +67,7 @@ def verify(
             count=subject.count,
             seed=seed,
             progress=console.is_terminal,
+            memory=memory,
         )
         report.write(folder.path)
         place = folder.path / "report.json"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.memory import entries, memory_of
 from analysis.projection import (
     ProjectionError,
     ProjectionSettings,
@@ -49,6 +50,7 @@ def verify(
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    memory: int | str | None = None,
     **run: Any,
 ) -> Report:
     """Measure the theorem's assumptions for A and a prior, and hold its bound against a run.
@@ -73,6 +75,7 @@ def verify(
         executor: runs the tasks of `analysis.estimate_rec`, by default threads, and the searches
             of `analysis.projection_error`.
         progress: show progress bars.
+        memory: of `analysis.estimate_rec` and `analysis.denoising_curve`.
         **run: fields of `analysis.RunSettings`: step_size, n_iter, noise, start, count.
 
     Raises:
@@ -83,7 +86,8 @@ def verify(
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     check_executor(executor)
     chosen = _effort(effort, rec, projection)
-    rec = rec or rec_settings(effort)
+    rec = rec or rec_settings(effort, entries(prior))
+    memory = memory_of(memory)
     projection = projection or ProjectionSettings.of(effort)
     search = _search(projection, seed, progress)
     _images_or_latents(images)
@@ -101,6 +105,7 @@ def verify(
         seed=seed,
         executor=executor,
         progress=progress,
+        memory=memory,
     )
     _, beta = _constants(problem, found)
     clock.lap("restricted eigenvalues")
@@ -122,6 +127,7 @@ def verify(
         noise=asked.noise,
         linear=broken_by(errors, uniform) <= LOW_PRECISION,
         seed=seed,
+        memory=memory,
     )
     clock.lap("predictions and limits")
     return Report(
