@@ -65,7 +65,8 @@ def entries(S: object) -> int:
 
 def gigabytes(count: float) -> str:
     """In words, rounded up."""
-    return f"{count / 1e9 + 0.005:.2f} GB" if count >= 1e8 else f"{count / 1e6 + 0.5:.0f} MB"
+    million = math.ceil(count / 1e6)
+    return f"{math.ceil(million / 10) / 100:.2f} GB" if million > 100 else f"{million} MB"
 
 
 def state(what: str, need: float, bound: int | None, show: bool) -> None:

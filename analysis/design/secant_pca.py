@@ -235,7 +235,7 @@ def _within(
 
 def _working(m: int, n: int) -> float:
     """Bytes beside the points: what Lanczos keeps, or C itself, and differences."""
-    return (3 * 2 * m * n * 8 if n > DENSE else 4 * n * n * 8) + 3 * DIFFERENCES
+    return (3 * 3 * m * n * 8 if n > DENSE else 4 * n * n * 8) + 3 * DIFFERENCES
 
 
 def _chunk(flat: torch.Tensor) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.memory import fitting
 from analysis.rec.rounding import SHORTEST
 from analysis.tasks import in_order, one_thread
 from npgd import checks
@@ -32,6 +33,7 @@ from npgd.precision import converted
 PANEL = 2048  # points of one side of a task
 TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays in cache
 KEEP = 8  # extremes of each tile recomputed in float64
+DIFFERENCES = 2**24  # numbers in differences that are formed in float64 together
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
 
 Extreme = tuple[float, int, int]  # ratio, first point, second point
@@ -124,7 +126,8 @@ def _gram_ratios(
 def _exact_ratios(left: _Gram, right: _Gram, pairs: torch.Tensor) -> torch.Tensor:
     """The same ratios for a few (i, j), from float64 differences; NaN where there is no secant."""
     parts = []
-    for i, j in (part.T for part in torch.split(pairs, 4096)):
+    size = fitting(DIFFERENCES, left.x.shape[1], 4096)
+    for i, j in (part.T for part in torch.split(pairs, size)):
         above = squared_norm(left.u[i].double() - right.u[j].double())
         below = squared_norm(left.x[i].double() - right.x[j].double())
         parts.append((above / below).where(below > left.shortest**2, torch.nan))
