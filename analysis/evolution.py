@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from analysis.limits import PARTS
+from analysis.memory import ACTIVE, Footprint, memory_of, state
 from analysis.words import about, out_of
 from npgd import checks
 from npgd.denoising import Denoiser, denoises, estimator, latent_divergence
@@ -188,6 +189,7 @@ def denoising_curve(
     draws: int = 2,
     divergence: str = "probe",
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> DenoisingCurve:
     """The denoising curve D(σ²) = E‖P(x + σν) − x‖²/n, and the divergence of P at x + σν.
 
@@ -202,13 +204,14 @@ def denoising_curve(
         seed: of ν.
         draws: pairs of noise for each image and level.
         divergence: "probe", by those pairs, or "latent", exactly at x + σν for P = G∘G†.
-        progress: show a progress bar.
+        progress: show a progress bar, and before it how much memory the work needs.
+        memory: most bytes, or "2 GB": fewer images are projected at a time.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
     began = time.perf_counter()
-    estimate = estimator(prior)
+    estimate, bound = estimator(prior), memory_of(memory)
     checks.finite(checks.any_images(images, "images"), "images")
     if hasattr(prior, "image_shape"):
         checks.images(images, checks.image_shape(prior.image_shape), "images")
@@ -220,12 +223,13 @@ def denoising_curve(
             'prior must have `encode` and `generate` for divergence="latent", got'
             f" {checks.shown(prior)}"
         )
+    rows = _rows(estimate, x, bound, progress)
     energy = squared_norm(x).double().cpu() / x[0].numel()
     levels = _levels(sigma, energy)
     floor = torch.zeros_like(energy)
     if not denoises(prior):
         clean = torch.cat(
-            [estimate(part, part.new_zeros(len(part))) for part in torch.split(x, ROWS)]
+            [estimate(part, part.new_zeros(len(part))) for part in torch.split(x, rows)]
         )
         floor = squared_norm(clean - x).double().cpu() / x[0].numel()
     errors, traces = torch.zeros(2, len(levels), len(x), dtype=torch.float64)
@@ -234,7 +238,7 @@ def denoising_curve(
             # The same ν at every level: the curve is then smooth.
             noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
             for i, level in enumerate(levels.tolist()):
-                found = _measured(prior, x, level, noise, divergence)
+                found = _measured(prior, x, level, noise, divergence, rows)
                 errors[i] += found[0] / draws
                 traces[i] += found[1] / draws
                 shown.advance()
@@ -259,13 +263,22 @@ def _levels(sigma: object, energy: PerImage) -> Float[torch.Tensor, " levels"]:
     return torch.logspace(*ends, LEVELS, dtype=torch.float64)
 
 
+def _rows(estimate: Any, x: Images, bound: int | None, show: bool) -> int:
+    """Images that are projected at a time, within the bound; what they need is stated."""
+    one = Footprint.of(lambda w: estimate(w, w.new_ones(1)), x[:1])
+    held = x.nbytes + 8 * x.numel()  # the images and their noise, which is drawn in float64
+    rows = min(len(x), one.passing(None if bound is None else bound - held, ROWS))
+    state("denoising_curve", held + rows * ACTIVE * one.largest, bound, show)
+    return rows
+
+
 def _measured(
-    prior: Any, x: Images, level: float, noise: Images, divergence: str
+    prior: Any, x: Images, level: float, noise: Images, divergence: str, rows: int
 ) -> tuple[PerImage, PerImage]:
     """Error and divergence per pixel of every image at one level, over one pair of noise."""
     estimate, n = estimator(prior), x[0].numel()
     errors, traces = [], []
-    for part, nu in zip(torch.split(x, ROWS), torch.split(noise, ROWS), strict=True):
+    for part, nu in zip(torch.split(x, rows), torch.split(noise, rows), strict=True):
         told = part.new_full((len(part),), level)
         up, down = (estimate(part + side * nu, told) for side in (level, -level))
         errors.append((squared_norm(up - part) + squared_norm(down - part)) / (2 * n))

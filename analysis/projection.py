@@ -12,15 +12,19 @@ the distance found may be too large. For affine and finite sets the minimum is e
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
 
+from analysis.memory import LARGE
 from analysis.rates.identity import check_run, needs_map
+from analysis.tasks import check_executor, in_order, one_thread
 from analysis.words import about, at_least, median
 from npgd import checks, sets
 from npgd.gauss_newton import gauss_newton_step
@@ -28,6 +32,7 @@ from npgd.images import Images, Latents, PerImage, squared_norm
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
+from npgd.quasi_newton import Descent
 from npgd.sets import Generated, ImageSet
 from npgd.showing import Shown
 
@@ -139,9 +144,7 @@ def nearest_in_range(
     steps = checks.integer(steps, "steps", minimum=0)
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     if known is not None and known.shape != points.shape:
-        raise ValueError(
-            f"known must be of shape {tuple(points.shape)} as points are, got {tuple(known.shape)}"
-        )
+        raise ValueError(_unlike(points, known))
     if projects_exactly(prior):
         # A finite set that may choose among ties is measured by the nearest of them.
         exact = FiniteSet(prior.points) if isinstance(prior, FiniteSet) else prior
@@ -207,8 +210,14 @@ def _refined(S: Generated, x: Images, z: Latents) -> Latents:
     return z
 
 
+DESCENT = 60
+"""Quasi-Newton steps, in place of those of Gauss and Newton where a Jacobian is large."""
+
+
 def _polished(S: Generated, x: Images, z: Latents) -> Latents:
     """Latents after Gauss–Newton steps on ‖x − G(z)‖², image by image while they gain."""
+    if x[0].numel() * z.shape[1] > LARGE:
+        return _descended(S, x, z)
     z, target = z.clone(), x.flatten(1)
     least = _distance(x, S.generate(z)).to(x.device)
     moving = torch.arange(len(x), device=x.device)
@@ -221,6 +230,32 @@ def _polished(S: Generated, x: Images, z: Latents) -> Latents:
         if not len(moving):
             break
     return z
+
+
+def _descended(S: Generated, x: Images, z: Latents) -> Latents:
+    """Latents after quasi-Newton steps, one image at a time, with its pixels as measurements."""
+    pixels = _Pixels(x.shape[1:])
+    found = []
+    for image, start in zip(torch.split(x, 1), torch.split(z, 1), strict=True):
+        y = image.flatten(1)
+        at = Descent.at(S, start, y, pixels, 0.0)
+        for _ in range(DESCENT):
+            at = at.step(S, y, pixels, 0.0)
+        found.append(at.z)
+    return torch.cat(found)
+
+
+class _Pixels(LinearOperator):
+    """The identity, from images to their pixels in a row."""
+
+    def __init__(self, image_shape: Sequence[int]) -> None:
+        super().__init__(image_shape, math.prod(image_shape))
+
+    def _forward(self, x: Images) -> Images:
+        return x.flatten(1)
+
+    def _adjoint(self, y: Images) -> Images:
+        return y.reshape(-1, *self.image_shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,6 +374,7 @@ def projection_error(
     starts: int = 8,
     steps: int = 300,
     seed: int = 0,
+    executor: Executor | None = None,
     progress: bool = False,
 ) -> ProjectionError:
     """δ_x = ‖x − P(x)‖² − min_{s∈S} ‖x − s‖² at points of the caller's choice.
@@ -351,6 +387,8 @@ def projection_error(
             w_n); they sharpen the search.
         projector: P; default `prior.project`.
         starts, steps, seed, progress: of the search for the nearest point.
+        executor: runs the searches, of 1024 latents each; what is found does not depend on it,
+            but for the order in which several threads of torch sum.
 
     Raises:
         TypeError: if there is no projector, or S cannot be searched.
@@ -372,24 +410,18 @@ def projection_error(
     if projector is None:
         sets.needs(prior, "project", what="δ of its projector (or give one)")
     project = sets.projector(prior) if projector is None else projector
+    check_executor(executor)
     # P = G∘G† gives points of S itself, and so does every set that P belongs to.
     in_range = projector is None
+    search = {"starts": starts, "steps": steps, "seed": seed, "progress": progress}
+    nearest = _all_nearest(prior, families, known, search, executor)
     errors = {}
     for name, x in families.items():
-        nearest = nearest_in_range(
-            prior,
-            x,
-            known=known.get(name),
-            starts=starts,
-            steps=steps,
-            seed=seed,
-            progress=progress,
-        )
-        given = like(x, prior)
-        achieved, least = _distance(given, project(given)), nearest.squared_distance
+        given, (least, exact) = like(x, prior), nearest[name]
+        achieved = _distance(given, project(given))
         if in_range and not projects_exactly(prior):
             least = torch.minimum(least, achieved)
-        errors[name] = FamilyError(achieved, least, bool(nearest.exact.all()))
+        errors[name] = FamilyError(achieved, least, exact)
     return ProjectionError(
         families=errors,
         method="exact projection"
@@ -397,6 +429,60 @@ def projection_error(
         else f"search from {starts} starts, {steps} steps each and Gauss–Newton",
         seconds=time.perf_counter() - began,
     )
+
+
+LATENTS = 1024
+"""Searched for together in one task: images × starts."""
+
+
+def _all_nearest(
+    prior: ImageSet,
+    families: Mapping[str, Images],
+    known: Mapping[str, Images],
+    search: dict[str, Any],
+    executor: Executor | None,
+) -> dict[str, tuple[PerImage, bool]]:
+    """For every family, the least squared distances and whether all of them are the minimum."""
+    size = max(1, LATENTS // checks.integer(search["starts"], "starts"))
+    work, names = [], []
+    for name, x in families.items():
+        beside = known.get(name)
+        if beside is not None and checks.floating(beside, "known").shape != x.shape:
+            raise ValueError(_unlike(x, beside))
+        for first in range(0, len(x), size):
+            part = slice(first, first + size)
+            work.append((prior, x[part], None if beside is None else beside[part], search))
+            names.append(name)
+    if executor is None:
+        parts = [_nearest(*args) for args in work]
+    else:
+        shown = checks.flag(search["progress"], "progress")
+        quiet = search | {"progress": False}
+        tasks = ((*args[:-1], quiet) for args in work)
+        parts = in_order(
+            _nearest_task, tasks, len(work), "nearest points", executor=executor, progress=shown
+        )
+    found = {}
+    for name in families:
+        own = [part for part, of in zip(parts, names, strict=True) if of == name]
+        squared = torch.cat([squared for squared, _ in own])
+        found[name] = (squared, all(exact for _, exact in own))
+    return found
+
+
+def _nearest(
+    prior: ImageSet, x: Images, known: Images | None, search: dict[str, Any]
+) -> tuple[PerImage, bool]:
+    nearest = nearest_in_range(prior, x, known=known, **search)
+    return nearest.squared_distance, bool(nearest.exact.all())
+
+
+def _nearest_task(
+    prior: ImageSet, x: Images, known: Images | None, search: dict[str, Any]
+) -> tuple[PerImage, bool]:
+    """The same on one thread, in a process of an executor."""
+    with one_thread():
+        return _nearest(prior, x, known, search)
 
 
 @torch.no_grad()
@@ -440,6 +526,11 @@ def gradient_points(
     check_run(A, y, iterates[0], iterates)
     checks.same_tensor(y, iterates, "y", "iterates")
     return torch.stack([x - step_size * A.adjoint(A(x) - y) for x in iterates[:-1]])
+
+
+def _unlike(points: torch.Tensor, known: torch.Tensor) -> str:
+    came = tuple(known.shape)
+    return f"known must be of shape {tuple(points.shape)} as points are, got {came}"
 
 
 def _distance(x: Images, s: Images) -> PerImage:

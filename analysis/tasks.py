@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.sharing import Sharing, Waiting
 from npgd import checks
 from npgd.images import Images
 from npgd.progress import track
 
-IN_FLIGHT = 8  # tasks handed to an executor at a time, to bound memory
 LATENT_CHUNK = 256  # latents drawn from one stream, and images generated at a time
 
 Result = TypeVar("Result")
@@ -45,9 +45,12 @@ def in_order(
     *,
     executor: Executor | None = None,
     progress: bool = False,
+    at_a_time: int | None = None,
 ) -> list[Result]:
     """Results of `task(*args)` in the order of `arguments`, as `one_by_one` gives them."""
-    found = one_by_one(task, arguments, total, what, executor=executor, progress=progress)
+    found = one_by_one(
+        task, arguments, total, what, executor=executor, progress=progress, at_a_time=at_a_time
+    )
     return list(found)
 
 
@@ -59,8 +62,11 @@ def one_by_one(
     *,
     executor: Executor | None = None,
     progress: bool = False,
+    at_a_time: int | None = None,
 ) -> Iterator[Result]:
-    """Results of `task(*args)` in the order of `arguments`, at most IN_FLIGHT submitted at a time.
+    """Results of `task(*args)` in the order of `arguments`, few submitted at a time.
+
+    Modules and large arrays among the arguments go to each process once (`analysis.sharing`).
 
     Args:
         task: a function of a module, so that other processes find it.
@@ -69,13 +75,14 @@ def one_by_one(
         what: the name of the progress bar.
         executor: runs the tasks; without one, as many threads as torch is set to use.
         progress: show the bar.
+        at_a_time: most threads, where memory is bounded.
     """
     if executor is not None:
         yield from track(_submitted(task, arguments, executor), total, what, progress)
         return
     before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(before) as pool:
+        with ThreadPoolExecutor(min(before, at_a_time or before)) as pool:
             yield from track(_submitted(task, arguments, pool), total, what, progress)
     finally:
         torch.set_num_threads(before)
@@ -84,13 +91,18 @@ def one_by_one(
 def _submitted(
     task: Callable[..., Result], arguments: Iterable[tuple[Any, ...]], executor: Executor
 ) -> Iterator[Result]:
-    waiting = deque[Future[Result]]()
-    for args in arguments:
-        waiting.append(executor.submit(task, *args))
-        if len(waiting) >= IN_FLIGHT:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    sharing = Sharing[Result](executor)
+    waiting = deque[Waiting[Result]]()
+    try:
+        for args in arguments:
+            waiting.append(sharing.submit(task, args))
+            if len(waiting) >= sharing.in_flight:
+                yield sharing.result(waiting.popleft())
+        while waiting:
+            yield sharing.result(waiting.popleft())
+    finally:  # interrupted: what has not begun is not wanted
+        for left in waiting:
+            left.future.cancel()
 
 
 def check_executor(executor: object) -> None:
@@ -125,15 +137,29 @@ def generate(
     *,
     executor: Executor | None = None,
     progress: bool = False,
+    rows: int = LATENT_CHUNK,
 ) -> Images:
-    """G(z) on the CPU, in batches and without gradients; `z` in the prior's precision."""
-    parts = torch.split(z, LATENT_CHUNK)
+    """G(z) on the CPU, in batches and without gradients; `z` in the prior's precision.
+
+    `rows` images are made at a time by each thread; where these are fewer than `LATENT_CHUNK`, to
+    save memory, by one thread.
+    """
+    parts = torch.split(z, rows)
     if len(parts) <= 1:
         return _generated(prior, z)
     arguments = ((prior, part) for part in parts)
-    return torch.cat(
-        in_order(_generated, arguments, len(parts), "samples", executor=executor, progress=progress)
-    )
+    alone = 1 if rows < LATENT_CHUNK else None
+    images, done = None, 0
+    for part in one_by_one(
+        _generated, arguments, len(parts), "samples",
+        executor=executor, progress=progress, at_a_time=alone,
+    ):  # fmt: skip
+        if images is None:  # filled in place: all parts and their union would be twice as much
+            images = part.new_empty(len(z), *part.shape[1:])
+        images[done : done + len(part)] = part
+        done += len(part)
+    assert images is not None
+    return images
 
 
 def _generated(prior: Any, z: torch.Tensor) -> Images:

@@ -42,7 +42,8 @@ def _read(digest: hashlib.blake2b, value: object) -> None:
         digest.update(f"{value.dtype} {value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
     elif isinstance(value, nn.Module):
-        digest.update(f"{type(value).__module__}.{type(value).__qualname__}".encode())
+        kind = f"{type(value).__module__}.{type(value).__qualname__} {value.training}"
+        digest.update(kind.encode())
         held = {name: entry for name, entry in vars(value).items() if name not in _OWN}
         for name in _IDLE:
             held.pop(name, None)

@@ -36,22 +36,26 @@ forward_mode = threading.RLock()
 
 @plainly
 def jacobian(
-    prior: Generated, z: Float[torch.Tensor, "count k"]
+    prior: Generated, z: Float[torch.Tensor, "count k"], directions: int = DIRECTIONS
 ) -> Float[torch.Tensor, "count k channels height width"]:
     """The columns ∂G/∂z_j at every z, by forward mode for the whole batch at once.
 
     G treats the samples of a batch one by one, so one directional derivative along e_j, the same
     for every sample, gives column j of every Jacobian; the k directions are batched by vmap, 16 at
-    a time, or taken in turn for modules that vmap does not know.
+    a time (or as many as `directions` says), or taken in turn for modules that vmap does not know.
     """
+    directions = checks.integer(directions, "directions")
     _check_latents(prior, z, least=0)
     if len(z) == 0:
         return z.new_empty(0, z.shape[1], *prior.image_shape)
-    return _columns(prior, z, lambda image: image)
+    return _columns(prior, z, lambda image: image, directions)
 
 
 def _columns(
-    prior: Generated, z: Latents, measured: Callable[[Images], torch.Tensor]
+    prior: Generated,
+    z: Latents,
+    measured: Callable[[Images], torch.Tensor],
+    size: int = DIRECTIONS,
 ) -> torch.Tensor:
     """The measured columns of every Jacobian, (count, k, …), without those of images."""
     directions = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
@@ -70,11 +74,11 @@ def _columns(
 
     with forward_mode, torch.no_grad():
         columns = torch.empty(0)
-        for i, part in enumerate(torch.split(directions, DIRECTIONS)):
+        for i, part in enumerate(torch.split(directions, size)):
             made = chunk(part)
             if i == 0:  # filled in place: all chunks and their union would be twice as much
                 columns = made.new_empty(z.shape[1], *made.shape[1:])
-            columns[i * DIRECTIONS : i * DIRECTIONS + len(made)] = made
+            columns[i * size : i * size + len(made)] = made
     return columns.transpose(0, 1)
 
 

@@ -78,6 +78,15 @@ def track(items: Iterable[Item], total: int | None, what: str, show: bool = True
             shown.advance()
 
 
+def note(text: str, show: bool = True) -> None:
+    """A line above the bars, which stays; on standard error, where that is a terminal."""
+    if not show:
+        return
+    with _display() as display:
+        if display.console.is_terminal:
+            display.console.print(text, markup=False, highlight=False)
+
+
 class _Lines:
     """The bars of a notebook without ipywidgets, which rich would warn of: lines of text."""
 
@@ -85,7 +94,9 @@ class _Lines:
 
     def __init__(self) -> None:
         from IPython import display
+        from rich.console import Console
 
+        self.console = Console(stderr=True, force_terminal=False)
         self._lines: dict[int, dict[str, Any]] = {}
         self._count, self._drawn = 0, 0.0
         handle: Any = display.DisplayHandle  # IPython has no types for it

@@ -13,6 +13,7 @@ from analysis.commands.options import (
     Dataset,
     Design,
     Force,
+    Memory,
     Pictures,
     Prior,
     Seed,
@@ -80,7 +81,12 @@ class Plan:
             )
 
     def design(
-        self, prior: GenerativePrior, secants: Secants, seed: int, orthonormal: bool
+        self,
+        prior: GenerativePrior,
+        secants: Secants,
+        seed: int,
+        orthonormal: bool,
+        memory: str | None = None,
     ) -> LinearOperator:
         """The operator, with its provenance; `orthonormal` is what minimax is told."""
         import analysis
@@ -99,7 +105,9 @@ class Plan:
         source, points = secants.of(prior, seed)
         show = console.is_terminal
         if self.method is Design.SECANT_PCA:
-            return analysis.design_secant_pca(source, rows, points=points, seed=seed, progress=show)
+            return analysis.design_secant_pca(
+                source, rows, points=points, seed=seed, progress=show, memory=memory
+            )
         if self.method is Design.NUMAX:
             return analysis.design_numax(
                 source, self.m, delta=self.delta, points=points, seed=seed, progress=show
@@ -123,6 +131,7 @@ def design(
     ] = False,
     check: Annotated[bool, typer.Option(help="Measure κ on secants and tangents held out.")] = True,
     seed: Seed = 0,
+    memory: Memory = None,
     force: Force = False,
 ) -> None:
     """Design an operator for a prior, or for data, and write it with its provenance.
@@ -135,7 +144,7 @@ def design(
         raise ValueError(f"--output must be a name that ends in .safetensors, got {output}")
     with output_file(output, force, _holds_operator) as path:
         p = load_prior(prior)
-        operator = plan.design(p, secants, seed, orthonormal=white)
+        operator = plan.design(p, secants, seed, orthonormal=white, memory=memory)
         if white and not operator.row_orthonormal:
             operator = npgd.whiten(operator)
         npgd.save_operator(operator, path, {**operator.provenance, "made": record()})
@@ -145,7 +154,7 @@ def design(
         if not isinstance(value, list | dict) or len(value) <= 8:
             console.print(f"{key}: {value}")
     if check:
-        _print_constants(operator, p, seed + 1)
+        _print_constants(operator, p, seed + 1, memory)
     console.print(f"written: {output}; use it as --operator of npgd recover and npgd verify")
 
 
@@ -160,12 +169,22 @@ def _holds_operator(path: Path) -> bool:
     return True
 
 
-def _print_constants(operator: LinearOperator, prior: GenerativePrior, seed: int) -> None:
+def _print_constants(
+    operator: LinearOperator, prior: GenerativePrior, seed: int, memory: str | None
+) -> None:
     """What other secants and tangents than the design's say of A on the prior."""
     import analysis
+    from analysis.memory import entries
 
+    settings = analysis.RecSettings.of("default", entries(prior))
     rec = analysis.estimate_rec(
-        operator, prior, points=2000, tangent_points=200, looks=("secants", "tangents"), seed=seed
+        operator,
+        prior,
+        points=2000,
+        tangent_points=min(200, settings.tangent_points),
+        looks=("secants", "tangents"),
+        seed=seed,
+        memory=memory,
     )
     for look in rec.looks.values():
         console.print(str(look))

@@ -202,6 +202,10 @@ Seed = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
 Output = Annotated[Path, typer.Option(help="Directory to write.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Most memory that the work may take, such as '2 GB'.", metavar="<size>"),
+]
 Force = Annotated[bool, typer.Option(help="Replace what stands there.")]
 
 

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from analysis.commands.options import Device, Force, Prior, Seed, Subject, command, load_prior
+from analysis.commands.options import (
+    Device,
+    Force,
+    Memory,
+    Prior,
+    Seed,
+    Subject,
+    command,
+    load_prior,
+)
 from analysis.commands.output import output_directory, record
 from analysis.commands.terminal import console
 
@@ -50,6 +59,7 @@ def predict(
     check: Annotated[bool, typer.Option("--check", help="Recover, by AMP and NPGD, too.")] = False,
     seed: Seed = 0,
     device: Device = "cpu",
+    memory: Memory = None,
     output: Annotated[
         Path | None, typer.Option(help="Directory to write; without it, nothing is written.")
     ] = None,
@@ -76,7 +86,9 @@ def predict(
         p = load_prior(prior, device)
         given = subject.load(p, seed)
         x = given.pixels.to(device)
-        curve = analysis.denoising_curve(p, x, seed=seed, draws=1, progress=console.is_terminal)
+        curve = analysis.denoising_curve(
+            p, x, seed=seed, draws=1, progress=console.is_terminal, memory=memory
+        )
         rows = [predicted(curve, size, noise) for size in sizes]
         for row in rows if check else ():
             row |= recovered(p, x, row["m"], noise, seed)

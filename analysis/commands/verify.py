@@ -14,6 +14,7 @@ from analysis.commands.options import (
     MOST_STEPS,
     Device,
     Force,
+    Memory,
     Output,
     Prior,
     Problem,
@@ -78,6 +79,7 @@ def verify(
     looking: Looking,
     seed: Seed = 0,
     device: Device = "cpu",
+    memory: Memory = None,
     output: Output = Path("verified"),
     force: Force = False,
     details: Annotated[
@@ -111,6 +113,7 @@ def verify(
             count=subject.count,
             seed=seed,
             progress=console.is_terminal,
+            memory=memory,
         )
         report = replace(report, command=_recovering(prior, subject, problem, run, seed, device))
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}

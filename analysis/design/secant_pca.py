@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
-from analysis.tasks import draw_latents, generate
+from analysis.memory import ACTIVE, Footprint, fitting, gigabytes, memory_of, state
+from analysis.tasks import LATENT_CHUNK, draw_latents, generate
 from npgd import checks, sets
 from npgd.operators import MatrixOperator, SubsampledDCT
 from npgd.precision import plainly, precision
@@ -30,14 +31,15 @@ from npgd.progress import bar
 
 DENSE = 2048  # up to so many pixels the n × n second moment is formed, in float64
 TILE = 2048  # points on a side of one tile of weights
-CHUNK = 2048  # images generated, or secants formed, at a time
+CHUNK = 2048  # images generated, or secants formed, at a time, at most …
+DIFFERENCES = 2**26  # … and bytes of secants
 BLOCK = 32  # directions that Lanczos multiplies together
 NEAR = 6e-4  # below this fraction of |x_i|² + |x_j|² a pair is taken by differences, not by Gram
 EQUAL = 1e-12  # below this fraction two points count as equal and have no secant
 
 
 def secant_points(
-    prior: Any, points: int | None = None, seed: int = 0
+    prior: Any, points: int | None = None, seed: int = 0, rows: int = LATENT_CHUNK
 ) -> Float[torch.Tensor, "count channels height width"]:
     """The points between which secants are taken, on the CPU.
 
@@ -46,6 +48,7 @@ def secant_points(
             (N, channels, height, width).
         points: how many; by default 4000 of a prior and all of given images.
         seed: of the samples, or of the choice among given images.
+        rows: images generated at a time.
 
     Raises:
         TypeError: for a `prior` that is none of these.
@@ -78,7 +81,7 @@ def secant_points(
         found = torch.empty(count, *first.shape[1:], dtype=first.dtype)
         for start in range(0, count, CHUNK):
             part = slice(start, start + CHUNK)
-            found[part] = generate(prior, z[part].to(device))
+            found[part] = generate(prior, z[part].to(device), rows=rows)
         return found
     if sets.samples(prior):
         generator = checks.seeded(seed)
@@ -109,6 +112,7 @@ def design_secant_pca(
     seed: int = 0,
     tol: float = 1e-5,
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> MatrixOperator:
     """A whose rows are the m leading eigenvectors of the second moment of the secants.
 
@@ -131,7 +135,9 @@ def design_secant_pca(
         unit: unit secants, as in the paper; otherwise long secants weigh more.
         seed: of the points and the pairs.
         tol: where Lanczos stops.
-        progress: show the residual as it falls.
+        progress: show the residual as it falls, and before how much memory the work needs.
+        memory: most bytes, or "2 GB": fewer images and differences at a time, and fewer points of a
+            prior where they would take more than a third of it.
 
     Returns:
         A row-orthonormal operator in the points' dtype, rows by falling eigenvalue, the largest
@@ -145,7 +151,8 @@ def design_secant_pca(
     tol = checks.number(tol, "tol")
     unit, progress = checks.flag(unit, "unit"), checks.flag(progress, "progress")
     pairs = pairs if pairs is None else checks.integer(pairs, "pairs")
-    images = secant_points(prior, points, seed)
+    points, rows = _within(prior, m, points, memory_of(memory), progress)
+    images = secant_points(prior, points, seed, rows)
     shape = tuple(images.shape[1:])
     count, n = len(images), math.prod(shape)
     if m > min(n, count - 1):
@@ -191,6 +198,49 @@ def design_secant_pca(
         "residual": residual,
     }
     return operator
+
+
+def _within(
+    prior: Any, m: int, points: int | None, bound: int | None, show: bool
+) -> tuple[int | None, int]:
+    """How many points, and how many are generated at a time, within a bound; what they need is
+    stated."""
+    size, rows, working = torch.float32.itemsize, LATENT_CHUNK, 0.0
+    if isinstance(prior, torch.Tensor):
+        count = len(prior) if points is None else points
+        n, size = prior[:1].numel(), prior.element_size()
+    elif sets.generates(prior):
+        count = 4000 if points is None else checks.integer(points, "points", minimum=2)
+        n, dtype = math.prod(prior.image_shape), precision(prior)
+        device = next(iter(_tensors(prior)), torch.empty(0)).device
+        size = dtype.itemsize
+        z = torch.zeros(1, prior.latent_dim, dtype=dtype, device=device)
+        one = Footprint.of(prior.generate, z)
+        if bound is not None:
+            left = bound - _working(m, n)
+            if left < 4 * n * size:
+                raise ValueError(
+                    f"memory must be at least {gigabytes(_working(m, n) + 4 * n * size)}, which"
+                    f" {m} rows of {n} pixels take, got {gigabytes(bound)}"
+                )
+            points = count = max(2, fitting(left, 2 * n * size, count))
+            rows = one.passing(bound / 2, LATENT_CHUNK)
+        working = ACTIVE * min(rows, count) * one.largest
+    else:
+        return points, rows
+    need = count * n * size + max(working, count * n * size + _working(m, n))
+    state("design_secant_pca", need, bound, show)
+    return points, rows
+
+
+def _working(m: int, n: int) -> float:
+    """Bytes beside the points: what Lanczos keeps, or C itself, and differences."""
+    return (3 * 3 * m * n * 8 if n > DENSE else 4 * n * n * 8) + 3 * DIFFERENCES
+
+
+def _chunk(flat: torch.Tensor) -> int:
+    """Secants formed at a time."""
+    return fitting(DIFFERENCES, flat.shape[1] * flat.element_size(), CHUNK)
 
 
 _Pairs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # i, j, weight
@@ -291,7 +341,7 @@ def _random_pairs(flat: torch.Tensor, pairs: int, unit: bool, seed: int) -> _Mom
     if unit:
         trace = float(used)
     else:
-        parts = zip(*(torch.split(part, CHUNK) for part in chosen), strict=True)
+        parts = zip(*(torch.split(part, _chunk(flat)) for part in chosen), strict=True)
         trace = sum(float((flat[a] - flat[b]).square().sum()) for a, b, _ in parts)
     return _Moment(lambda y: _add_pairs(torch.zeros_like(y), y, chosen), trace, used)
 
@@ -300,7 +350,8 @@ def _unequal(
     flat: torch.Tensor, norms: torch.Tensor, i: torch.Tensor, j: torch.Tensor, unit: bool
 ) -> _Pairs:
     """The pairs that have a secant, with weight 1/‖x_i − x_j‖² if `unit`, else 1."""
-    parts = zip(torch.split(i, CHUNK), torch.split(j, CHUNK), strict=True)
+    size = _chunk(flat)
+    parts = zip(torch.split(i, size), torch.split(j, size), strict=True)
     squared = torch.cat(
         [norms.new_empty(0), *((flat[a] - flat[b]).square().sum(1) for a, b in parts)]
     )

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.memory import fitting
 from analysis.rec.pair import Pair, Sample
 from analysis.rec.results import SAMPLES, DistributionFree
 from analysis.rec.rounding import ERROR, unit
+from analysis.rec.secants import DIFFERENCES
 from npgd import checks
 from npgd.images import Images, norm
 
@@ -121,7 +123,8 @@ def independent(
 def _measured(pair: Pair, first: Images, second: Images, error: float, of: str) -> Independent:
     """The secants first[i] − second[i], of points off by at most so much of their norm."""
     parts = []
-    for a, b in zip(torch.split(first, CHUNK), torch.split(second, CHUNK), strict=True):
+    size = fitting(DIFFERENCES, first[:1].numel(), CHUNK)
+    for a, b in zip(torch.split(first, size), torch.split(second, size), strict=True):
         one, two = a.double(), b.double()
         parts.append(pair.measure(one - two, error * (norm(one) + norm(two))))
     ratio, low, high = (torch.cat(part).numpy() for part in zip(*parts, strict=True))

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.memory import ACTIVE, GRAPH, fitting, memory_of, state
 from analysis.rec.coverage import Independent, independent
 from analysis.rec.looks import (
     look_at_pairs,
@@ -40,10 +41,11 @@ from analysis.rec.looks import (
 from analysis.rec.pair import Pair, Plan, Sample
 from analysis.rec.pointwise import given_points, pointwise_constants
 from analysis.rec.results import Look, PointwiseRec, RecEstimate, kappa
+from analysis.rec.search import STARTS_PER_TASK
 from analysis.rec.secants import Histogram, histogram_edges
 from analysis.rec.settings import RecSettings
-from analysis.rec.tangents import TangentScan
-from analysis.tasks import check_executor
+from analysis.rec.tangents import JACOBIANS, TangentScan, TangentSpace
+from analysis.tasks import LATENT_CHUNK, check_executor
 from analysis.words import at_least, exactly
 from npgd import checks
 from npgd.images import Images
@@ -62,6 +64,7 @@ def estimate_rec(
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    memory: int | str | None = None,
     **changes: Any,
 ) -> RecEstimate:
     """Restricted eigenvalue constants of A on S, by three looks, and per image.
@@ -80,7 +83,9 @@ def estimate_rec(
         x_true: the x* themselves if no latents are known; their tangents are then not looked at.
         seed: of the samples. With one seed, fewer points are the first of more.
         executor: runs the tasks, by default threads; the result does not depend on it.
-        progress: show progress bars.
+        progress: show progress bars, and before them how much memory the work needs.
+        memory: most bytes, or "2 GB": fewer samples, tangents and searches at a time; fewer samples
+            where they would take more than a fifth of it. In other processes it bounds a task.
         changes: fields of `RecSettings` that differ from `settings`.
 
     Raises:
@@ -95,7 +100,11 @@ def estimate_rec(
     chosen = _changed(settings or RecSettings(), changes)
     pair = Pair(A, prior)
     radius = chosen.latent_radius or (math.sqrt(pair.latent_dim) + 3)
-    plan = Plan(chosen, seed, executor, progress, radius)
+    bound = memory_of(memory)
+    chosen = _within(pair, chosen, bound)
+    plan = Plan(chosen, seed, executor, progress, radius, bound)
+    if pair.generates:
+        state("estimate_rec", _need(pair, chosen, bound), bound, progress)
     sample = pair.sample(plan)
     apart = independent(pair, sample, pairs, seed) if "secants" in chosen.looks else None
     results, histogram, tangent = _look(pair, sample, pairs, apart, plan)
@@ -143,6 +152,36 @@ def _examine(
         raise TypeError(f"pairs must be (x1, x2), images of S, got {checks.shown(pairs)}")
     for images in pairs:
         checks.finite(checks.floating(images, "pairs"), "pairs")
+
+
+def _within(pair: Pair, settings: RecSettings, bound: int | None) -> RecSettings:
+    """The settings with no more samples than a fifth of the bound holds."""
+    if bound is None or not pair.generates:
+        return settings
+    size = pair.n * pair.dtype.itemsize
+    return replace(settings, points=max(2, fitting(bound / 5, size, settings.points)))
+
+
+def _need(pair: Pair, settings: RecSettings, bound: int | None) -> float:
+    """Bytes: of the samples and of what is done with them, whichever takes most."""
+    threads = torch.get_num_threads()
+    held = settings.points * pair.n * pair.dtype.itemsize
+    rows, one = pair.rows(bound), pair.footprint
+    alone = 1 if rows < LATENT_CHUNK else threads
+    needs: list[float] = [held + ACTIVE * min(rows, settings.points) * one.largest * alone]
+    if "secants" in settings.looks:
+        needs.append(4 * held)
+    if "tangents" in settings.looks:
+        space = TangentSpace(pair.n * pair.latent_dim, pair.dtype.itemsize, one)
+        each = space.need(space.directions(None if bound is None else int(bound - held)))
+        times = threads if bound is None else fitting(bound - held, each, threads)
+        needs.append(held + times * max(each, 8 * 2 * JACOBIANS))
+    if "search" in settings.looks:
+        starts = STARTS_PER_TASK
+        if bound is not None:
+            starts = one.searching((bound - held) / 2, STARTS_PER_TASK)
+        needs.append(held + 2 * GRAPH * starts * one.total)
+    return max(needs)
 
 
 def _changed(settings: RecSettings, changes: Mapping[str, Any]) -> RecSettings:

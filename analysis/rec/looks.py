@@ -10,7 +10,7 @@ import torch
 
 from analysis.rec.pair import Pair, Plan, Point, Sample
 from analysis.rec.results import SQUARED_SIDES, Direction, Look
-from analysis.rec.search import Found, search_pairs
+from analysis.rec.search import STARTS_PER_TASK, Found, search_pairs
 from analysis.rec.secants import KEEP, NoSecants, SecantScan, all_pairs
 from analysis.rec.tangents import TangentScan, tangents
 from npgd.images import Images
@@ -66,7 +66,14 @@ def look_at_tangents(pair: Pair, sample: Sample, plan: Plan) -> tuple[Look, Tang
     if sample.z is None:
         return nothing("tangents", "the set has no generator", began), None
     z = sample.z[: plan.settings.tangent_points].to(pair.dtype)
-    scan = tangents(pair.exact_A, pair.prior, z, executor=plan.executor, progress=plan.progress)
+    scan = tangents(
+        pair.exact_A,
+        pair.prior,
+        z,
+        executor=plan.executor,
+        progress=plan.progress,
+        memory=left(sample, plan),
+    )
     if not np.isfinite(scan.low).any():
         return nothing("tangents", "the Jacobian vanishes at every sample", began), scan
     note = "done"
@@ -96,8 +103,11 @@ def refined(
     """The lowest and the highest tangent: the most extreme points of a scan again, in float64."""
     worst_low = np.argsort(scan.low)[:REFINED]  # NaN sorts last
     worst_high = np.argsort(np.nan_to_num(-scan.high, nan=np.inf))[:REFINED]
-    chosen = torch.from_numpy(np.union1d(worst_low, worst_high))
-    again = tangents(pair.exact_A, pair.exact_prior, z[chosen])
+    if pair.large:  # the directions found are measured in float64; that is all that is again
+        again = scan
+    else:
+        chosen = torch.from_numpy(np.union1d(worst_low, worst_high))
+        again = tangents(pair.exact_A, pair.exact_prior, z[chosen])
     if not np.isfinite(again.low).any():
         return None, None
     return (
@@ -132,13 +142,28 @@ def look_by_search(
         steps=plan.settings.search_steps,
         executor=plan.executor,
         progress=plan.progress,
+        rows=searched_together(pair, sample, plan),
     )
-    low, high = (ends(pair, ended, largest == side, side) for side in (False, True))
+    memory = left(sample, plan)
+    low, high = (ends(pair, ended, largest == side, side, memory) for side in (False, True))
     what = (
         f"{len(first)} searches of {plan.settings.search_steps} steps within"
         f" ‖z‖ ≤ {plan.radius:.3g}"
     )
     return found("search", low, high, ended.n_evaluations, what, began)
+
+
+def left(sample: Sample, plan: Plan) -> int | None:
+    """Bytes that the sample leaves of what there may be."""
+    return None if plan.memory is None else max(1, plan.memory - sample.images.nbytes)
+
+
+def searched_together(pair: Pair, sample: Sample, plan: Plan) -> int:
+    """How many starts one task has, each with two ends."""
+    bound = left(sample, plan)
+    return (
+        STARTS_PER_TASK if bound is None else pair.footprint.searching(bound / 2, STARTS_PER_TASK)
+    )
 
 
 def starts(
@@ -171,16 +196,18 @@ def starts(
     return torch.stack(first), torch.stack(second)
 
 
-def ends(pair: Pair, ended: Found, chosen: torch.Tensor, largest: bool) -> list[Direction | None]:
+def ends(
+    pair: Pair, ended: Found, chosen: torch.Tensor, largest: bool, memory: int | None = None
+) -> list[Direction | None]:
     """The best secants a search ended with, and the tangents midway between their ends."""
     assert ended.z_second is not None
     index = chosen.nonzero().flatten()
     order = index[ended.ratio[index].nan_to_num(nan=-1e300 if largest else 1e300).argsort()]
-    order = (order.flip(0) if largest else order)[:REFINED]
+    order = (order.flip(0) if largest else order)[: 1 if pair.large else REFINED]
     best = [(ended.z_first[i], ended.z_second[i]) for i in order]
     directions = [pair.secant(pair.point(one), pair.point(two)) for one, two in best]
     middle = torch.stack([(one + two) / 2 for one, two in best])
-    limits = tangents(pair.exact_A, pair.exact_prior, middle)
+    limits = tangents(pair.exact_A, *pair.again(middle), memory=memory)
     values = -limits.high if largest else limits.low
     if np.isfinite(values).any():
         directions.append(pair.tangent(limits, int(np.nanargmin(values)), largest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -9,12 +10,13 @@ from typing import Any, Literal
 
 import torch
 
+from analysis.memory import LARGE, Footprint
 from analysis.rec.results import Direction
 from analysis.rec.rounding import ERROR, enclosed, unit
 from analysis.rec.secants import all_pairs
 from analysis.rec.settings import RecSettings
 from analysis.rec.tangents import TangentScan, tangent
-from analysis.tasks import draw_latents, generate
+from analysis.tasks import LATENT_CHUNK, draw_latents, generate
 from npgd import checks, sets
 from npgd.images import Images, PerImage, norm
 from npgd.precision import converted, precision
@@ -55,6 +57,8 @@ class Plan:
     progress: bool
     radius: float
     """The search stays within ‖z‖ ≤ radius."""
+    memory: int | None = None
+    """Bytes that the work may take; None for no bound."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,27 @@ class Pair:
             return None
         return self.seen(low), self.seen(high)
 
+    @functools.cached_property
+    def footprint(self) -> Footprint:
+        """What one image takes of G, in its own precision."""
+        z = torch.zeros(1, self.latent_dim, dtype=self.dtype)
+        assert self.prior is not None
+        return Footprint.of(self.prior.generate, z)
+
+    @property
+    def large(self) -> bool:
+        """Whether a tangent space is so large that it is computed once, in the set's precision."""
+        return self.generates and self.n * self.latent_dim > LARGE
+
+    def again(self, z: torch.Tensor) -> tuple[Any, torch.Tensor]:
+        """The set, and latents, for tangents looked at closely: in float64, but for large ones."""
+        return (self.prior, z.to(self.dtype)) if self.large else (self.exact_prior, z)
+
+    def rows(self, memory: int | None) -> int:
+        """Images that are generated at a time."""
+        bound = None if memory is None else memory / 2
+        return LATENT_CHUNK if bound is None else self.footprint.passing(bound, LATENT_CHUNK)
+
     def seen(self, ratio: float) -> float:
         """A ratio as computed, 0 where rounding alone may make it of a direction A does not see."""
         return ratio if ratio > (self.n * unit(torch.float64) * self.norm) ** 2 else 0.0
@@ -137,7 +162,13 @@ class Pair:
             images, z, error = self.images, None, 0.0
         else:
             drawn = draw_latents(self.latent_dim, plan.settings.points, plan.seed, self.dtype)
-            images = generate(self.prior, drawn, executor=plan.executor, progress=plan.progress)
+            images = generate(
+                self.prior,
+                drawn,
+                executor=plan.executor,
+                progress=plan.progress,
+                rows=self.rows(plan.memory),
+            )
             z = drawn.double()
             bad = int((~torch.isfinite(images.flatten(1)).all(1)).sum())
             if bad:

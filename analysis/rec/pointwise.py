@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.rec.looks import TANGENT_STEP
+from analysis.rec.looks import TANGENT_STEP, left, searched_together
 from analysis.rec.pair import Pair, Plan, Point, Sample, span_constants
 from analysis.rec.results import Direction, PointwiseRec, kappa
 from analysis.rec.rounding import ERROR, SHORTEST, unit
@@ -142,22 +142,26 @@ class _Found:
                 self.note("secants", i, pair.secant(self.x_true[i], other, (i, j)))
         scan = None
         if self.x_true[0].z is not None and "tangents" in looks:
-            scan = tangents(pair.exact_A, pair.exact_prior, self._latents())
+            at, bound = pair.again(self._latents()), left(sample, plan)
+            scan = tangents(pair.exact_A, *at, progress=plan.progress, memory=bound)
             for i in range(len(self.x_true)):
                 self.note("tangents", i, pair.tangent(scan, i, highest=False))
         if sample.z is not None and "search" in looks:
-            self._search(sample.z, images, nearest, scan, plan)
+            self._search(sample, images, nearest, scan, plan)
 
     def _search(
         self,
-        z: torch.Tensor,
+        sample: Sample,
         images: torch.Tensor,
         nearest: list[tuple[Extreme, ...]],
         scan: TangentScan | None,
         plan: Plan,
     ) -> None:
+        assert sample.z is not None
         known = self._latents() if self.x_true[0].z is not None else None
-        owner, start = pointwise_starts(z, nearest, known, None if scan is None else scan.low_step)
+        owner, start = pointwise_starts(
+            sample.z, nearest, known, None if scan is None else scan.low_step
+        )
         if not len(owner):
             return
         ended = search_from(
@@ -170,6 +174,7 @@ class _Found:
             steps=plan.settings.search_steps,
             executor=plan.executor,
             progress=plan.progress,
+            rows=searched_together(self.pair, sample, plan),
         )
         for i in range(len(self.x_true)):
             mine = (owner == i).nonzero().flatten()

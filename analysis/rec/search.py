@@ -60,6 +60,7 @@ def search_pairs(
     steps: int,
     executor: Executor | None = None,
     progress: bool = False,
+    rows: int = STARTS_PER_TASK,
 ) -> Found:
     """From each start (z_first, z_second), lower the ratio, or raise it where `largest`.
 
@@ -75,12 +76,16 @@ def search_pairs(
         steps: of Adam.
         executor: runs the tasks.
         progress: show a bar.
+        rows: starts in one task; where these are fewer, to save memory, one thread searches.
     """
-    tasks = zip(_parts(z_first), _parts(z_second), _parts(largest), strict=True)
+    tasks = zip(*(torch.split(part, rows) for part in (z_first, z_second, largest)), strict=True)
     work = [(operator, prior, a, b, up, None, radius, steps) for a, b, up in tasks]
     return _collected(
-        in_order(_task, work, len(work), "search", executor=executor, progress=progress)
-    )
+        in_order(
+            _task, work, len(work), "search", executor=executor, progress=progress,
+            at_a_time=1 if rows < STARTS_PER_TASK else None,
+        )
+    )  # fmt: skip
 
 
 def search_from(
@@ -94,21 +99,21 @@ def search_from(
     steps: int,
     executor: Executor | None = None,
     progress: bool = False,
+    rows: int = STARTS_PER_TASK,
 ) -> Found:
     """From each start z, lower the ratio of the secant G(z) - x*, x* given (with its latent)."""
     centre = torch.zeros_like(z_start) if z_true is None else z_true
-    tasks = zip(_parts(z_start), _parts(centre), _parts(x_true), strict=True)
+    tasks = zip(*(torch.split(part, rows) for part in (z_start, centre, x_true)), strict=True)
     work = [
         (operator, prior, a, c, torch.zeros(len(a), dtype=torch.bool), x, radius, steps)
         for a, c, x in tasks
     ]
     return _collected(
-        in_order(_task, work, len(work), "search from x*", executor=executor, progress=progress)
-    )
-
-
-def _parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return torch.split(x, STARTS_PER_TASK)
+        in_order(
+            _task, work, len(work), "search from x*", executor=executor, progress=progress,
+            at_a_time=1 if rows < STARTS_PER_TASK else None,
+        )
+    )  # fmt: skip
 
 
 def _collected(parts: list[Found]) -> Found:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.memory import fitting
 from analysis.rec.rounding import SHORTEST
 from analysis.tasks import in_order, one_thread
 from npgd import checks
@@ -32,6 +33,7 @@ from npgd.precision import converted
 PANEL = 2048  # points of one side of a task
 TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays in cache
 KEEP = 8  # extremes of each tile recomputed in float64
+DIFFERENCES = 2**24  # numbers in differences that are formed in float64 together
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
 
 Extreme = tuple[float, int, int]  # ratio, first point, second point
@@ -124,7 +126,8 @@ def _gram_ratios(
 def _exact_ratios(left: _Gram, right: _Gram, pairs: torch.Tensor) -> torch.Tensor:
     """The same ratios for a few (i, j), from float64 differences; NaN where there is no secant."""
     parts = []
-    for i, j in (part.T for part in torch.split(pairs, 4096)):
+    size = fitting(DIFFERENCES, left.x.shape[1], 4096)
+    for i, j in (part.T for part in torch.split(pairs, size)):
         above = squared_norm(left.u[i].double() - right.u[j].double())
         below = squared_norm(left.x[i].double() - right.x[j].double())
         parts.append((above / below).where(below > left.shortest**2, torch.nan))
@@ -212,10 +215,22 @@ class _Part:
     n_near: int
 
 
-def _scan(panels: _Panels, edges: np.ndarray, keep: int, shortest: float) -> _Part:
-    """One task: all tiles of a pair of panels. Pairs i < j count."""
+def _scan(
+    x: np.ndarray,
+    u: np.ndarray,
+    y: np.ndarray,
+    v: np.ndarray,
+    begin: tuple[int, int],
+    edges: np.ndarray,
+    keep: int,
+    shortest: float,
+) -> _Part:
+    """One task: all tiles of a pair of panels, which begin at these rows. Pairs i < j count.
+
+    Panels are arguments of their own, so that each goes to a process once (`analysis.sharing`).
+    """
     with one_thread(), torch.no_grad():
-        return _scan_tiles(panels, edges, keep, shortest)
+        return _scan_tiles(_Panels(x, u, y, v, *begin), edges, keep, shortest)
 
 
 def _tiles(rows: int, columns: int, same: bool) -> list[tuple[slice, slice]]:
@@ -325,15 +340,10 @@ def all_pairs(
     shortest = SHORTEST * 2 * error
     flat, measured = _centred(operator, points)
     edges = histogram_edges(_pilot(flat, measured, shortest), bins)
-    panels = [slice(first, first + PANEL) for first in range(0, count, PANEL)]
-    pairs = [(i, j) for i in panels for j in panels if i.start <= j.start]
-    tasks = (
-        (
-            _Panels(flat[i], measured[i], flat[j], measured[j], i.start, j.start),
-            edges, keep, shortest,
-        )
-        for i, j in pairs
-    )  # fmt: skip
+    starts = range(0, count, PANEL)
+    panels = {i: (flat[i : i + PANEL], measured[i : i + PANEL]) for i in starts}
+    pairs = [(i, j) for i in starts for j in starts if i <= j]
+    tasks = ((*panels[i], *panels[j], (i, j), edges, keep, shortest) for i, j in pairs)
     parts = in_order(_scan, tasks, len(pairs), "secants", executor=executor, progress=progress)
     low = sorted(entry for part in parts for entry in part.low)[: 4 * keep]
     high = sorted((e for part in parts for e in part.high), key=_descending)[: 4 * keep]

@@ -52,8 +52,8 @@ class RecSettings:
         )
 
     @classmethod
-    def of(cls, effort: str) -> RecSettings:
-        """The settings of an effort.
+    def of(cls, effort: str, entries: int = 1) -> RecSettings:
+        """The settings of an effort, for a set whose tangent spaces hold n k numbers (`entries`).
 
         | effort | points | tangent_points | search_starts | search_steps | 28 × 28, one core |
         |---|---|---|---|---|---|
@@ -61,11 +61,15 @@ class RecSettings:
         | "default" | 4000 | 300 | 24 | 120 | about a minute |
         | "thorough" | 20000 | 1500 | 64 | 300 | many minutes |
 
+        From 5 million numbers on fewer tangent spaces are looked at: as many as hold 3·10⁸ of them
+        ("quick"), 2·10⁹ or 10¹⁰, two at least.
+
         Raises:
             ValueError: for any other effort.
         """
         checks.choice(effort, "effort", *EFFORTS)
         points, tangent_points, search_starts, search_steps = EFFORTS[effort]
+        tangent_points = min(tangent_points, max(2, ENTRIES[effort] // entries))
         return cls(points, tangent_points, search_starts, search_steps)
 
 
@@ -75,3 +79,5 @@ EFFORTS = {
     "thorough": (20_000, 1500, 64, 300),
 }
 """Points, tangent points, search starts and search steps, by effort."""
+ENTRIES = {"quick": 3 * 10**8, "default": 2 * 10**9, "thorough": 10**10}
+"""Numbers in all the Jacobians looked at, by effort."""

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from analysis.memory import ACTIVE, Footprint, fitting, gigabytes
 from analysis.rec.rounding import ERROR
-from analysis.tasks import generate, in_order, one_thread
-from npgd.gauss_newton import forward_mode, jacobian
+from analysis.tasks import in_order, one_thread
+from npgd.gauss_newton import DIRECTIONS, forward_mode, jacobian
 from npgd.precision import converted
 
 BLOCK = 2**14  # pixels whose rows of a Jacobian are orthonormalised together
@@ -73,6 +74,7 @@ def tangents(
     *,
     executor: Executor | None = None,
     progress: bool = False,
+    memory: int | None = None,
 ) -> TangentScan:
     """Generalised eigenvalues of (JᵀAᵀAJ, JᵀJ) at every z: the extremes of r over its tangents.
 
@@ -82,21 +84,32 @@ def tangents(
     inequality those above are none, if J is off by 16 ε ‖J‖ or less. So where more of them are left
     than A has rows, A maps some tangent to 0.
 
+    Args:
+        operator: A.
+        prior: with `generate`.
+        z: where to look.
+        executor: runs the tasks.
+        progress: show a bar.
+        memory: bytes for the tasks that run at a time; none by default.
+
     Raises:
-        ValueError: if a batch norm of the generator is in training mode, since G(z) would then
-            depend on the other latents.
+        ValueError: for a `memory` too small for a single tangent; if a batch norm of the generator
+            is in training mode, since G(z) would then depend on the other latents.
     """
     if isinstance(prior, torch.nn.Module):
         for name, part in prior.named_modules():
             if part.training and isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
                 raise ValueError(f"prior: {name} is in training mode; call .eval() first")
-    entries = z.shape[1] * generate(prior, z[:1]).numel()
+    space = TangentSpace.of(prior, z[:1])
+    entries, directions = space.entries, space.directions(memory)
     chunks = torch.split(z, max(1, min(TANGENT_CHUNK, JACOBIANS // entries)))
     operator = converted(operator, torch.float64, "cpu")
-    arguments = ((operator, prior, part) for part in chunks)
+    arguments = ((operator, prior, part, directions) for part in chunks)
+    each = len(chunks[0]) * space.need(directions)
     parts = in_order(
-        _tangent_task, arguments, len(chunks), "tangents", executor=executor, progress=progress
-    )
+        _tangent_task, arguments, len(chunks), "tangents", executor=executor, progress=progress,
+        at_a_time=None if memory is None else fitting(memory, each, len(chunks)),
+    )  # fmt: skip
     return TangentScan(
         z=z,
         low=np.concatenate([part.low for part in parts]),
@@ -109,13 +122,51 @@ def tangents(
     )
 
 
-def _tangent_task(operator: Any, prior: Any, z: torch.Tensor) -> TangentScan:
+@dataclass(frozen=True)
+class TangentSpace:
+    """What one tangent space takes."""
+
+    entries: int
+    """Of the Jacobian, n k."""
+    size: int
+    """Bytes of each, as G computes it."""
+    footprint: Footprint
+    """Of G."""
+
+    @classmethod
+    def of(cls, prior: Any, z: Float[torch.Tensor, "1 k"]) -> TangentSpace:
+        """Of G at z."""
+        shape = prior.image_shape
+        entries = z.shape[1] * int(torch.Size(shape).numel())
+        return cls(entries, z.element_size(), Footprint.of(prior.generate, z))
+
+    def need(self, directions: int = DIRECTIONS) -> float:
+        """Bytes: J, its copy in float64 if it has another precision, and what is worked on."""
+        held = self.entries * (self.size + (8 if self.size < 8 else 0))
+        working = max(
+            directions * ACTIVE * self.footprint.largest, 4 * 8 * min(IMAGES, self.entries)
+        )
+        return held + working
+
+    def directions(self, memory: int | None) -> int:
+        """How many are differentiated along at a time; ValueError where not even one fits."""
+        if memory is None:
+            return DIRECTIONS
+        if self.need(1) > memory:
+            raise ValueError(
+                f"memory must be at least {gigabytes(self.need(1))}, which one tangent space of"
+                f" {self.entries:,} numbers takes, got {gigabytes(memory)}"
+            )
+        return max(d for d in range(1, DIRECTIONS + 1) if self.need(d) <= memory)
+
+
+def _tangent_task(operator: Any, prior: Any, z: torch.Tensor, directions: int) -> TangentScan:
     with one_thread():
-        return _tangent_extremes(operator, prior, z)
+        return _tangent_extremes(operator, prior, z, directions)
 
 
-def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor) -> TangentScan:
-    columns = jacobian(prior, z).cpu()
+def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor, directions: int) -> TangentScan:
+    columns = jacobian(prior, z, directions).cpu()
     shape, columns = columns.shape[2:], columns.flatten(2)
     tolerance = max(*columns.shape[1:], ERROR) * torch.finfo(columns.dtype).eps
     count, k = z.shape

@@ -31,6 +31,7 @@ from analysis.limits import ErrorSplit, split_error
 from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
 from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
+from analysis.memory import LARGE, entries
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
 from analysis.rates import ConvergenceCheck
@@ -244,6 +245,7 @@ def predictions(
     linear: bool,
     seed: int,
     progress: bool,
+    memory: int | None = None,
 ) -> Predictions:
     """Hold every statement against the run; split the error of the one that users get; advise."""
     looking, without = Looking.of(effort), dict[str, str]()
@@ -257,7 +259,9 @@ def predictions(
         ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, looking))
         rest, seen = ending or (None, None)
         predicted = _tried(
-            without, "evolution", lambda: _evolution(problem, own, noise, looking, default, seed)
+            without,
+            "evolution",
+            lambda: _evolution(problem, own, noise, looking, default, seed, memory),
         )
         evolution, budget, amp = predicted or (None, None, None)
         turned = _tried(without, "obtuse", lambda: _obtuse(problem, solution, eta))
@@ -363,6 +367,7 @@ def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, R
     S = problem.S
     if not sets.generates(S) or problem.latents is None:
         raise _Silent("no latents")
+    _small(problem.S)
     count = looking.images
     x, z = problem.x_true[:count], problem.latents[:count].double()
     off = bool((norm(problem.y - problem.A(problem.x_bar)) > 1e-6 * norm(problem.y)).any())
@@ -380,6 +385,11 @@ def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, R
     seen = run_rate(run)
     wide = torch.full((len(good),), math.nan, dtype=torch.float64)
     return local, replace(seen, rate=wide.masked_scatter(good, seen.rate))
+
+
+def _small(S: object) -> None:
+    if entries(S) > LARGE:
+        raise _Silent(f"a Jacobian has {entries(S):,} numbers, at most {LARGE:,} are formed here")
 
 
 def _exact_row(
@@ -406,6 +416,7 @@ def _rest(
     """The fixed point where the run, continued, ends; and how it ends."""
     if not sets.encodes(problem.S):
         raise _Silent("no encoder, so no latents")
+    _small(problem.S)
     assert solution.iterates is not None
     y = problem.y[: looking.images]
     step = latent_npgd(problem.A, problem.S, y, eta)
@@ -479,11 +490,12 @@ def _evolution(
     looking: Looking,
     default: Solution | None,
     seed: int,
+    memory: int | None,
 ) -> tuple[StateEvolution, ErrorBudget, Solution]:
     prior, A = problem.prior, own.A
     rows, _ = _random(problem.A)
     scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
-    curve = denoising_curve(prior, own.x, seed=seed, draws=looking.draws)
+    curve = denoising_curve(prior, own.x, seed=seed, draws=looking.draws, memory=memory)
     evolution = state_evolution(curve, A.m, noise=noise / scale, rows=rows)
     nearest = float((problem.x_true - problem.x_bar).square().mean())
     last = None if default is None or default.error is None else float(default.error[-1].mean())

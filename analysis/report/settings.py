@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from analysis.projection import ProjectionSettings
@@ -51,15 +51,16 @@ class RunSettings:
         return cls(**given)
 
 
-def rec_settings(effort: str) -> RecSettings:
+def rec_settings(effort: str, entries: int = 1) -> RecSettings:
     """Settings of `estimate_rec` for an effort of `verify`; ValueError for another.
 
     As `RecSettings.of`; by default fewer points and searches, since α(x*) of every image is
     searched for besides.
     """
+    found = RecSettings.of(effort, entries)
     if effort == "default":
-        return RecSettings(points=3000, search_starts=16, search_steps=80)
-    return RecSettings.of(effort)
+        return replace(found, points=3000, search_starts=16, search_steps=80)
+    return found
 
 
 def recorded(rec: RecSettings, projection: ProjectionSettings) -> dict[str, Any]:

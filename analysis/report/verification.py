@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.memory import entries, memory_of
 from analysis.projection import (
     ProjectionError,
     ProjectionSettings,
@@ -49,6 +50,7 @@ def verify(
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    memory: int | str | None = None,
     **run: Any,
 ) -> Report:
     """Measure the theorem's assumptions for A and a prior, and hold its bound against a run.
@@ -70,8 +72,10 @@ def verify(
         rec: settings of `analysis.estimate_rec` instead.
         projection: settings of the search for x̄ and of δ instead.
         seed: of every draw.
-        executor: runs the tasks of `analysis.estimate_rec`, by default threads.
+        executor: runs the tasks of `analysis.estimate_rec`, by default threads, and the searches
+            of `analysis.projection_error`.
         progress: show progress bars.
+        memory: of `analysis.estimate_rec` and `analysis.denoising_curve`.
         **run: fields of `analysis.RunSettings`: step_size, n_iter, noise, start, count.
 
     Raises:
@@ -82,7 +86,8 @@ def verify(
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     check_executor(executor)
     chosen = _effort(effort, rec, projection)
-    rec = rec or rec_settings(effort)
+    rec = rec or rec_settings(effort, entries(prior))
+    memory = memory_of(memory)
     projection = projection or ProjectionSettings.of(effort)
     search = _search(projection, seed, progress)
     _images_or_latents(images)
@@ -100,13 +105,14 @@ def verify(
         seed=seed,
         executor=executor,
         progress=progress,
+        memory=memory,
     )
     _, beta = _constants(problem, found)
     clock.lap("restricted eigenvalues")
     eta = _step_size(problem, asked, beta, seed)
     solution = _run(problem, asked, eta, progress)
     clock.lap("recovery")
-    delta = _delta(problem, solution, eta, projection, search)
+    delta = _delta(problem, solution, eta, projection, search, executor)
     clock.lap("projector error")
     uniform, pointwise = _hold(problem, solution, eta, found, delta)
     clock.lap("bounds against iterates")
@@ -122,6 +128,7 @@ def verify(
         linear=broken_by(errors, uniform) <= LOW_PRECISION,
         seed=seed,
         progress=progress,
+        memory=memory,
     )
     clock.lap("predictions and limits")
     return Report(
@@ -396,6 +403,7 @@ def _delta(
     eta: float,
     settings: ProjectionSettings,
     search: dict[str, Any],
+    executor: Executor | None,
 ) -> ProjectionError:
     """δ over the families; of the run, w_n at a few n ≥ start, denser at its beginning."""
     prior, x_bar = problem.prior, problem.x_bar
@@ -410,7 +418,7 @@ def _delta(
     chosen = torch.logspace(0, math.log10(len(w)), rows, dtype=torch.float64).round().long() - 1
     families[OWN] = w[chosen].flatten(0, 1)
     known[OWN] = x_bar.repeat(rows, 1, 1, 1)
-    error = projection_error(prior, families, known=known, **search)
+    error = projection_error(prior, families, known=known, executor=executor, **search)
     if not problem.given:
         return error
     # The nearest points of the images are known from before: no second search.

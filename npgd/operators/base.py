@@ -170,6 +170,11 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
         """What reports call it."""
         return type(self).__name__
 
+    def _settings(self) -> dict[str, Any]:
+        """What the class is called with besides the image shape, by name, for a file; in JSON's
+        kinds. Of a class of yours that takes more than the shape."""
+        return {}
+
     def _parts(self) -> list[nn.Module]:
         """Modules inside that are not registered as such."""
         return []

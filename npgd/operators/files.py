@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -23,10 +23,11 @@ from npgd.files import (
     read_described,
     require_fit,
     safetensors_path,
+    sentence,
     shown,
     write_atomically,
 )
-from npgd.importing import imported, is_import_path
+from npgd.importing import imported, is_import_path, path_of
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
 from npgd.operators.blur import Blur
 from npgd.operators.dct import SubsampledDCT
@@ -60,11 +61,13 @@ def save_operator(
 
     Kept are its tensors in their own dtype, its kind and settings, `provenance` (by default the
     operator's own, as the design methods fill it in) and the version of npgd, as JSON in the
-    header. A Gaussian is kept as its matrix.
+    header. A Gaussian is kept as its matrix. Of a class of yours its import path is kept, and what
+    its `_settings` returns; `load_operator(path, classes=[...])` makes it anew.
 
     Raises:
         TypeError: an operator that wraps an object of another library, which no tensor describes
-            (give its matrix as a MatrixOperator), or a provenance that JSON cannot hold.
+            (give its matrix as a MatrixOperator), a class that cannot be imported or made anew
+            from its settings, or a provenance that JSON cannot hold.
         ValueError: a path that does not end in .safetensors, entries that are not finite, or an
             image of more than 2²⁶ numbers.
     """
@@ -88,6 +91,8 @@ def save_operator(
     content = described(tensors, "operator", description)
     try:
         _outline(description, tensors)
+        if is_import_path(description["kind"]):
+            _own(description, tensors, (description["kind"],))
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"A must be a {description['kind']} that could be read again, got one whose {error}"
@@ -117,16 +122,23 @@ def _description(A: LinearOperator) -> dict[str, Any]:
     for kind in (MatrixOperator, Inpainting, SubsampledDCT):
         if isinstance(A, kind):
             return {"kind": kind.__name__}
+    if not _is_ours(type(A)) and is_import_path(path_of(type(A))):
+        return {"kind": path_of(type(A)), "settings": A._settings()}
     raise TypeError(
         f"A must be an operator that tensors describe, got {type(A).__name__}; save its matrix as a"
         ' MatrixOperator, or load it from your code as "package.module:make_operator"'
     )
 
 
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "npgd"
+
+
 def load_operator(
     path: str | os.PathLike[str],
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    classes: Sequence[str | type[LinearOperator]] = (),
 ) -> LinearOperator:
     """The operator that `save_operator` wrote; `.provenance` says where it comes from.
 
@@ -134,12 +146,23 @@ def load_operator(
     "package.module:make_operator", in place of the path of a file, names a LinearOperator, or a
     function without arguments that returns one; its module is imported.
 
+    Args:
+        path: of the file, or an import path.
+        dtype: float32 or float64.
+        device: where it shall be.
+        classes: classes of yours, or their import paths, that the file may name. What is not named
+            here is not imported: a file runs no code by itself.
+
     Raises:
         TypeError: an argument of another kind.
         FileNotFoundError: no such file.
         ValueError: a dtype or device that does not serve, or a file that does not hold the operator
             that its header describes.
     """
+    if isinstance(classes, str | bytes) or not isinstance(classes, Sequence):
+        came = checks.shown(classes)
+        raise TypeError(f"classes must be classes or import paths in a row, got {came}")
+    known = tuple(path_of(a) if isinstance(a, type) else str(a) for a in classes)
     source = str(path) if isinstance(path, os.PathLike) else path
     if is_import_path(source):
         return _made(str(source), *destination(dtype, device))
@@ -148,8 +171,17 @@ def load_operator(
     if not is_file(path):
         raise FileNotFoundError(f"path must be a file that save_operator wrote, got {shown(path)}")
     description, tensors = read_described(path, "operator", _outline)
+    kind = description["kind"]
+    if is_import_path(kind) and kind not in known:
+        raise ValueError(
+            f"path must lead to an operator whose class is known, got {kind}; if you trust its"
+            f" code: load_operator(…, classes=[{kind!r}])"
+        )
     with holding(path, "operator"):
-        operator = _restored(description, tuple(description["image_shape"]), tensors)
+        if is_import_path(kind):
+            operator = _own(description, tensors, known)
+        else:
+            operator = _restored(description, tuple(description["image_shape"]), tensors)
         operator.provenance = description["provenance"]
         operator = operator.to(device=there, dtype=dtype)
         for key, value in operator.state_dict().items():
@@ -171,6 +203,27 @@ def _made(path: str, dtype: torch.dtype | None, device: torch.device) -> LinearO
     return made.to(device=device, dtype=dtype)
 
 
+def _own(
+    description: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], known: Sequence[str]
+) -> LinearOperator:
+    """An operator of somebody's class, whose import path is known, made anew."""
+    kind, shape = entry(description, "kind", str), tuple(entry(description, "image_shape", list))
+    assert kind in known
+    made = imported(kind, "kind")
+    if not (isinstance(made, type) and issubclass(made, LinearOperator)):
+        raise TypeError(f"kind must be a LinearOperator, got {checks.shown(made)} from {kind}")
+    settings = entry(description, "settings", dict)
+    try:
+        operator = made(shape, **settings)
+        operator.load_state_dict(dict(tensors), assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"class {kind} must be made anew from the image shape and its `_settings`, got"
+            f" {type(error).__name__}: {sentence(error)}"
+        ) from error
+    return operator
+
+
 def _outline(description: dict[str, Any], found: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The description; raises unless tensors of such names, shapes and types go with it."""
     entry(description, "provenance", dict)
@@ -189,6 +242,9 @@ def _expected(
 ) -> dict[str, torch.Tensor]:
     """The tensors of an operator, on the meta device; only m is left to what is found."""
     kind = entry(description, "kind", str)
+    if is_import_path(kind):
+        entry(description, "settings", dict)
+        return {name: torch.empty_like(value, device="meta") for name, value in found.items()}
     index = found.get("index", found.get("matrix", torch.empty(1, device="meta")))
     m = max(1, index.shape[0] if index.ndim else 1)
     numbers = torch.empty(m, dtype=torch.int64, device="meta")

@@ -21,6 +21,7 @@ from npgd.operators import (
     save_operator,
     whiten,
 )
+from npgd.operators.base import LinearOperator
 
 DOUBLE = torch.float64
 S = (1, 4, 4)
@@ -163,3 +164,52 @@ def test_an_operator_in_half_precision_is_read_in_its_own(dtype, tmp_path):
     A = Gaussian(S, 5).to(dtype)
     save_operator(A, tmp_path / "A.safetensors")
     assert torch.equal(load_operator(tmp_path / "A.safetensors").matrix, A.matrix)
+
+
+class Scaled(LinearOperator):
+    """Every pixel times a number of its own, and all times a factor."""
+
+    def __init__(self, image_shape, factor=1.0):
+        super().__init__(image_shape, m=16)
+        self.factor = factor
+        self.register_buffer("weights", normal(16))
+
+    def _forward(self, x):
+        return self.factor * self.weights * x.flatten(1)
+
+    def _adjoint(self, y):
+        return (self.factor * self.weights * y).reshape(-1, *self.image_shape)
+
+    def _settings(self):
+        return {"factor": self.factor}
+
+
+class Forgetful(Scaled):
+    def __init__(self, image_shape, factor):
+        super().__init__(image_shape, factor)
+
+    def _settings(self):
+        return {}
+
+
+def test_an_operator_of_a_class_of_ones_own_is_kept_by_its_import_path(tmp_path):
+    A, path = Scaled(S, 3.0).double(), tmp_path / "A.safetensors"
+    A.weights.mul_(2)
+    save_operator(A, path, {"method": "by hand"})
+    x = normal(2, *S)
+    for named in (Scaled, f"{Scaled.__module__}:Scaled"):
+        B = load_operator(path, classes=[named])
+        assert torch.equal(A(x), B(x)) and B.provenance["method"] == "by hand"
+    assert load_operator(path, torch.float32, classes=[Scaled]).weights.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"class is known, got .*Scaled; if you trust its code"):
+        load_operator(path)
+    with pytest.raises(TypeError, match="made anew from the image shape and its `_settings`"):
+        save_operator(Forgetful(S, 2.0), path)
+
+    class Local(Scaled):
+        pass
+
+    with pytest.raises(TypeError, match="must be an operator that tensors describe, got Local"):
+        save_operator(Local(S), path)
+    with pytest.raises(TypeError, match="classes must be classes or import paths in a row"):
+        load_operator(path, classes="mine:Scaled")

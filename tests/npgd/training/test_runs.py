@@ -633,6 +633,18 @@ def test_of_several_processes_the_first_says_what_is_wrong_and_all_end(moment, t
     assert "Traceback" not in "".join(said)
 
 
+@pytest.mark.slow
+def test_what_torchrun_starts_twice_is_said_once(tmp_path, digits):
+    pytest.importorskip("accelerate", reason="the optional dependency accelerate is not installed")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "npgd"]
+    command += ["train", "denoiser", "--steps", "3", "--batch-size", "4"]
+    command += ["--output", str(tmp_path / "run")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written:") == 1
+
+
 # --- kills ------------------------------------------------------------------------------------
 
 SERVER = """
