@@ -43,7 +43,9 @@ STEPS = 50
 LONGER = 5
 """How many times the default's iterations are tried, where these were too few to settle."""
 SMALL = 2**12
-"""Pixels up to which Gauss–Newton steps and a designed A are tried by default."""
+"""Pixels up to which Gauss–Newton steps and a designed A are tried by default;"""
+LARGE = 2**16
+"""above so many, effort "quick" runs nothing, and judges what was run already."""
 EXACT = 1e-9
 """Errors per pixel below, of images on [−1, 1], leave nothing to gain."""
 WITHOUT_PRIOR = ("total variation", "plug-and-play ADMM")
@@ -281,8 +283,9 @@ def advise(
         images: x*, (batch, channels, height, width).
         y: what was measured of them, A x* + v.
         solution: what `recover(A, y, NPGD(prior))` returned; None runs it.
-        effort: "quick" leaves out total variation, refinement and the designed A; "default" leaves
-            out the last two from 4,096 pixels on; "thorough" tries all.
+        effort: "quick" leaves out total variation, refinement and the designed A, and above 65,536
+            pixels all but what was `tried`; "default" leaves out the last two above 4,096 pixels;
+            "thorough" tries all.
         noise: standard deviation σ_v of the noise in y, for the solver that asks for it.
         more: an operator with more measurements than A.
         only: the names of the candidates to try; None tries all that the effort has.
@@ -322,6 +325,9 @@ def advise(
     for change, operator, measured, other in candidates:
         try:
             run = known.get(change.name)
+            if run is None and problem.skips:
+                without[change.name] = "left out at this size and effort"
+                continue
             if run is None:
                 run = recover(operator, measured, other(), progress=progress)
         except Exception as failure:  # somebody else's prior or operator fails in its own way
@@ -347,6 +353,11 @@ class _Problem:
     seed: int
     stopped: bool
     """Whether an image's run ended by its number of iterations."""
+
+    @property
+    def skips(self) -> bool:
+        """Whether no run is begun."""
+        return self.effort == "quick" and self.A.n > LARGE
 
     @property
     def costly(self) -> bool:
