@@ -458,6 +458,8 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[An
 def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate]:
     """Other measurements of the same images, recovered by NPGD(prior)."""
     A, prior, x = problem.A, problem.prior, problem.x
+    if problem.skips:
+        return
 
     def solver() -> Solver[Any]:
         return NPGD(problem.prior)
