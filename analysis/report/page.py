@@ -233,7 +233,7 @@ def _sidedness(evidence: Evidence) -> str:
 def _local(evidence: Evidence) -> str:
     """What local rates say, and their table."""
     found = evidence.predictions
-    stated = (found.local, found.rest)
+    stated = (found.local, found.rest, found.proof)
     said = [escaped(sentence(each.status)) for each in stated if each is not None]
     link = manual("mathematics/local-rates.md", "Local rates")
     intro = (

@@ -34,6 +34,7 @@ from analysis.local.rest import found_from, latent_npgd
 from analysis.memory import LARGE, entries
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
+from analysis.proofs.contraction import ConvergenceProof, prove_convergence
 from analysis.rates import ConvergenceCheck
 from analysis.words import about, at_least, exactly, median, out_of
 from npgd import checks, sets
@@ -41,6 +42,7 @@ from npgd.files import plain
 from npgd.images import PerImage, norm, quotient
 from npgd.operators import Gaussian, Inpainting, LinearOperator, SuperResolution
 from npgd.precision import converted
+from npgd.priors import GenerativePrior
 from npgd.solvers import AMP, NPGD, Solution, recover
 from npgd.solvers.amp import column_norm, orthonormal_rows
 
@@ -65,6 +67,8 @@ class Looking:
     """Pairs of noise of the denoising curve."""
     longer: int
     """Of the split of the error, see `analysis.split_error`."""
+    proofs: int
+    """Runs at rest whose convergence is to be proved, at most."""
 
     @classmethod
     def of(cls, effort: str) -> Looking:
@@ -73,9 +77,9 @@ class Looking:
 
 
 LOOKING = {
-    "quick": Looking(3, 0, 40, draws=1, longer=2),
-    "default": Looking(6, 40, 80, draws=1, longer=5),
-    "thorough": Looking(24, 300, 600, draws=4, longer=10),
+    "quick": Looking(3, 0, 40, draws=1, longer=2, proofs=0),
+    "default": Looking(6, 40, 80, draws=1, longer=5, proofs=0),
+    "thorough": Looking(24, 300, 600, draws=4, longer=10, proofs=6),
 }
 PUSH = 1e-4
 """Length per latent by which the run with exact projection starts beside the point of rest."""
@@ -170,6 +174,8 @@ class Predictions:
     rest: FixedPoint | None
     rest_run: RunRate | None
     """Of the theorem's run, continued, what `rest` is held against."""
+    proof: ConvergenceProof | None
+    """That the runs which rest converge; only at effort "thorough", for the first images."""
     obtuse: Obtuseness | None
     limits: ErrorSplit | None
     """The error of the default run, measured part by part."""
@@ -197,6 +203,7 @@ class Predictions:
             "predictions": [row.to_dict() for row in self.rows],
             "limits": {"seen": limits, "predicted": budget, "without": dict(self.without)},
             "advice": None if self.advice is None else self.advice.to_dict(),
+            "proof": None if self.proof is None else self.proof.to_dict(),
             "state_evolution": None if self.evolution is None else self.evolution.to_dict(),
         }
 
@@ -251,13 +258,18 @@ def predictions(
     looking, without = Looking.of(effort), dict[str, str]()
     own = _Own.of(problem)
     default = _tried(without, "default", lambda: _default_run(problem, own))
-    local = rest = seen_exact = seen = None
+    local = rest = seen_exact = seen = proof = None
     evolution = budget = amp = turned = None
     if linear:
         found = _tried(without, "exact", lambda: _exact(problem, eta, looking))
         local, seen_exact = found or (None, None)
         ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, looking))
         rest, seen = ending or (None, None)
+        if rest is not None and looking.proofs:
+            resting = rest
+            proof = _tried(
+                without, "proof", lambda: _proof(problem, resting, eta, looking, progress)
+            )
         predicted = _tried(
             without,
             "evolution",
@@ -278,7 +290,7 @@ def predictions(
         _uniform(rec, uniform, without),
         _pointwise(rec, pointwise, without),
         _exact_row(problem, local, seen_exact, without),
-        _rest_row(rest, seen, without),
+        _rest_row(rest, seen, proof, without),
         _evolution_row("evolution", problem.A, evolution, amp, amp, without),
         _evolution_row("evolution_npgd", problem.A, evolution, amp, default, without),
         _obtuse_row(turned, without),
@@ -292,6 +304,7 @@ def predictions(
         seen_exact,
         rest,
         seen,
+        proof,
         turned,
         limits,
         budget,
@@ -432,13 +445,46 @@ def _rest(
     return rest, run_rate(run if len(run) > 2 else run[-1:].expand(3, *run.shape[1:]))
 
 
-def _rest_row(rest: FixedPoint | None, seen: RunRate | None, without: dict[str, str]) -> Prediction:
+def _proof(
+    problem: Problem, rest: FixedPoint, eta: float, looking: Looking, progress: bool
+) -> ConvergenceProof:
+    if not isinstance(problem.prior, GenerativePrior):
+        raise _Silent("not a network's")
+    count = looking.proofs
+    point = rest.point[:count]
+    first = replace(
+        rest,
+        point=point,
+        found=rest.found[:count],
+        rests=rest.rests[:count],
+        rate=rest.rate[:count],
+        eigenvalue=rest.eigenvalue[:count],
+        period=rest.period[:count],
+        residual=rest.residual[:count],
+        n_iter=rest.n_iter[:count],
+        outcomes=rest.outcomes[:count],
+        jacobian=None if rest.jacobian is None else rest.jacobian[:count],
+        step_size=eta,
+        image=converted(problem.prior).generate(point),
+    )
+    y = problem.y[: len(point)]
+    return prove_convergence(problem.A, problem.prior, y, first, progress=progress)
+
+
+def _rest_row(
+    rest: FixedPoint | None,
+    seen: RunRate | None,
+    proof: ConvergenceProof | None,
+    without: dict[str, str],
+) -> Prediction:
     if rest is None or seen is None:
         return _failed("projector", without) or _row("projector", "", None, None)
     good, batch = rest.rests, len(rest.rests)
     met = f"for {out_of(int(good.sum()), batch)}" if bool(good.any()) else "no run rests"
     if not bool(good.any()):
         return _row("projector", met, None, None, silent="nothing", unseen="no linear end")
+    if proof is not None and bool(proof.proved.any()):
+        met += f", proved for {int(proof.proved.sum())}"
     observed = torch.where(good, seen.rate, math.nan)
     unseen = "no linear end" if bool(observed.isnan().all()) else ""
     return _row("projector", met, torch.where(good, rest.rate, math.nan), observed, unseen=unseen)

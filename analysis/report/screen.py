@@ -70,12 +70,12 @@ class Screen(Shown):
         for name, question in QUESTIONS.items():
             lines += ["", question]
             for said in self.answers[name]:
-                lines += textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="  ")
+                lines += _wrapped(said, "  ", "  ")
             if name == "limits" and self.shares:
                 lines.append(f"  {self.bar}")
         for i, step in enumerate(self.steps, 1):
             text = f"{i}. {step.words}: {step.gain}."
-            lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="     ")
+            lines += _wrapped(text, "  ", "     ")
             lines += [f"       {line}" for line in step.command.splitlines()]
         return "\n".join(lines)
 
@@ -100,6 +100,13 @@ class Screen(Shown):
             }
         )
         return found
+
+
+def _wrapped(text: str, first: str, later: str) -> list[str]:
+    """Lines of the text; a number stays with its %."""
+    held = text.replace(" %", "\u00a0%")
+    lines = textwrap.wrap(held, WIDTH, initial_indent=first, subsequent_indent=later)
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def screen(evidence: Evidence, command: Mapping[str, str | None] | None = None) -> Screen:

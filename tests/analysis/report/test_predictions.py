@@ -226,3 +226,17 @@ def test_the_figure_draws_bound_predictions_and_runs(on_network, on_affine):
     steps = torch.as_tensor(slope.get_ydata())
     expected = torch.full_like(steps[1:], row(on_affine, "exact").predicted ** 2)
     torch.testing.assert_close(steps[1:] / steps[:-1], expected)
+
+
+def test_runs_that_rest_have_their_convergence_proved_where_it_is_asked_for(monkeypatch):
+    prior, thorough = random_prior(SHAPE, K), module.LOOKING["thorough"]
+    assert thorough.proofs > 0 and module.LOOKING["default"].proofs == 0
+    slow = module.Looking(3, 0, 200, draws=1, longer=2, proofs=2)
+    monkeypatch.setitem(module.LOOKING, "quick", slow)
+    report = verify(gaussian(20), prior, **SMALL, effort="quick")
+    proof = report.predictions.proof
+    assert len(proof.outcomes) == 2
+    assert row(report, "projector").met.endswith(f"proved for {int(proof.proved.sum())}")
+    assert proof.status[1:] in report.to_html()
+    assert report.to_dict()["proof"]["proved"] == proof.proved.tolist()
+    assert bool((proof.factor >= report.predictions.rest.rate[:2] - 1e-12).all())  # ‖DT‖_W ≥ ρ
