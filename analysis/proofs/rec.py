@@ -27,6 +27,7 @@ from analysis.proofs.taylor import LayeredSet, gamma, layers_of
 from analysis.proofs.tree import Domain, Side, prove, replay, start, weaker
 from analysis.words import at_least, at_most
 from npgd import checks, sets
+from npgd.files import plain
 from npgd.operators import LinearOperator, MatrixOperator
 from npgd.precision import converted, plainly
 from npgd.progress import bar
@@ -103,12 +104,12 @@ class CertifiedRec(Shown):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and words, without the certificate."""
+        """Plain numbers and words, without the certificate; an infinite κ is None."""
         return {
             "status": self.status,
             "alpha": list(self.alpha),
             "beta": list(self.beta),
-            "kappa": list(self.kappa),
+            "kappa": plain(list(self.kappa)),
             "cells": list(self.cells),
             "complete": self.complete,
             "lowest": self.lowest.tolist(),
