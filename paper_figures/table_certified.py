@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,9 @@ def theorem(A: Any, found: CertifiedRec, prior: Any, box: float, count: int) -> 
     }
 
 
-def interval(ends: list[float], digits: int = 4) -> str:
-    return f"{at_least(ends[0], digits)} – {at_most(ends[1], digits)}"
+def interval(ends: list[Any], digits: int = 4) -> str:
+    low, high = (math.inf if end is None else end for end in ends)
+    return f"{at_least(low, digits)} – {at_most(high, digits)}"
 
 
 def known_table(rows: list[dict[str, Any]]) -> Table:
@@ -161,10 +163,10 @@ def generator_table(rows: list[dict[str, Any]]) -> Table:
     for name in ("seed", "α", "β", "κ", "high/low", "κ, random", "cells", "seconds"):
         shown.add_column(name, justify="right")
     for row in rows:
-        low, high = (x or float("inf") for x in row["kappa"])
+        low, high = (math.inf if end is None else end for end in row["kappa"])
         shown.add_row(
             str(row["seed"]), interval(row["alpha"]), interval(row["beta"]),
-            interval([low, high]), at_most(high / low), at_least(row["seen"]),
+            interval(row["kappa"]), at_most(high / low), at_least(row["seen"]),
             f"{sum(row['cells']):,}", f"{row['seconds']:.0f}",
         )  # fmt: skip
     return shown

@@ -27,6 +27,7 @@ from analysis.proofs.taylor import LayeredSet, gamma, layers_of
 from analysis.proofs.tree import Domain, Side, prove, replay, start, weaker
 from analysis.words import at_least, at_most
 from npgd import checks, sets
+from npgd.files import plain
 from npgd.operators import LinearOperator, MatrixOperator
 from npgd.precision import converted, plainly
 from npgd.progress import bar
@@ -39,6 +40,8 @@ PRODUCTS = "A's products in float64 are within 10⁻¹² of the largest they can
 PRODUCT_ERROR = 1e-12
 POINTS = 4096
 """Random pairs, and as many tangent spaces, that are looked at first."""
+SHORT = 1 - 1e-9
+"""So that rounding does not take κ's ends farther apart than the tolerance."""
 
 Interval = tuple[float, float]
 
@@ -103,12 +106,12 @@ class CertifiedRec(Shown):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and words, without the certificate."""
+        """Plain numbers and words, without the certificate; an infinite κ is None."""
         return {
             "status": self.status,
             "alpha": list(self.alpha),
             "beta": list(self.beta),
-            "kappa": list(self.kappa),
+            "kappa": plain(list(self.kappa)),
             "cells": list(self.cells),
             "complete": self.complete,
             "lowest": self.lowest.tolist(),
@@ -162,7 +165,11 @@ def certify_rec(
     sides, ends = [], []
     for lower in (True, False):
         side = Side(
-            lower, math.inf if lower else 0.0, torch.empty(0), False, (1 + tolerance) ** 0.5 - 1
+            lower,
+            math.inf if lower else 0.0,
+            torch.empty(0),
+            False,
+            (1 + tolerance) ** 0.5 * SHORT - 1,
         )
         start(setting, domain, side, POINTS, seed)
         least, most = setting.span
