@@ -121,6 +121,7 @@ def theorem(A: Any, found: CertifiedRec, prior: Any, box: float, count: int) -> 
     run = npgd.recover(
         A, y, npgd.NPGD(P, step, start="range", max_iter=25), x, record_iterates=True
     )
+    assert run.iterates is not None
     check = analysis.check_convergence(
         A, y, x, run.iterates, step, found.alpha[0], found.beta[1], DELTA, start=0
     )
@@ -229,12 +230,12 @@ def main() -> None:
         cases: dict[str, Any] = {}
         kinds = ("secant PCA",) if quick else ("minimax", "secant PCA", "Gaussian")
         for kind in kinds:
-            sizes = GAUSSIAN if kind == "Gaussian" else DESIGNED
+            sizes: tuple[int, ...] = GAUSSIAN if kind == "Gaussian" else DESIGNED
             seeds = gaussian if kind == "Gaussian" else (0,)
             if quick:
                 sizes = sizes[3:4]
-            found, case = below_two(S, kind, sizes, seeds, most)
-            rows += found
+            more, case = below_two(S, kind, sizes, seeds, most)
+            rows += more
             if case is not None:
                 cases[kind] = theorem(*case, prior, box, 2 if quick else 20)
             keep(theorem=rows, runs=cases)

@@ -40,7 +40,7 @@ RADII = tuple(10 ** (-0.5 * i) for i in range(1, 6))
 
 def only(rest: FixedPoint, i: int) -> FixedPoint:
     """The fixed point of one image."""
-    held = {
+    held: dict[str, Any] = {
         name: value[i : i + 1]
         for name, value in vars(rest).items()
         if isinstance(value, torch.Tensor | tuple)

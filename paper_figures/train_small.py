@@ -58,7 +58,7 @@ def train(options: argparse.Namespace) -> tuple[nn.Module, nn.Module, dict[str, 
     """Both networks, and how to build them."""
     k, generator = options.latent_dim, torch.Generator().manual_seed(options.seed)
     torch.manual_seed(options.seed)
-    architecture = {
+    architecture: dict[str, dict[str, Any]] = {
         "generator": {
             "name": "TanhGenerator",
             "settings": {"latent_dim": k, "hidden": options.hidden},
