@@ -27,7 +27,7 @@ LARGE = 2**25
 do, and then in the precision of G."""
 ACTIVE = 4
 """Tensors as large as the largest that a pass holds at a time: in, out, and room to work in."""
-GRAPH = 3
+GRAPH = 4
 """What a search holds, in units of all that a pass returns: graph, gradients, room to work in."""
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _WORDS = re.compile(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?B?)\s*", re.IGNORECASE)

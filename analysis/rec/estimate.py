@@ -100,7 +100,7 @@ def estimate_rec(
     chosen = _changed(settings or RecSettings(), changes)
     pair = Pair(A, prior)
     radius = chosen.latent_radius or (math.sqrt(pair.latent_dim) + 3)
-    bound = memory_of(memory)
+    bound = pair.bound = memory_of(memory)
     chosen = _within(pair, chosen, bound)
     plan = Plan(chosen, seed, executor, progress, radius, bound)
     if pair.generates:

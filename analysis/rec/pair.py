@@ -84,6 +84,9 @@ class Point:
 class Pair:
     """S and A in the precision they came in, for looking, and in float64, for reporting."""
 
+    bound: int | None = None
+    """Bytes that the work may take; None for no bound."""
+
     def __init__(self, A: Any, prior: Any) -> None:
         self.kind = kind_of(prior)
         if not callable(A) or not hasattr(A, "norm"):
@@ -167,7 +170,7 @@ class Pair:
                 drawn,
                 executor=plan.executor,
                 progress=plan.progress,
-                rows=self.rows(plan.memory),
+                rows=self.rows(self.bound),
             )
             z = drawn.double()
             bad = int((~torch.isfinite(images.flatten(1)).all(1)).sum())
@@ -184,7 +187,9 @@ class Pair:
 
     def decode(self, z: torch.Tensor) -> Images:
         """G(z) of a batch, computed in float64."""
-        return generate(self.exact_prior, z.to(precision(self.exact_prior))).double()
+        rows = LATENT_CHUNK if self.bound is None else max(1, self.rows(self.bound) // 2)
+        at = z.to(precision(self.exact_prior))
+        return generate(self.exact_prior, at, rows=rows).double()
 
     def point(self, z: torch.Tensor) -> Point:
         """G(z) of one latent."""

@@ -34,6 +34,7 @@ PANEL = 2048  # points of one side of a task
 TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays in cache
 KEEP = 8  # extremes of each tile recomputed in float64
 DIFFERENCES = 2**24  # numbers in differences that are formed in float64 together
+MEASURED = 2**25  # numbers in images that A is applied to together
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
 
 Extreme = tuple[float, int, int]  # ratio, first point, second point
@@ -422,14 +423,15 @@ def _centred(operator: Any, points: torch.Tensor) -> tuple[np.ndarray, np.ndarra
     mean = points.mean(dim=0, keepdim=True, dtype=torch.float64)
     flat = torch.empty(len(points), points[0].numel(), dtype=points.dtype)
     measured = None
+    size = fitting(MEASURED, flat.shape[1], PANEL)
     with torch.no_grad():
-        for first in range(0, len(points), PANEL):
-            part = points[first : first + PANEL] - mean.to(points.dtype)
-            flat[first : first + PANEL] = part.flatten(1)
+        for first in range(0, len(points), size):
+            part = points[first : first + size] - mean.to(points.dtype)
+            flat[first : first + size] = part.flatten(1)
             image = checks.finite(operator(part), "A(x)").flatten(1).to(points.dtype)
             if measured is None:
                 measured = torch.empty(len(points), image.shape[1], dtype=points.dtype)
-            measured[first : first + PANEL] = image
+            measured[first : first + size] = image
     assert measured is not None
     return flat.numpy(), measured.numpy()
 

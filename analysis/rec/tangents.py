@@ -142,7 +142,7 @@ class TangentSpace:
 
     def need(self, directions: int = DIRECTIONS) -> float:
         """Bytes: J, its copy in float64 if it has another precision, and what is worked on."""
-        held = self.entries * (self.size + (8 if self.size < 8 else 0))
+        held = 1.1 * self.entries * (self.size + (8 if self.size < 8 else 0))
         working = max(
             directions * ACTIVE * self.footprint.largest, 4 * 8 * min(IMAGES, self.entries)
         )

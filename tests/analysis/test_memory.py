@@ -66,9 +66,9 @@ def test_less_memory_means_fewer_samples_and_directions_at_a_time():
     held = 10**6 // 5 // (64 * 8)
     found = analysis.estimate_rec(A, S, points=10_000, looks=("secants",), memory=10**6)
     assert found.looks["secants"].n_directions == held * (held - 1) / 2
-    space = TangentSpace.of(S, torch.zeros(1, 3))
+    space = TangentSpace.of(S, torch.zeros(1, 3, dtype=torch.float64))
     least = int(space.need(1)) + 1
-    z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).double()
     full, tight = tangents(A.double(), S, z), tangents(A.double(), S, z, memory=least)
     assert abs(full.low - tight.low).max() < 1e-6
     with pytest.raises(ValueError, match=r"memory must be at least .* one tangent space"):
