@@ -485,7 +485,8 @@ def _rest_row(
         return _row("projector", met, None, None, silent="nothing", unseen="no linear end")
     if proof is not None and bool(proof.proved.any()):
         met += f", proved for {int(proof.proved.sum())}"
-    observed = torch.where(good, seen.rate, math.nan)
+    # A run that moves apart has not come to where the map is linear.
+    observed = torch.where(good & (seen.rate < 1), seen.rate, math.nan)
     unseen = "no linear end" if bool(observed.isnan().all()) else ""
     return _row("projector", met, torch.where(good, rest.rate, math.nan), observed, unseen=unseen)
 

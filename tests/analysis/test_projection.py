@@ -253,3 +253,18 @@ def test_arguments_are_examined():
 
     with pytest.raises(TypeError, match="generate"):
         projection.projection_error(Opaque(), x)
+
+
+def test_quasi_newton_steps_reach_what_gauss_newton_steps_do(monkeypatch):
+    """Where a Jacobian is large, the search goes on without one."""
+    prior = testing.random_prior((1, 6, 6), 3)
+    x = prior.sample(4, seed=0) + 0.05 * testing.normal(4, 1, 6, 6)
+    search = {"starts": 2, "steps": 20, "seed": 1}
+    newton = projection.nearest_in_range(prior, x, **search).squared_distance
+    calls = []
+    descended = projection._descended
+    monkeypatch.setattr(projection, "LARGE", 0)
+    monkeypatch.setattr(projection, "_descended", lambda *a: calls.append(a) or descended(*a))
+    found = projection.nearest_in_range(prior, x, **search).squared_distance
+    assert calls
+    torch.testing.assert_close(found, newton, rtol=1e-3, atol=1e-9)
