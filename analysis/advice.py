@@ -318,7 +318,7 @@ def advise(
     candidates = [*_solvers(problem), *_data(problem, more)]
     if only is not None:
         names = [change.name for change, *_ in candidates]
-        checks.some(tuple(only), "only", *names)
+        only = checks.some(only, "only", *names)
         candidates = [each for each in candidates if each[0].name in only]
     known, base = dict(tried or {}), per_pixel(solution.x, x)
     trials, without = [], dict[str, str]()

@@ -143,7 +143,9 @@ def test_converged():
 def test_max_iter_reached():
     A, S, _, y = problem()
     solution = recover(A, y, NPGD(S, 0.01, max_iter=3))
-    assert solution.status.startswith("max_iter reached: after 3 iterations 4 of 4 images")
+    assert solution.status.startswith(
+        "max_iter reached: after 3 iterations no image has come to rest"
+    )
     assert solution.outcomes == ("max_iter reached",) * 4
     assert "step_size" not in solution.status
 
