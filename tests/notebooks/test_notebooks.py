@@ -72,8 +72,7 @@ SMALLER = {
         ("draws=2, seed=0", "draws=1, seed=0"),
         ("np.geomspace(30, 400, 16)", "np.geomspace(30, 400, 3)"),
         ("draws=60, wanted=0.8", "draws=10, wanted=0.5"),
-        ("few = x[:6]", "few = x[:2]"),
-        ("max_iter=30)\nprint", "max_iter=5)\nprint"),
+        ("few = x[:8]", "few = x[:2]"),
         ("steps=40))", "steps=5))"),
     ],
 }
