@@ -394,5 +394,7 @@ def svg(figure: Figure) -> str:
 
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "npgd", "svg.fonttype": "none"}):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once; saving would do it twice more
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
     return file.getvalue().decode()
