@@ -19,7 +19,7 @@ import torch
 from analysis.design import design_secant_pca
 from analysis.limits import fitting, moments, per_pixel
 from analysis.methods import solver_of
-from analysis.words import about, out_of, sentence
+from analysis.words import about, at_most, out_of, sentence
 from npgd import checks, sets
 from npgd.denoisers import fitting_name
 from npgd.files import plain
@@ -185,7 +185,8 @@ class Advice(Drawn):
     def status(self) -> str:
         """The first advice in words, or why there is none."""
         if self.exact:
-            return "nothing is left to gain: the error is 0 to rounding"
+            most = at_most(float(self.error.max()), 2)
+            return f"nothing is left to gain: the error is at most {most} a pixel"
         if not self.trials:
             return "no change was tried"
         if self.ranked:

@@ -167,7 +167,8 @@ def _applies(evidence: Evidence) -> tuple[str, ...]:
         text += f" x* is not in S for {out_of(outside, len(evidence.inside))}: of those it speaks"
         text += " about the best point of S."
     if not math.isnan(row.predicted):
-        text += f" The objective falls by {about(row.observed)} a step, {about(row.predicted)}"
+        text += f" The objective falls by a factor {about(row.observed)} a step,"
+        text += f" {about(row.predicted)}"
         text += " or less being promised." if exact else " with the constants found."
     return (text,)
 
@@ -206,7 +207,7 @@ def _predicts(evidence: Evidence) -> tuple[str, ...]:
 def _decibels(error: PerImage) -> str:
     """Median PSNR of errors per pixel on [−1, 1]."""
     middle = median(error)
-    return "exact" if middle <= EXACT else f"{10 * math.log10(4 / middle):.1f} dB"
+    return "without an error" if middle == 0 else f"{10 * math.log10(4 / middle):.1f} dB"
 
 
 def _quality(evidence: Evidence) -> tuple[str, ...]:
@@ -216,8 +217,10 @@ def _quality(evidence: Evidence) -> tuple[str, ...]:
     error, values = run.error[-1].double().cpu(), run_summary("", run)
     said = f"NPGD(prior): {_decibels(error)}, error {about(float(error.mean()))} a pixel"
     said += f", {values['iterations']:g} iterations; {values['status']}."
-    best = _decibels(evidence.distance / evidence.operator["n"])
-    near = f"The best points of S: {best}."
+    if bool(evidence.inside.all()):
+        near = f"S holds {out_of(len(evidence.inside), len(evidence.inside))}, to rounding."
+    else:
+        near = f"The best points of S: {_decibels(evidence.distance / evidence.operator['n'])}."
     if found.advice is not None and (rival := found.advice.best_without_prior) is not None:
         near += f" Without the prior, {rival.change.name}: {_decibels(rival.error)}."
     return (said, near)
@@ -242,7 +245,8 @@ def _limits(evidence: Evidence) -> tuple[str, ...]:
         return (f"Not known: {found.without.get('limits', 'no run')}.",)
     total, shares = float(found.limits.error.mean()), _shares(evidence)
     if not shares:
-        return ("Nothing: the error is 0 to rounding.",) if total <= EXACT else ("Not known.",)
+        least = f"Nothing: the error is {about(total)} a pixel."
+        return (least,) if total <= EXACT else ("Not known.",)
     named = sorted(shares, key=lambda name: -abs(shares[name]))
     told = [name for name in named if abs(shares[name]) >= 0.005]
     parts = ", ".join(

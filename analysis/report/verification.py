@@ -512,7 +512,7 @@ def _recorded(
 ) -> dict[str, Any]:
     """What was recovered, and how."""
     if images is None:
-        source = f"{asked.count} samples of S"
+        source = f"{asked.count} sample{'s' * (asked.count > 1)} of S"
     else:
         source = "latents" if images.ndim == 2 else "images"
     return {
