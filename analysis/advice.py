@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -164,7 +165,7 @@ class Advice(Drawn):
     without: dict[str, str]
     """Why a candidate was not tried, or has no finite error, by its name."""
 
-    @property
+    @cached_property
     def ranked(self) -> tuple[Trial, ...]:
         """What gains more than chance: what needs no other data first, then by the mean error."""
         good = [trial for trial in self.trials if trial.gains] if not self.exact else []
@@ -323,14 +324,14 @@ def advise(
         candidates = [each for each in candidates if each[0].name in only]
     known, base = dict(tried or {}), per_pixel(solution.x, x)
     trials, without = [], dict[str, str]()
-    for change, operator, measured, other in candidates:
+    for change, prepared in candidates:
         try:
             run = known.get(change.name)
             if run is None and problem.skips:
                 without[change.name] = "left out at this size and effort"
                 continue
             if run is None:
-                run = recover(operator, measured, other(), progress=progress)
+                run = recover(*prepared(), progress=progress)
         except Exception as failure:  # somebody else's prior or operator fails in its own way
             first = " ".join(str(failure).split()) or type(failure).__name__
             without[change.name] = f"failed: {checks.printable(first)[:80]}"
@@ -366,13 +367,20 @@ class _Problem:
         return self.effort == "thorough" or (self.effort == "default" and self.A.n <= SMALL)
 
 
-_Candidate = tuple[Change, LinearOperator, Measurements, Callable[[], Solver[Any]]]
+_Candidate = tuple[Change, Callable[[], tuple[LinearOperator, Measurements, Solver[Any]]]]
+"""A change, and what makes A, y and the solver once it is tried."""
 
 
 def _solvers(problem: _Problem) -> Iterator[_Candidate]:
     """Other solvers of the same data."""
     for change, solver in _methods(problem):
-        yield change, problem.A, problem.y, solver
+        yield change, partial(_on_the_same_data, problem, solver)
+
+
+def _on_the_same_data(
+    problem: _Problem, solver: Callable[[], Solver[Any]]
+) -> tuple[LinearOperator, Measurements, Solver[Any]]:
+    return problem.A, problem.y, solver()
 
 
 def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[Any]]]]:
@@ -459,26 +467,29 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[An
 def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate]:
     """Other measurements of the same images, recovered by NPGD(prior)."""
     A, prior, x = problem.A, problem.prior, problem.x
-    if problem.skips:
-        return
 
-    def solver() -> Solver[Any]:
-        return NPGD(problem.prior)
+    def measured(
+        operator: LinearOperator,
+    ) -> tuple[LinearOperator, Measurements, Solver[Any]]:
+        return operator, _measured(problem, operator), NPGD(problem.prior)
 
     if more is not None:
         words = f"measure with the operator given (m = {more.m})"
-        yield Change("more", words, "more", data=True), more, _measured(problem, more), solver
+        yield Change("more", words, "more", data=True), lambda: measured(more)
     elif type(A) is Gaussian and 2 * A.m <= A.n:
-        twice = Gaussian(A.image_shape, 2 * A.m, seed=problem.seed, dtype=A.matrix.dtype).to(x)
-        python = f"npgd.Gaussian(prior.image_shape, m={twice.m}, seed={problem.seed})"
+        m, dtype = 2 * A.m, A.matrix.dtype
+        python = f"npgd.Gaussian(prior.image_shape, m={m}, seed={problem.seed})"
         change = Change(
             "twice the measurements",
-            f"take twice the measurements (m = {twice.m})",
+            f"take twice the measurements (m = {m})",
             python,
-            {"--m": f"{twice.m}"},
+            {"--m": f"{m}"},
             data=True,
         )
-        yield change, twice, _measured(problem, twice), solver
+        yield (
+            change,
+            lambda: measured(Gaussian(A.image_shape, m, seed=problem.seed, dtype=dtype).to(x)),
+        )
     elif type(A) is SuperResolution and A.factor % 2 == 0 and A.factor > 2:
         finer = SuperResolution(A.image_shape, A.factor // 2)
         change = Change(
@@ -488,9 +499,8 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             {"--factor": f"{finer.factor}"},
             data=True,
         )
-        yield change, finer, _measured(problem, finer), solver
+        yield change, lambda: measured(finer)
     if type(A) is Gaussian and problem.costly and sets.samples(prior):
-        designed = design_secant_pca(prior, A.m, seed=problem.seed).to(x)
         file = "designed.safetensors"
         change = Change(
             "designed A",
@@ -500,7 +510,11 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             before=f"npgd design --m {A.m} --seed {problem.seed} --output {file}",
             data=True,
         )
-        yield change, designed, _measured(problem, designed), solver
+        rows = A.m
+        yield (
+            change,
+            lambda: measured(design_secant_pca(prior, rows, seed=problem.seed).to(x)),
+        )
     if problem.noise and bool((problem.y != A(x)).any()):
         halved = A(x) + (problem.y - A(x)) / 2
         change = Change(
@@ -510,7 +524,7 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             {"--noise": f"{problem.noise / 2:g}"},
             data=True,
         )
-        yield change, A, halved, solver
+        yield change, lambda: (A, halved, NPGD(problem.prior))
 
 
 def _measured(problem: _Problem, operator: LinearOperator) -> Measurements:

@@ -77,8 +77,7 @@ class ErrorSplit(Drawn):
         if not math.isfinite(total):
             return "an error is not finite: a run diverged, and nothing can be said"
         part = about(moments(self.parts[name])[0])
-        said = f"what limits most is {name} ({PARTS[name]}): {part} of {about(total)} a pixel"
-        return said
+        return f"what limits most is {name} ({PARTS[name]}): {part} of {about(total)} a pixel"
 
     def draw(self, axis: Axes) -> None:
         """A bar for each part, mean over the images, with its standard error."""
