@@ -8,6 +8,11 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 import torch
 from jaxtyping import Float
 
+from npgd.images import psnr
+
+EXACT = 1e-24
+"""An error per pixel that rounding in float64 may make."""
+
 
 def at_least(value: float, digits: int = 3) -> str:
     """The largest number of so many digits that `value` does not lie below."""
@@ -61,6 +66,17 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
 def median(values: Float[torch.Tensor, "*shape"]) -> float:
     """Median of what is not NaN; NaN if nothing is."""
     return float(values.double().flatten().nanquantile(0.5)) if values.numel() else math.nan
+
+
+def decibels(error: Float[torch.Tensor, "*shape"]) -> str:
+    """The PSNR of an image's error per pixel, of several the mean of theirs: "29.6 dB"."""
+    error = error.double()
+    if not bool(error.isfinite().all()):
+        return "not finite"
+    if float(error.max()) <= EXACT:
+        return "exact to rounding"
+    mean = float(psnr(error).mean())
+    return f"{mean:.1f} dB" if math.isfinite(mean) else "∞ dB"
 
 
 def out_of(count: int, total: int, what: str = "image") -> str:

@@ -12,14 +12,21 @@ from jaxtyping import Float
 from analysis.rates.slack import GREEK
 from analysis.rec import RecEstimate
 from analysis.report.evidence import LINEAR, LOW_PRECISION, OWN, Evidence
-from analysis.words import about, at_least, at_most, exactly, median, out_of, sentence, spread
+from analysis.words import (
+    about,
+    at_least,
+    at_most,
+    decibels,
+    exactly,
+    median,
+    out_of,
+    sentence,
+    spread,
+)
 from npgd.images import norm
 
 ROUNDING = 1 + 1e-9
 """A step of 1/β, or a sum of two numbers, up to rounding."""
-
-EXACT = 1e-24
-"""An error per pixel that rounding in float64 may make."""
 
 REST = 1e-9
 """An image is at rest, or back where it was, within this share of its length."""
@@ -360,14 +367,14 @@ def _recovery(evidence: Evidence) -> Finding:
     finite = errors.isfinite()
     if not finite.any():
         return Finding("recovery", "measured", "No image has a finite error at the end.")
-    error = median(errors[finite])
-    text = f"Error per pixel {about(error)} (median), "
-    text += f"{10 * math.log10(4 / error):.1f} dB" if error > EXACT else "0 to rounding"
-    if not bool(evidence.inside.all()):
-        text += f", where the best points of S found have {about(median(evidence.distance) / n)}"
+    text = f"The run's error per pixel is {about(float(errors[finite].mean()))}"
+    text += f", {decibels(errors[finite])} (means)."
     if not finite.all():
-        text += f"; it is not finite for {out_of(int((~finite).sum()), len(finite))}"
-    return Finding("recovery", "measured", text + ".")
+        text += f" It is not finite for {out_of(int((~finite).sum()), len(finite))}."
+    if not bool(evidence.inside.all()):
+        near = evidence.distance / n
+        text += f" The best points of S found have {about(float(near.mean()))}, {decibels(near)}."
+    return Finding("recovery", "measured", text)
 
 
 def _identity(evidence: Evidence) -> Finding:

@@ -209,15 +209,15 @@ class Predictions:
 
 
 def run_summary(name: str, run: Solution) -> dict[str, Any]:
-    """Median PSNR and error, iterations and status of a run."""
+    """PSNR, error and iterations of a run, means over the images, and its status."""
     assert run.error is not None and run.psnr is not None
-    error, counts = run.error[-1].double().cpu(), Counter(run.outcomes)
+    counts = Counter(run.outcomes)
     found: dict[str, Any] = plain(
         {
             "name": name,
-            "psnr": median(run.psnr.double().cpu()),
-            "error": median(error),
-            "iterations": median(run.iterations.double().cpu()),
+            "psnr": float(run.psnr.double().mean()),
+            "error": float(run.error[-1].double().mean()),
+            "iterations": float(run.iterations.double().mean()),
             "status": ", ".join(f"{count} {word}" for word, count in counts.items()),
         }
     )

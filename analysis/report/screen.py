@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.advice import EXACT, Trial
 from analysis.limits import PARTS, moments
 from analysis.report.predictions import Prediction, run_summary
-from analysis.words import about, at_least, exactly, median, out_of, sentence
+from analysis.words import about, at_least, decibels, exactly, out_of, sentence
 from npgd.files import plain
 from npgd.images import PerImage
 from npgd.showing import Shown
@@ -204,26 +204,27 @@ def _predicts(evidence: Evidence) -> tuple[str, ...]:
 # How good -----------------------------------------------------------------------------------------
 
 
-def _decibels(error: PerImage) -> str:
-    """Median PSNR of errors per pixel on [−1, 1]."""
-    middle = median(error)
-    return "without an error" if middle == 0 else f"{10 * math.log10(4 / middle):.1f} dB"
-
-
 def _quality(evidence: Evidence) -> tuple[str, ...]:
     found, run = evidence.predictions, evidence.predictions.default
     if run is None or run.error is None:
         return (f"Not known: {found.without.get('default', 'no run')}.",)
-    error, values = run.error[-1].double().cpu(), run_summary("", run)
-    said = f"NPGD(prior): {_decibels(error)}, error {about(float(error.mean()))} a pixel"
-    said += f", {values['iterations']:g} iterations; {values['status']}."
+    batch, values = len(evidence.inside), run_summary("", run)
+    said = [f"NPGD(prior): {_good(run.error[-1].cpu())}; {about(values['iterations'])} iterations"]
+    said[0] += f", {values['status']}."
     if bool(evidence.inside.all()):
-        near = f"S holds {out_of(len(evidence.inside), len(evidence.inside))}, to rounding."
+        said.append(f"S holds {out_of(batch, batch)}, to rounding.")
     else:
-        near = f"The best points of S: {_decibels(evidence.distance / evidence.operator['n'])}."
+        said.append(f"The best points of S: {_good(evidence.distance / evidence.operator['n'])}.")
     if found.advice is not None and (rival := found.advice.best_without_prior) is not None:
-        near += f" Without the prior, {rival.change.name}: {_decibels(rival.error)}."
-    return (said, near)
+        said.append(sentence(f"{rival.change.name}, without the prior: {_good(rival.error)}"))
+    return tuple(said)
+
+
+def _good(error: PerImage) -> str:
+    """PSNR and error a pixel, of several images the means."""
+    mean, ratio = "mean " * (len(error) > 1), decibels(error)
+    psnr = f"{mean}PSNR {ratio}" if ratio.endswith("dB") else ratio
+    return f"{psnr}, {mean}error {about(float(error.double().mean()))} a pixel"
 
 
 # What limits --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ SYMBOLS = {
     "x̄": "the target: the best point of S found for x*, and x* itself where it lies in S",
     "error": "mean over pixels of (x_n − x*)²; 4 is black for white everywhere",
     "w_n": "x_n − η Aᵀ(A x_n − y), what P is given",
-    "PSNR": "10 log₁₀(2²/error)",
+    "PSNR": "10 log₁₀(2²/error) of an image; of several, the mean of theirs",
     "secant": "x_1 − x_2, both in S",
     "tangent": "a limit of secants' directions: J u, J the Jacobian of G",
     "α": "the least ratio",

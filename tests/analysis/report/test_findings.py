@@ -436,10 +436,10 @@ def test_recovery_of_nothing_finite_or_nothing_wrong(affine):
 
     assert with_error([math.nan] * 3) == "No image has a finite error at the end."
     assert "not finite for 1 of 3 images" in with_error([math.nan, 0.04, 0.04])
-    assert "0.04 (median), 20.0 dB" in with_error([math.nan, 0.04, 0.04])
-    assert "dB" in with_error([1e-22] * 3)
-    assert "0 to rounding" in with_error([1e-26] * 3)
-    assert "0 to rounding" in with_error([0.0] * 3) and "dB" not in with_error([0.0] * 3)
+    assert "is 0.0202, 30.0 dB (means)" in with_error([math.nan, 0.04, 0.0004])
+    assert "237.0 dB" not in with_error([1e-23] * 3) and "236.0 dB" in with_error([1e-23] * 3)
+    for nothing in (1e-26, 0.0):
+        assert f"{nothing:g}, exact to rounding" in with_error([nothing] * 3)
 
 
 # The precondition --------------------------------------------------------------------------------
