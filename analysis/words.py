@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 import torch
@@ -10,6 +11,8 @@ from jaxtyping import Float
 
 from npgd.images import psnr
 
+WIDTH = 80
+"""Of a line in a terminal."""
 EXACT = 1e-24
 """An error per pixel that rounding in float64 may make."""
 
@@ -37,11 +40,6 @@ def exactly(value: float, limit: float, digits: int = 4) -> str:
             break
         digits += 1
     return about(value, digits)
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """The nearest number of so many digits, with its sign."""
-    return f"{value:+.{digits}g}".replace("-", "−", 1)
 
 
 def apart(a: float, b: float, digits: int = 3) -> tuple[str, str]:
@@ -93,6 +91,15 @@ def spread(low: float, high: float) -> str:
     """From `low` to `high`, as one number where they print alike."""
     first, last = about(low), about(high)
     return first if first == last else f"{first} to {last}"
+
+
+def wrapped(text: str, first: str, later: str) -> list[str]:
+    """Lines of the text, at most WIDTH long, after `first` and `later`; a number keeps its %."""
+    held = text.replace(" %", "\u00a0%")
+    lines = textwrap.wrap(
+        held, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def sentence(text: str) -> str:

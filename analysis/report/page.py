@@ -340,7 +340,9 @@ def _limits(evidence: Evidence) -> str:
 
 def _findings(found: list[Finding]) -> str:
     said = "".join(
-        f"<dt>{escaped(f.subject)} {_chip(f.verdict)}</dt><dd>{html.escape(f.text)}</dd>"
+        f"<dt>{escaped(f.subject)} {_chip(f.verdict)}</dt><dd><ul>"
+        + "".join(f"<li>{html.escape(words)}</li>" for words in f.sentences)
+        + "</ul></dd>"
         for f in found
     )
     return f"<dl class='verdicts'>{said}</dl>" if said else ""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.advice import EXACT, Trial
 from analysis.limits import PARTS, moments
 from analysis.report.predictions import Prediction, run_summary
-from analysis.words import about, at_least, decibels, exactly, out_of, sentence
+from analysis.words import WIDTH, about, at_least, decibels, exactly, out_of, sentence, wrapped
 from npgd.files import plain
 from npgd.images import PerImage
 from npgd.showing import Shown
@@ -31,7 +31,6 @@ QUESTIONS = {
     "next": "What to do next?",
 }
 """In the order in which they are answered."""
-WIDTH = 80
 BAR = 50
 SHADES = "█▓▒░·"
 """Of the bar, one for each of `PARTS`."""
@@ -70,12 +69,12 @@ class Screen(Shown):
         for name, question in QUESTIONS.items():
             lines += ["", question]
             for said in self.answers[name]:
-                lines += _wrapped(said, "  ", "  ")
+                lines += wrapped(said, "  ", "  ")
             if name == "limits" and self.shares:
                 lines.append(f"  {self.bar}")
         for i, step in enumerate(self.steps, 1):
             text = f"{i}. {step.words}: {step.gain}."
-            lines += _wrapped(text, "  ", "     ")
+            lines += wrapped(text, "  ", "     ")
             lines += [f"       {line}" for line in step.command.splitlines()]
         return "\n".join(lines)
 
@@ -100,13 +99,6 @@ class Screen(Shown):
             }
         )
         return found
-
-
-def _wrapped(text: str, first: str, later: str) -> list[str]:
-    """Lines of the text; a number stays with its %."""
-    held = text.replace(" %", "\u00a0%")
-    lines = textwrap.wrap(held, WIDTH, initial_indent=first, subsequent_indent=later)
-    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def screen(evidence: Evidence, command: Mapping[str, str | None] | None = None) -> Screen:

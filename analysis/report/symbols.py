@@ -27,7 +27,8 @@ SYMBOLS = {
     "κ": "β/α",
     "α(x*)": "the least ratio over the directions x − x*, x ∈ S",
     "κ(x*)": "β/α(x*), never above κ",
-    "ratio": "‖A s‖²/‖s‖²",
+    "direction": "a difference of two points of S, or a limit of such",
+    "ratio": "‖A s‖²/‖s‖² of a direction s",
     "δ": "the projector's error: the largest excess in squared distance; sum over pixels",
     "α_n": "f_n/‖e_n‖²",
     "β_n": "‖A d_n‖²/‖d_n‖²",
@@ -39,6 +40,8 @@ SYMBOLS = {
     "e_n": "x_n − x*",
     "d_n": "x_{n+1} − x_n; its length ‖d_n‖ is the step",
     "f_n": "‖A e_n‖²: F_n without the noise",
+    "objective": "‖A x_n − y‖², without ½",
+    "F_n": "the objective ‖A x_n − y‖², without ½",
     "bound": "an upper bound on F_n that constants promise",
     "slack": "bound minus observed, split into what α, β, δ and the noise cost",
     "void": "of a bound that does not fall: its rate is 1 or more",
@@ -48,6 +51,7 @@ SYMBOLS = {
 
 _NEEDS = {
     "α": ("ratio",), "β": ("ratio",), "α(x*)": ("ratio",), "κ": ("α", "β"), "α_n": ("f_n", "e_n"),
+    "ratio": ("direction",), "bound": ("F_n",), "f_n": ("F_n",),
     "β_n": ("d_n",), "θ_n": ("δ_n", "e_n"), "κ_n": ("α_n", "β_n"),
 }  # fmt: skip
 """What an explanation speaks of, explained with it."""
