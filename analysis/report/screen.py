@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.advice import EXACT, Trial
 from analysis.limits import PARTS, moments
-from analysis.report.predictions import Prediction, run_summary
+from analysis.report.predictions import Prediction, Predictions, run_summary
 from analysis.words import WIDTH, about, at_least, decibels, exactly, out_of, sentence, wrapped
 from npgd.files import plain
 from npgd.images import PerImage
@@ -207,9 +207,20 @@ def _quality(evidence: Evidence) -> tuple[str, ...]:
         said.append(f"S holds {out_of(batch, batch)}, to rounding.")
     else:
         said.append(f"The best points of S: {_good(evidence.distance / evidence.operator['n'])}.")
-    if found.advice is not None and (rival := found.advice.best_without_prior) is not None:
-        said.append(sentence(f"{rival.change.name}, without the prior: {_good(rival.error)}"))
+    said += [
+        sentence(f"{name}, without the prior: {_good(error)}")
+        for name, error in _rivals(found).items()
+    ]
     return tuple(said)
+
+
+def _rivals(found: Predictions) -> dict[str, PerImage]:
+    """Errors of the baselines, where they were asked for; else of the best that was tried."""
+    if found.baselines:
+        runs = found.baselines.items()
+        return {name: run.error[-1].cpu() for name, run in runs if run.error is not None}
+    best = None if found.advice is None else found.advice.best_without_prior
+    return {} if best is None else {best.change.name: best.error}
 
 
 def _good(error: PerImage) -> str:

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from analysis.methods import BASELINES
 from analysis.projection import ProjectionSettings
 from analysis.rec.settings import RecSettings
 from analysis.report import verify
@@ -52,3 +53,42 @@ def test_of_one_image_nothing_is_called_a_mean(report):
     found = dataclasses.replace(report.predictions, default=one, advice=None)
     said = dataclasses.replace(report, predictions=found).screen.answers["quality"][0]
     assert "PSNR" in said and "mean" not in said
+
+
+@pytest.fixture(scope="module")
+def beside():
+    A = Gaussian(SHAPE, 12, 0, torch.float64)
+    return verify(A, random_prior(SHAPE, 3), **SMALL, effort="quick", baselines=True)
+
+
+def test_baselines_stand_on_the_screen_in_the_runs_and_in_the_pictures(report, beside):
+    assert list(beside.predictions.baselines) == list(BASELINES.values())
+    _, _, *said = beside.screen.answers["quality"]
+    for line, (name, run) in zip(said, beside.predictions.baselines.items(), strict=True):
+        assert line.lower().startswith(f"{name}, without the prior".lower())
+        assert numbers(line)[1] == pytest.approx(float(run.error[-1].mean()), rel=6e-3)
+    assert [run["name"] for run in beside.to_dict()["runs"]][-2:] == list(BASELINES.values())
+    page = beside.to_html()
+    assert all(f"recovered, {name}" in page for name in BASELINES.values())
+    assert "total variation" not in str(report.screen).lower()
+
+
+def test_what_ran_as_a_baseline_is_not_run_again_by_the_advice(beside):
+    for trial in beside.predictions.advice.trials:
+        if trial.change.name in BASELINES.values():
+            assert trial.seconds == beside.predictions.baselines[trial.change.name].seconds
+    tried = {trial.change.name for trial in beside.predictions.advice.trials}
+    assert set(BASELINES.values()) <= tried
+
+
+def test_a_baseline_that_fails_leaves_its_reason(monkeypatch):
+    from analysis.report import predictions
+
+    def broken(method, *rest):
+        raise RuntimeError(f"no {method} here")
+
+    monkeypatch.setattr(predictions, "solver_of", broken)
+    A = Gaussian(SHAPE, 12, 0, torch.float64)
+    found = verify(A, random_prior(SHAPE, 3), **SMALL, effort="quick", baselines=True).predictions
+    assert found.baselines == {}
+    assert found.without["total variation"] == "failed: no tv here"
