@@ -19,7 +19,7 @@ import torch
 
 from analysis.design import design_secant_pca
 from analysis.limits import fitting, moments, per_pixel
-from analysis.methods import solver_of
+from analysis.methods import BASELINES, Method, solver_of
 from analysis.words import about, at_most, out_of, sentence
 from npgd import checks, sets
 from npgd.denoisers import fitting_name
@@ -29,7 +29,7 @@ from npgd.operators import Gaussian, LinearOperator, SuperResolution
 from npgd.precision import plainly
 from npgd.sets import ImageSet
 from npgd.showing import Drawn, Shown
-from npgd.solvers import NPGD, Solution, TotalVariation, recover
+from npgd.solvers import NPGD, Solution, recover
 from npgd.solvers.base import Solver
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ LARGE = 2**16
 """above so many, effort "quick" runs nothing, and judges what was run already."""
 EXACT = 1e-9
 """Errors per pixel below, of images on [−1, 1], leave nothing to gain."""
-WITHOUT_PRIOR = ("total variation", "plug-and-play ADMM")
+WITHOUT_PRIOR = tuple(BASELINES.values())
 """The candidates that know nothing of the prior."""
 
 
@@ -316,13 +316,14 @@ def advise(
             f" {checks.shown(getattr(solution, 'x', solution))}"
         )
     stopped = "max_iter reached" in solution.outcomes
-    problem = _Problem(A, prior, x, y, noise, effort, seed, stopped)
+    known = dict(tried or {})
+    problem = _Problem(A, prior, x, y, noise, effort, seed, stopped, frozenset(known))
     candidates = [*_solvers(problem), *_data(problem, more)]
     if only is not None:
         names = [change.name for change, *_ in candidates]
         only = checks.some(only, "only", *names)
         candidates = [each for each in candidates if each[0].name in only]
-    known, base = dict(tried or {}), per_pixel(solution.x, x)
+    base = per_pixel(solution.x, x)
     trials, without = [], dict[str, str]()
     for change, prepared in candidates:
         try:
@@ -355,6 +356,8 @@ class _Problem:
     seed: int
     stopped: bool
     """Whether an image's run ended by its number of iterations."""
+    tried: frozenset[str] = frozenset()
+    """The candidates whose solutions are there already."""
 
     @property
     def skips(self) -> bool:
@@ -443,25 +446,18 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[An
             ),
             lambda: solver_of("deviation", prior, seed, sigma),
         )
-    if problem.effort != "quick":
+    baselines = {
+        Method.TV: "npgd.TotalVariation()",
+        Method.PNP_ADMM: f"npgd.PnPADMM({named or 'npgd.WaveletShrinkage()'})",
+    }
+    for method, python in baselines.items():
+        name = BASELINES[method]
+        if method is Method.TV and problem.effort == "quick" and name not in problem.tried:
+            continue
         yield (
-            Change(
-                "total variation",
-                "do without the prior, by total variation",
-                "npgd.TotalVariation()",
-                {"--method": "tv"},
-            ),
-            TotalVariation,
+            Change(name, f"do without the prior, by {name}", python, {"--method": method.value}),
+            partial(solver_of, method, prior, seed, sigma),
         )
-    yield (
-        Change(
-            "plug-and-play ADMM",
-            "do without the prior, by plug-and-play ADMM",
-            f"npgd.PnPADMM({named or 'npgd.WaveletShrinkage()'})",
-            {"--method": "pnp-admm"},
-        ),
-        lambda: solver_of("pnp-admm", prior, seed, sigma),
-    )
 
 
 def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate]:

@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -32,6 +33,7 @@ from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
 from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
 from analysis.memory import LARGE, entries
+from analysis.methods import BASELINES, solver_of
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
 from analysis.proofs.contraction import ConvergenceProof, prove_convergence
@@ -183,15 +185,18 @@ class Predictions:
     """The same parts, from state evolution."""
     advice: Advice | None
     """What changes to that run would gain, each tried."""
+    baselines: dict[str, Solution]
+    """Methods that know nothing of the prior, by name, where they were asked for."""
     without: dict[str, str]
     """Why something was not computed, by name."""
 
     def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
-        """The theorem's run, the one that users get, and AMP's, by name."""
+        """The theorem's run, the one that users get, AMP's, and the baselines', by name."""
         found: list[tuple[str, Solution | None]] = [
             (f"NPGD, η = {rule}", theorem),
             ("NPGD(prior), its own step", self.default),
             ("AMP(prior)", self.amp),
+            *self.baselines.items(),
         ]
         return [(name, run) for name, run in found if run is not None]
 
@@ -209,15 +214,15 @@ class Predictions:
 
 
 def run_summary(name: str, run: Solution) -> dict[str, Any]:
-    """Median PSNR and error, iterations and status of a run."""
+    """PSNR, error and iterations of a run, means over the images, and its status."""
     assert run.error is not None and run.psnr is not None
-    error, counts = run.error[-1].double().cpu(), Counter(run.outcomes)
+    counts = Counter(run.outcomes)
     found: dict[str, Any] = plain(
         {
             "name": name,
-            "psnr": median(run.psnr.double().cpu()),
-            "error": median(error),
-            "iterations": median(run.iterations.double().cpu()),
+            "psnr": float(run.psnr.double().mean()),
+            "error": float(run.error[-1].double().mean()),
+            "iterations": float(run.iterations.double().mean()),
             "status": ", ".join(f"{count} {word}" for word, count in counts.items()),
         }
     )
@@ -250,11 +255,15 @@ def predictions(
     effort: str,
     noise: float,
     linear: bool,
+    baselines: bool,
     seed: int,
     progress: bool,
     memory: int | None = None,
 ) -> Predictions:
-    """Hold every statement against the run; split the error of the one that users get; advise."""
+    """Hold every statement against the run; split the error of the one that users get; advise.
+
+    What ran already, AMP and the `baselines`, the advice does not run again.
+    """
     looking, without = Looking.of(effort), dict[str, str]()
     own = _Own.of(problem)
     default = _tried(without, "default", lambda: _default_run(problem, own))
@@ -280,10 +289,13 @@ def predictions(
     else:
         without |= {name: "A is not linear" for name in STATEMENTS}
     limits = _tried(without, "limits", lambda: _limits(problem, own, default, looking, seed))
-    advice = None
+    advice, others = None, dict[str, Solution]()
+    if baselines:
+        others = _baselines(problem, own, noise, seed, without)
     if linear:
         settings = {"effort": effort, "noise": noise, "seed": seed, "progress": progress}
-        advice = _tried(without, "advice", lambda: _advice(problem, own, default, amp, settings))
+        tried = others if amp is None else {"message passing": amp, **others}
+        advice = _tried(without, "advice", lambda: _advice(problem, own, default, tried, settings))
     else:
         without["advice"] = "A is not linear"
     rows = (
@@ -309,6 +321,7 @@ def predictions(
         limits,
         budget,
         advice,
+        others,
         without,
     )
 
@@ -619,14 +632,29 @@ def _limits(
     )  # fmt: skip
 
 
+def _baselines(
+    problem: Problem, own: _Own, noise: float, seed: int, without: dict[str, str]
+) -> dict[str, Solution]:
+    """The recoveries by methods that know nothing of the prior, those that can be made."""
+    prior: Any = problem.prior
+
+    def recovered(method: str) -> Solution:
+        return recover(own.A, own.y, solver_of(method, prior, seed, noise), x_true=own.x)
+
+    runs = {
+        name: _tried(without, name, partial(recovered, method))
+        for method, name in BASELINES.items()
+    }
+    return {name: run for name, run in runs.items() if run is not None}
+
+
 def _advice(
     problem: Problem,
     own: _Own,
     default: Solution | None,
-    amp: Solution | None,
+    tried: dict[str, Solution],
     settings: dict[str, Any],
 ) -> Advice:
     if default is None:
         raise _Silent("no run")
-    tried = {} if amp is None else {"message passing": amp}
     return advise(own.A, problem.prior, own.x, own.y, default, tried=tried, **settings)

@@ -51,6 +51,7 @@ def verify(
     executor: Executor | None = None,
     progress: bool = False,
     memory: int | str | None = None,
+    baselines: bool = False,
     **run: Any,
 ) -> Report:
     """Measure the theorem's assumptions for A and a prior, and hold its bound against a run.
@@ -76,6 +77,8 @@ def verify(
             of `analysis.projection_error`.
         progress: show progress bars.
         memory: of `analysis.estimate_rec` and `analysis.denoising_curve`.
+        baselines: recover by total variation and plug-and-play ADMM, too, which know nothing of
+            the prior, whatever the effort.
         **run: fields of `analysis.RunSettings`: step_size, n_iter, noise, start, count.
 
     Raises:
@@ -85,6 +88,7 @@ def verify(
     clock, asked = _Clock(), RunSettings.of(run)
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     check_executor(executor)
+    baselines = checks.flag(baselines, "baselines")
     chosen = _effort(effort, rec, projection)
     rec = rec or rec_settings(effort, entries(prior))
     memory = memory_of(memory)
@@ -126,6 +130,7 @@ def verify(
         effort=effort,
         noise=asked.noise,
         linear=broken_by(errors, uniform) <= LOW_PRECISION,
+        baselines=baselines,
         seed=seed,
         progress=progress,
         memory=memory,
