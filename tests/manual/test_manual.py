@@ -7,15 +7,20 @@ call `npgd` or a script must name options that exist.
 """
 
 import argparse
+import functools
+import http.server
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from inspect import Parameter
 from pathlib import Path
@@ -116,6 +121,55 @@ def test_docstrings_leave_no_markup_behind(site):
     for page in (site / "api").glob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert not re.findall(r":(?:func|class|mod|meth|attr|data|obj):.{30}", text), page.name
+
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")
+WIDE = """
+<!doctype html><title></title><body><script>
+(async () => {
+  const wide = [];
+  for (const page of PAGES) await new Promise(done => {
+    const frame = document.createElement("iframe");
+    Object.assign(frame, { width: 400, height: 800, src: page });
+    frame.onload = () => setTimeout(() => {
+      const root = frame.contentDocument.documentElement;
+      if (root.scrollWidth > frame.clientWidth || root.scrollHeight < 900) wide.push(page);
+      frame.remove();
+      done();
+    }, 50);
+    document.body.append(frame);
+  });
+  document.title = JSON.stringify(wide);
+})();
+</script>
+"""
+"""Opens each page in a frame as wide as a phone, and tells which do not fit or hold nothing."""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium to look with")
+def test_every_page_fits_a_phone(site, tmp_path):
+    pages = [path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html"))]
+    pages = [page for page in pages if page not in ("404.html", "wide.html")]
+    (site / "wide.html").write_text(WIDE.replace("PAGES", json.dumps(pages)), encoding="utf-8")
+    handler = functools.partial(Quiet, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=60000",
+            "--dump-dom", f"http://127.0.0.1:{server.server_port}/wide.html",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+        server.shutdown()
+    (site / "wide.html").unlink()
+    assert len(pages) > 20
+    assert re.findall(r"<title>(.*?)</title>", done.stdout) == ["[]"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 # What is printed ---------------------------------------------------------------------------------
