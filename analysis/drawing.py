@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 COLOURS = {
@@ -47,6 +48,19 @@ def decimal_log(axis: Any) -> None:
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
+    """A logarithmic `axis.xaxis` or `axis.yaxis` in plain numbers; a tick at each of a few."""
+    from matplotlib.ticker import LogFormatter
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    if 2 <= len(numbers) <= 8:
+        axis.set_ticks(numbers, [f"{number:,g}" for number in numbers])
+        axis.set_ticks([], minor=True)
+        return
+    axis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
 
 
 def iterations(axis: Any) -> None:

@@ -39,7 +39,7 @@ from analysis.words import about, out_of
 from npgd import checks
 from npgd.denoising import Denoiser, denoises, estimator, latent_divergence
 from npgd.files import plain
-from npgd.images import Images, PerImage, inner, squared_norm
+from npgd.images import Images, PerImage, inner, squared_norm, warn_of_range
 from npgd.precision import like, plainly
 from npgd.progress import bar
 from npgd.sets import ImageSet, Projector, encodes
@@ -231,6 +231,7 @@ def denoising_curve(
         clean = torch.cat(
             [estimate(part, part.new_zeros(len(part))) for part in torch.split(x, rows)]
         )
+        warn_of_range(x, clean, "images")
         floor = squared_norm(clean - x).double().cpu() / x[0].numel()
     errors, traces = torch.zeros(2, len(levels), len(x), dtype=torch.float64)
     with bar(len(levels) * draws, "denoising curve", progress) as shown:

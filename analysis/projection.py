@@ -515,7 +515,7 @@ def gradient_points(
 ) -> Float[torch.Tensor, "n_iter batch channels height width"]:
     """The points w_n = x_n − η Aᵀ(A x_n − y) that a run handed to its projector."""
     step_size = checks.number(step_size, "step_size")
-    if checks.floating(iterates, "iterates").ndim != 5 or len(iterates) < 2:
+    if checks.iterates(iterates).ndim != 5 or len(iterates) < 2:
         raise ValueError(
             "iterates must be of shape (n_iter + 1, batch, channels, height, width), two at least,"
             f" got {tuple(iterates.shape)}"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import npgd
+from analysis.drawing import plain_log
 from analysis.evolution import denoising_curve, state_evolution
 from analysis.methods import NAMES, solver_of
 from analysis.tasks import check_executor, one_by_one, one_thread
@@ -121,20 +122,24 @@ class Sweep(Drawn):
             places = sorted(place for held, place in expected if held == other)
             errors = [expected[other, place] for place in places]
             axis.plot(places, errors, "k:", label=None if i else "predicted")
-        scale = "log" if x == "m" else "linear"
-        axis.set(xscale=scale, yscale="log", xlabel=x, ylabel="error per pixel")
+        plain_log(axis.yaxis)
+        if x == "m":
+            plain_log(axis.xaxis, sorted({row["m"] for row in means}))
+        axis.set(xlabel=x, ylabel="error per pixel")
         axis.legend()
 
     def __str__(self) -> str:
-        lines = [self.status, f"  {'method':<10}{'step':>8}{'noise':>8}{'m':>7}   error, predicted"]
+        head = f"  {'method':<10}{'step':>8}{'noise':>8}{'m':>7}{'error':>11}{'predicted':>12}"
+        lines = [self.status, head]
         means = self.means()
         for row in means[:15]:
-            step = "own" if row["step_size"] is None else str(row["step_size"])[:7]
+            own = "own" if row["method"] == "npgd" else "–"
+            step = own if row["step_size"] is None else str(row["step_size"])[:7]
             expected = "–" if row["predicted"] is None else about(row["predicted"])
             error = "–" if row["error"] is None else about(row["error"])
             noise = f"{row['noise']:.3g}"
             lines.append(
-                f"  {row['method']:<10}{step:>8}{noise:>8}{row['m']:>7}   {error}, {expected}"
+                f"  {row['method']:<10}{step:>8}{noise:>8}{row['m']:>7}{error:>11}{expected:>12}"
             )
         if len(means) > 15:
             lines.append(f"  … and {len(means) - 15} more in `rows`, `to_csv()`")

@@ -38,7 +38,24 @@ def mathml(latex: str, display: bool) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    return _MATH.sub(lambda m: mathml(html.unescape(m[2]), m[1] == "div"), content)
+    return kept_together(_MATH.sub(lambda m: mathml(html.unescape(m[2]), m[1] == "div"), content))
+
+
+# ---------------------------------------------------------------------------------- broken lines
+
+_PARTS = re.compile(r"(<pre\b.*?</pre>|<svg\b.*?</svg>|<code>[^<]*</code>|<[^>]*>)", re.DOTALL)
+
+
+def kept_together(content: str) -> str:
+    """A number with its unit and an option of a command stay on a line; names break at dots."""
+    parts = _PARTS.split(content)
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            parts[i] = re.sub(r"(?<=\d) (?=(?:%|dB\b))", "\N{NO-BREAK SPACE}", part)
+        elif part.startswith("<code>"):
+            whole = re.sub(r"(?<![\w-])--?\w[\w-]*", r'<span class="whole">\g<0></span>', part)
+            parts[i] = re.sub(r"(?<=\w\w\w)\.(?=[A-Za-z_])", ".<wbr>", whole)
+    return "".join(parts)
 
 
 # ------------------------------------------------------------------- what the package itself says
@@ -80,7 +97,7 @@ def _command(name: str, command: Any) -> list[str]:
     if hasattr(command, "commands"):
         parts = [_command(f"{name} {sub}", child) for sub, child in command.commands.items()]
         return [line for part in parts for line in part]
-    lines = [f"## `{name}`", "", _markdown(command.help), ""]
+    lines = [f"## `{name}`", "", _options_as_code(_markdown(command.help)), ""]
     if command.params:
         lines += ["| option | default | |", "|---|---|---|"]
     kinds = typing.get_type_hints(inspect.unwrap(command.callback))
@@ -89,7 +106,7 @@ def _command(name: str, command: Any) -> list[str]:
         default = "" if option.default in (None, "") else f"`{option.default}`"
         if isinstance(option.default, bool):
             default = "yes" if option.default else "no"
-        text = _markdown(option.help or "")
+        text = _options_as_code(_markdown(option.help or ""))
         kind = kinds[option.name]
         for choices in (kind, *typing.get_args(kind)):  # a choice, or a choice or none
             if isinstance(choices, type) and issubclass(choices, enum.Enum):
@@ -97,6 +114,10 @@ def _command(name: str, command: Any) -> list[str]:
         cells = (names, "*required*" if option.required else default, text.replace("|", "&#124;"))
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _options_as_code(text: str) -> str:
+    return re.sub(r"(?<![\w`-])--[a-z][\w-]*", r"`\g<0>`", text)
 
 
 # --------------------------------------------------------------------------------- the docstrings

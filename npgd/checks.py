@@ -34,8 +34,8 @@ REAL = (numbers.Real, decimal.Decimal)
 def shown(value: object) -> str:
     """What came, in one short line."""
     if isinstance(value, torch.Tensor | np.ndarray):
-        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
-        return f"a {kind} of shape {tuple(value.shape)} and {value.dtype}"
+        kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
+        return f"{kind} of shape {tuple(value.shape)} and {value.dtype}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__}"
     if isinstance(value, int) and value.bit_length() > 200:
@@ -112,6 +112,8 @@ def number(value: Any, name: str, *, zero: bool = False, negative: bool = False)
 def in_a_row(values: Any, name: str, kind: str = "values") -> list[Any]:
     """`values`, of that kind in words, as a list of one at least."""
     wrong = f"{name} must be {kind} in a row, got {shown(values)}"
+    if isinstance(_scalar(values), numbers.Real):
+        wrong += f"; a single one is [{shown(_scalar(values))}]"
     if isinstance(values, str | bytes | bytearray | Mapping):
         raise TypeError(wrong)
     try:
@@ -168,7 +170,10 @@ def some(values: Any, name: str, *choices: str) -> tuple[str, ...]:
     """`values` as a tuple, each of them one of the `choices`."""
     if not isinstance(values, Sequence | Set) or isinstance(values, str | bytes | bytearray):
         kind = ValueError if isinstance(values, str) else TypeError
-        raise kind(f"{name} must be some of {', '.join(choices)}, got {shown(values)}")
+        single = f"; a single one is [{shown(values)}]" if values in choices else ""
+        raise kind(
+            f"{name} must be some of {', '.join(choices)} in a row, got {shown(values)}{single}"
+        )
     unknown = [value for value in values if not isinstance(value, str) or value not in choices]
     if unknown:
         raise ValueError(f"{name} must be some of {', '.join(choices)}, got {shown(unknown)}")
@@ -230,9 +235,12 @@ def floating_type(dtype: Any, name: str = "dtype") -> torch.dtype:
 def floating(tensor: object, name: str) -> torch.Tensor:
     """`tensor`; TypeError unless it is a real floating point torch tensor, dense and with data."""
     if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+        way = "; torch.from_numpy makes one" if isinstance(tensor, np.ndarray) else ""
+        raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}{way}")
     if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be float32 or float64, got {tensor.dtype}")
+        pictures = tensor.dtype == torch.uint8 and tensor.ndim in (3, 4)
+        way = "; npgd.data.to_pixels makes pixels in [-1, 1] of bytes" if pictures else ""
+        raise TypeError(f"{name} must be float32 or float64, got {tensor.dtype}{way}")
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         what = "without data" if tensor.device.type == "meta" else str(tensor.layout)
         raise TypeError(f"{name} must be a dense tensor, got one {what}")
@@ -271,7 +279,9 @@ def images(x: object, shape: ImageShape, name: str = "x", least: int = 0) -> tor
     batch = floating(x, name)
     if batch.ndim != 4 or tuple(batch.shape[1:]) != shape:
         sides = ", ".join(map(str, shape))
-        raise ValueError(f"{name} must have shape (batch, {sides}), got {tuple(batch.shape)}")
+        raise ValueError(
+            f"{name} must have shape (batch, {sides}), got {_came(batch, name, len(shape))}"
+        )
     return _holding(batch, name, least, "image")
 
 
@@ -279,7 +289,7 @@ def any_images(x: object, name: str = "x", least: int = 1) -> torch.Tensor:
     """`x`; raises unless it is a floating point tensor (batch, channels, height, width)."""
     batch = floating(x, name)
     if batch.ndim != 4 or min(batch.shape[1:]) < 1:
-        came = tuple(batch.shape)
+        came = _came(batch, name, 3)
         raise ValueError(f"{name} must have shape (batch, channels, height, width), got {came}")
     return _holding(batch, name, least, "image")
 
@@ -288,7 +298,7 @@ def measurements(y: object, m: int, name: str = "y", least: int = 0) -> torch.Te
     """`y`; raises unless it is a floating point tensor of shape (batch, m)."""
     batch = floating(y, name)
     if batch.ndim != 2 or batch.shape[1] != m:
-        raise ValueError(f"{name} must have shape (batch, {m}), got {tuple(batch.shape)}")
+        raise ValueError(f"{name} must have shape (batch, {m}), got {_came(batch, name, 1)}")
     return _holding(batch, name, least, "image")
 
 
@@ -296,8 +306,24 @@ def latents(z: object, k: int, name: str = "z", least: int = 0) -> torch.Tensor:
     """`z`; raises unless it is a floating point tensor of shape (batch, k)."""
     batch = floating(z, name)
     if batch.ndim != 2 or batch.shape[1] != k:
-        raise ValueError(f"{name} must have shape (batch, {k}), got {tuple(batch.shape)}")
+        raise ValueError(f"{name} must have shape (batch, {k}), got {_came(batch, name, 1)}")
     return _holding(batch, name, least, "latent")
+
+
+def _came(batch: torch.Tensor, name: str, single: int) -> str:
+    """The shape that came; where it is that of a single one, how to make a batch of it."""
+    one = f"; a batch of one is {name}[None]" if batch.ndim == single else ""
+    return f"{tuple(batch.shape)}{one}"
+
+
+def iterates(x: object, name: str = "iterates") -> torch.Tensor:
+    """`x`; TypeError unless it is a floating point tensor, as a run keeps them if it is asked."""
+    if x is None:
+        raise TypeError(
+            f"{name} must be a torch tensor, got None; npgd.recover keeps them with"
+            " record_iterates=True"
+        )
+    return floating(x, name)
 
 
 def _holding(batch: torch.Tensor, name: str, least: int, what: str) -> torch.Tensor:

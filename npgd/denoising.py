@@ -21,7 +21,7 @@ from npgd import checks
 from npgd.gauss_newton import jacobian
 from npgd.images import Images, PerImage, inner, norm
 from npgd.precision import plainly
-from npgd.sets import REMAINS, Encoded, ImageSet, Projector, encodes, projects
+from npgd.sets import LOADS, REMAINS, Encoded, ImageSet, Projector, encodes, projects
 
 Denoiser = Callable[..., Images]
 """(w, σ) ↦ an estimate of x from w = x + noise of standard deviation σ per pixel, both batched: σ
@@ -51,12 +51,19 @@ def estimator(S: ImageSet | Projector | Denoiser, name: str = "prior") -> Estima
     if not callable(S):
         raise TypeError(
             f"{name} must have `project(w)` or be callable as w or (w, sigma), got"
-            f" {checks.shown(S)}; {REMAINS['project']}"
+            f" {checks.shown(S)}; {LOADS if isinstance(S, str) else REMAINS['project']}"
         )
     call: Callable[..., Images] = S
     if denoises(S):
         return lambda w, sigma: _kept(call(w, sigma), w, name)
     return lambda w, sigma: _kept(call(w), w, name)
+
+
+def check_denoiser(D: object, name: str = "denoiser") -> None:
+    """Raise TypeError for what cannot be called as (w, sigma): a set is projected onto instead."""
+    if not callable(D) or projects(D):
+        way = "; npgd.load_denoiser reads a name or a file" if isinstance(D, str) else ""
+        raise TypeError(f"{name} must be callable as (w, sigma), got {checks.shown(D)}{way}")
 
 
 def denoises(S: object) -> bool:

@@ -7,6 +7,7 @@ measurements (batch, m), latents (batch, k). Norms are Euclidean, squared norms 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,32 @@ Images = Float[torch.Tensor, "batch channels height width"]
 Measurements = Float[torch.Tensor, "batch m"]
 Latents = Float[torch.Tensor, "batch k"]
 PerImage = Float[torch.Tensor, " batch"]
+
+
+def other_range(x: Images) -> tuple[int, int] | None:
+    """(0, 1) or (0, 255) where the pixels look like those of that range, not of [−1, 1]."""
+    if not x.numel():
+        return None
+    low, high = float(x.min()), float(x.max())
+    if high > 16:
+        return 0, 255
+    return (0, 1) if low >= 0 and 0.2 < high - low <= 1 >= high else None
+
+
+def warn_of_range(x: Images, made: Images, name: str) -> None:
+    """Warn where x looks like pixels of another range, and what was made for it is on [−1, 1].
+
+    A set whose own pixels are in [0, 1] answers with such, and nothing is said.
+    """
+    pixels = other_range(x)
+    if pixels is None or other_range(made) is not None or not -1.5 < float(made.min()) < -0.5:
+        return
+    way = f"2 * {name} - 1" if pixels == (0, 1) else f"npgd.data.to_pixels({name})"
+    warnings.warn(
+        f"{name} must have pixels in [-1, 1], got {float(x.min()):.3g} to {float(x.max()):.3g};"
+        f" if their range is {list(pixels)}, give {way}",
+        stacklevel=3,
+    )
 
 
 def squared_norm(x: Float[torch.Tensor, "batch ..."]) -> PerImage:

@@ -19,7 +19,7 @@ from torch import nn
 
 from npgd import cards, checks
 from npgd.files import entry, sentence
-from npgd.images import Images, Latents
+from npgd.images import Images, Latents, other_range
 from npgd.importing import imported, is_import_path, path_of
 from npgd.networks.architectures import outline
 from npgd.networks.foreign import require_tensor
@@ -235,16 +235,15 @@ def _fixed(argument: str, given: torch.Tensor, got: str) -> str:
 
 def _warn_of_range(x: Images) -> None:
     """Warn where the pixels of a few images look like those of another range than [−1, 1]."""
-    low, high = float(x.min()), float(x.max())
-    ranges = {(0, 1): low >= 0 and 0.2 < high - low <= 1 >= high, (0, 255): high > 16}
-    for pixels, looks_so in ranges.items():
-        if looks_so:
-            warnings.warn(
-                f"generator must give pixels in [-1, 1], got {low:.3g} to {high:.3g} in two"
-                f" images; if its range is {list(pixels)}, give npgd.as_generator(generator,"
-                f" pixels={pixels}), and npgd.as_encoder(encoder, pixels={pixels})",
-                stacklevel=4,
-            )
+    pixels = other_range(x)
+    if pixels is not None:
+        warnings.warn(
+            f"generator must give pixels in [-1, 1], got {float(x.min()):.3g} to"
+            f" {float(x.max()):.3g} in two images; if its range is {list(pixels)}, give"
+            f" npgd.as_generator(generator, pixels={pixels}), and npgd.as_encoder(encoder,"
+            f" pixels={pixels})",
+            stacklevel=4,
+        )
 
 
 def save_prior(

@@ -24,6 +24,7 @@ from typing import Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import torch
 
+from npgd import checks
 from npgd.checks import ImageShape
 from npgd.images import Images, Latents
 
@@ -117,6 +118,8 @@ REMAINS = {
     "image_shape": "a bare projection w → P(w) does without it",
 }
 """What still works, by what S lacks."""
+LOADS: Final = "npgd.load_prior reads a name or a file"
+"""What makes a set of a name."""
 
 
 def projects(S: object) -> TypeGuard[Projectable]:
@@ -170,7 +173,7 @@ def needs(S: object, *names: str, what: str, name: str = "prior") -> None:
     missing = lacking(S, *names)
     if missing:
         wanted, got = (", ".join(f"`{entry}`" for entry in listed) for listed in (names, missing))
-        remains = f"; {REMAINS[missing[0]]}" if missing[0] in REMAINS else ""
+        remains = f"; {_remains(S, missing[0])}" if missing[0] in REMAINS else ""
         raise TypeError(
             f"{name} must have {wanted} for {what}, got {type(S).__name__} without {got}{remains}"
         )
@@ -183,6 +186,11 @@ def projector(S: object, name: str = "prior") -> Projector:
     if callable(S):
         return S
     raise TypeError(
-        f"{name} must have `project(w)` or be callable, got {type(S).__name__};"
-        f" {REMAINS['project']}"
+        f"{name} must have `project(w)` or be callable, got {checks.shown(S)};"
+        f" {_remains(S, 'project')}"
     )
+
+
+def _remains(S: object, lacks: str) -> str:
+    """What still works; for a name, what makes a set of it."""
+    return LOADS if isinstance(S, str) else REMAINS[lacks]

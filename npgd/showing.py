@@ -130,6 +130,8 @@ def brief(value: Any) -> str:
             return f"{len(value)} numbers from {min(known):.4g} to {max(known):.4g}"
     if isinstance(value, Mapping | list | tuple) and len(value) > 6:
         return f"{type(value).__name__} of {len(value)}"
+    if isinstance(value, list | tuple) and value and all(isinstance(x, float) for x in value):
+        return ", ".join(f"{x:.4g}" for x in value).join("[]" if isinstance(value, list) else "()")
     text = str(value) if isinstance(value, Shown) else repr(value)
     first = checks.printable(text.split("\n")[0])
     return first if len(first) <= WIDTH and "\n" not in text else f"{first[: WIDTH - 1]}…"

@@ -1281,7 +1281,7 @@ ELSEWHERE = {
     "protocols, which nobody calls": "Projectable Sampled Generated Encoded LatentSampled",
     "tables and modules": "ARCHITECTURES KINDS seeds theorem",
     "parts of a door, which `DOORS` has as a whole": (
-        "floating finite free_memory from_numpy kind same_kind any_images between choice"
+        "floating finite iterates free_memory from_numpy kind same_kind any_images between choice"
         " floating_type in_a_row latents levels number_or numbers_of printable room same_tensor"
         " seeded settle shown sizes some"
     ),

@@ -54,7 +54,7 @@ def run_rate(iterates: Float[torch.Tensor, "n_iter_plus_1 batch ..."]) -> RunRat
     Raises:
         ValueError: fewer than three dimensions or iterates, or what is not finite.
     """
-    x = checks.finite(checks.floating(iterates, "iterates"), "iterates").detach().double().cpu()
+    x = checks.finite(checks.iterates(iterates), "iterates").detach().double().cpu()
     if x.ndim < 3 or len(x) < 3 or not x.numel():
         raise ValueError(
             f"iterates must have shape (n_iter + 1, batch, …), at least 3 of them, got"

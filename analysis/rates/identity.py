@@ -280,9 +280,10 @@ def check_run(A: LinearOperator, y: Measurements, x_true: Images, iterates: torc
     checks.finite(checks.any_images(x_true, "x_true"), "x_true")
     if shape is not None:
         checks.images(x_true, checks.image_shape(shape, "A.image_shape"), "x_true")
-    if checks.floating(iterates, "iterates").ndim != 5 or iterates.shape[1:] != x_true.shape:
+    if checks.iterates(iterates).ndim != 5 or iterates.shape[1:] != x_true.shape:
+        sides = ", ".join(map(str, x_true.shape))
         raise ValueError(
-            f"iterates must be of shape (n_iter + 1, *{tuple(x_true.shape)}) to match x_true, got"
+            f"iterates must be of shape (n_iter + 1, {sides}) to match x_true, got"
             f" {tuple(iterates.shape)}"
         )
     if not len(iterates):

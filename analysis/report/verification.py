@@ -30,7 +30,16 @@ from analysis.report.report import Report
 from analysis.report.settings import RunSettings, described, rec_settings, recorded
 from analysis.tasks import check_executor
 from npgd import checks, sets
-from npgd.images import Images, Latents, Measurements, PerImage, inner, norm, squared_norm
+from npgd.images import (
+    Images,
+    Latents,
+    Measurements,
+    PerImage,
+    inner,
+    norm,
+    squared_norm,
+    warn_of_range,
+)
 from npgd.operators import LinearOperator, as_operator
 from npgd.precision import converted, plainly
 from npgd.projectors import FiniteSet
@@ -99,6 +108,7 @@ def verify(
     errors = _linearity(converted(operator))
     _examine(prior)
     problem = _problem(operator, prior, images, asked, seed, search)
+    warn_of_range(problem.x_true, problem.x_bar, "images")
     clock.lap("best points in S")
     found = estimate_rec(
         operator,

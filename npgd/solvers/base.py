@@ -19,7 +19,15 @@ from jaxtyping import Bool, Float, Int
 
 from npgd import checks
 from npgd.files import plain
-from npgd.images import Images, Measurements, PerImage, norm, psnr, squared_norm
+from npgd.images import (
+    Images,
+    Measurements,
+    PerImage,
+    norm,
+    psnr,
+    squared_norm,
+    warn_of_range,
+)
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.progress import track
@@ -288,7 +296,10 @@ def recover(
         run.step()
         if not len(run.going):
             break
-    return run.solution(_now(y) - began)
+    solution = run.solution(_now(y) - began)
+    if x_true is not None:
+        warn_of_range(x_true, solution.x, "x_true")
+    return solution
 
 
 class _Run:

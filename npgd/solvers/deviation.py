@@ -68,6 +68,7 @@ from jaxtyping import Bool, Float
 from torch.nn import functional
 
 from npgd import checks
+from npgd.denoising import check_denoiser
 from npgd.images import Images, Measurements, PerImage, inner, norm, squared_norm
 from npgd.operators import Inpainting, LinearOperator, MatrixOperator, SuperResolution
 from npgd.sets import ImageSet, encodes, generates, projector
@@ -263,10 +264,8 @@ class Deviation(Solver[DeviationState]):
                 raise ValueError(f"mu must be from 0 to 1, got {mu}")
         if self.npgd is not None and not isinstance(self.npgd, NPGD):
             raise TypeError(f"npgd must be an NPGD or None, got {checks.shown(self.npgd)}")
-        if self.denoiser is not None and not callable(self.denoiser):
-            raise TypeError(
-                f"denoiser must be callable as (w, sigma), got {checks.shown(self.denoiser)}"
-            )
+        if self.denoiser is not None:
+            check_denoiser(self.denoiser)
         sigma = self.sigma
         if not isinstance(sigma, tuple) and not (isinstance(sigma, str) and sigma == "auto"):
             kind = ValueError if isinstance(sigma, str) else TypeError

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from npgd import checks
+from npgd.denoising import check_denoiser
 from npgd.images import Images, Measurements, norm
 from npgd.operators import Inpainting, LinearOperator, MatrixOperator, SuperResolution
 from npgd.solvers.base import Solver
@@ -199,10 +200,7 @@ class PnPADMM(ADMM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.denoiser):
-            raise TypeError(
-                f"denoiser must be callable as (w, sigma), got {type(self.denoiser).__name__}"
-            )
+        check_denoiser(self.denoiser)
         ends = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
         if not 1 <= len(ends) <= 2:
             raise ValueError(

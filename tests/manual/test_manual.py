@@ -1,20 +1,26 @@
 """The manual builds strictly and offline, and what it prints runs: its code, its commands.
 
 In docs/, README.md and CONTRIBUTING.md, a block fenced as `python` is run, the blocks of a page one
-after another in one namespace; a block fenced as `py` is only shown. Lines of `sh` blocks, and code
-in running text, that call `npgd` or a script must name options that exist.
+after another in one namespace; a block fenced as `text` below it is what it prints, numbers to a
+quarter; a block fenced as `py` is only shown. Lines of `sh` blocks, and code in running text, that
+call `npgd` or a script must name options that exist.
 """
 
 import argparse
+import functools
+import http.server
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from inspect import Parameter
 from pathlib import Path
@@ -34,7 +40,7 @@ from analysis.report import RunSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(
     r"`((?:npgd|python -m paper_figures\.\w+|python paper_figures/\w+\.py)(?: .*?)?)`"
@@ -117,6 +123,55 @@ def test_docstrings_leave_no_markup_behind(site):
         assert not re.findall(r":(?:func|class|mod|meth|attr|data|obj):.{30}", text), page.name
 
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")
+WIDE = """
+<!doctype html><title></title><body><script>
+(async () => {
+  const wide = [];
+  for (const page of PAGES) await new Promise(done => {
+    const frame = document.createElement("iframe");
+    Object.assign(frame, { width: 400, height: 800, src: page });
+    frame.onload = () => setTimeout(() => {
+      const root = frame.contentDocument.documentElement;
+      if (root.scrollWidth > frame.clientWidth || root.scrollHeight < 900) wide.push(page);
+      frame.remove();
+      done();
+    }, 50);
+    document.body.append(frame);
+  });
+  document.title = JSON.stringify(wide);
+})();
+</script>
+"""
+"""Opens each page in a frame as wide as a phone, and tells which do not fit or hold nothing."""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium to look with")
+def test_every_page_fits_a_phone(site, tmp_path):
+    pages = [path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html"))]
+    pages = [page for page in pages if page not in ("404.html", "wide.html")]
+    (site / "wide.html").write_text(WIDE.replace("PAGES", json.dumps(pages)), encoding="utf-8")
+    handler = functools.partial(Quiet, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        command = [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=60000",
+            "--dump-dom", f"http://127.0.0.1:{server.server_port}/wide.html",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+        server.shutdown()
+    (site / "wide.html").unlink()
+    assert len(pages) > 20
+    assert re.findall(r"<title>(.*?)</title>", done.stdout) == ["[]"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 # What is printed ---------------------------------------------------------------------------------
 
 
@@ -149,15 +204,50 @@ def quick(monkeypatch):
     less(RunSettings.__init__, count=2, n_iter=8)
 
 
+SECONDS = re.compile(r"\d[\d.]* s\b")
+GAP = re.compile(r"\s*(?:\[…\]|…)\s*")
+NUMBER = re.compile(r"(?<![\w.])[−-]?\d[\d,]*\.?\d*(?:e[−+-]?\d+)?(?!\w)")
+
+
+def differs(shown, printed):
+    """Where `shown`, with … for what it leaves out, is not `printed`; numbers to a quarter."""
+    shown, printed = (" ".join(text.split()) for text in (shown, printed))
+    numbers = NUMBER.findall(" ".join(GAP.split(shown)))
+    words = [NUMBER.sub("@", part) for part in GAP.split(shown)]
+    pattern = r".*?".join(re.escape(part) for part in words).replace("@", f"({NUMBER.pattern})")
+    found = re.search(pattern.replace(r"\ ", r"\s*"), printed)
+    if not found:
+        return "the words differ"
+    plain = [
+        [float(n.replace(",", "").replace("−", "-")) for n in side]
+        for side in (numbers, found.groups())
+    ]
+    return [
+        (a, b)
+        for a, b in zip(*plain, strict=True)
+        if abs(a - b) > max(0.25 * max(abs(a), abs(b)), 1e-9)
+    ]
+
+
+def test_the_check_of_what_is_printed_can_fail():
+    assert not differs("a 1.0 […] 2,000 b", "a 1.1\n and 7 more, 2,100\n b")
+    assert differs("a 1.0 b", "a 1.5 b") and differs("a 1.0 b", "a 1.0 c")
+
+
 @pages_with(CODE)
-def test_code_runs(page, quick, tmp_path, monkeypatch):
+def test_code_runs_and_prints_what_stands_below_it(page, quick, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "page"}
     text = page.read_text(encoding="utf-8")
     for block in CODE.finditer(text):
         lines = text.count("\n", 0, block.start(1))
         source = "\n" * lines + block[1]  # so that an error names the page's own line
+        capsys.readouterr()
         exec(compile(source, str(page), "exec"), namespace)
+        printed = SECONDS.sub("… s", capsys.readouterr().out)
+        if block[2]:
+            different = differs(SECONDS.sub("… s", block[2]), printed)
+            assert not different, f"line {lines + 1}: {different}\n{printed}"
 
 
 def shell_lines(text):

@@ -38,6 +38,43 @@ X = torch.zeros(2, 1, 3, 4)
         ),
         (lambda: checks.floating([1.0], "x"), TypeError, "x must be a torch tensor, got list"),
         (
+            lambda: checks.floating(X.numpy(), "x"),
+            TypeError,
+            "x must be a torch tensor, got ndarray; torch.from_numpy makes one",
+        ),
+        (
+            lambda: checks.floating(X.byte(), "x"),
+            TypeError,
+            "x must be float32 or float64, got torch.uint8; npgd.data.to_pixels makes pixels in"
+            " [-1, 1] of bytes",
+        ),
+        (
+            lambda: checks.images(X[0], (1, 3, 4)),
+            ValueError,
+            "x must have shape (batch, 1, 3, 4), got (1, 3, 4); a batch of one is x[None]",
+        ),
+        (
+            lambda: checks.measurements(X.flatten(), 24),
+            ValueError,
+            "y must have shape (batch, 24), got (24,); a batch of one is y[None]",
+        ),
+        (
+            lambda: checks.iterates(None),
+            TypeError,
+            "iterates must be a torch tensor, got None; npgd.recover keeps them with"
+            " record_iterates=True",
+        ),
+        (
+            lambda: checks.in_a_row(100, "m"),
+            TypeError,
+            "m must be values in a row, got 100; a single one is [100]",
+        ),
+        (
+            lambda: checks.some("a", "looks", "a", "b"),
+            ValueError,
+            "looks must be some of a, b in a row, got 'a'; a single one is ['a']",
+        ),
+        (
             lambda: checks.floating(X.long(), "x"),
             TypeError,
             "x must be float32 or float64, got torch.int64",

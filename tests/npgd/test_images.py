@@ -1,13 +1,15 @@
 """One number for each row: norms, inner products, and how far an operator stretches a direction."""
 
 import math
+import warnings
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.testing import normal, seeds
-from npgd.images import inner, norm, psnr, quotient, ratio, squared_norm
+from npgd.images import inner, norm, psnr, quotient, ratio, squared_norm, warn_of_range
 from npgd.operators import Gaussian, Inpainting
 
 SHAPE = (2, 3, 4)
@@ -48,3 +50,18 @@ def test_the_ratio_of_nothing_is_undefined_and_of_what_is_measured_whole_is_one(
     s[1, 0, 0, 0] = 3
     zero, one = ratio(Inpainting(SHAPE, hole=1), s).tolist()
     assert math.isnan(zero) and one == 1
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "way"),
+    [(0.5, 0.5, r"in \[-1, 1\].* give 2 \* x - 1"), (127.5, 127.5, r"npgd\.data\.to_pixels\(x\)")],
+)
+def test_pixels_of_another_range_are_warned_of_beside_images_of_ours(shift, scale, way):
+    made = torch.linspace(-1, 1, 24).reshape(1, *SHAPE)
+    with pytest.warns(UserWarning, match=way):
+        warn_of_range(shift + scale * made, made, "x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x, beside in ((made, made), (shift + scale * made, shift + scale * made)):
+            warn_of_range(x, beside, "x")  # as it should be; a set of that range
+        warn_of_range(made[:0], made, "x")

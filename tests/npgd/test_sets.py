@@ -97,5 +97,5 @@ def test_a_projector_is_a_method_or_the_callable_itself():
     w = normal(2, *SHAPE)
     assert sets.projector(S)(w).equal(S.project(w))
     assert sets.projector(abs) is abs
-    with pytest.raises(TypeError, match=r"S must have `project\(w\)` or be callable, got int; lat"):
+    with pytest.raises(TypeError, match=r"S must have `project\(w\)` or be callable, got 7; lat"):
         sets.projector(7, "S")
