@@ -231,6 +231,8 @@ def _look(
         release()
     if "tangents" in looks:
         results["tangents"], tangent = look_at_tangents(pair, sample, plan)
+    if plan.memory is not None:
+        release()
     if "search" in looks:
         results["search"] = look_by_search(pair, sample, secants, tangent, plan)
     return results, histogram, tangent

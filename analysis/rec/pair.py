@@ -118,9 +118,9 @@ class Pair:
         if bound is None:
             return
         self.bound = max(1, bound - self.copies)
-        # What is copied from `prior` to float64 takes twice as much.
-        self.prior = passing_within(self.prior, self.bound / 4)
-        self.exact_prior = passing_within(self.exact_prior, self.bound / 4)
+        # Samples and a Jacobian are held as well, and a copy in float64 takes twice as much.
+        self.prior = passing_within(self.prior, self.bound / 8)
+        self.exact_prior = passing_within(self.exact_prior, self.bound / 8)
 
     @functools.cached_property
     def copies(self) -> int:

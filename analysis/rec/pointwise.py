@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.memory import release
 from analysis.rec.looks import TANGENT_STEP, left, searched_together
 from analysis.rec.pair import Pair, Plan, Point, Sample, span_constants
 from analysis.rec.results import Direction, PointwiseRec, kappa
@@ -147,6 +148,8 @@ class _Found:
             scan = tangents(pair.exact_A, *at, progress=plan.progress, memory=bound)
             for i in range(len(scan.z)):
                 self.note("tangents", i, pair.tangent(scan, i, highest=False))
+        if plan.memory is not None:
+            release()
         if sample.z is not None and "search" in looks:
             self._search(sample, images, nearest, scan, plan)
 

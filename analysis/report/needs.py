@@ -87,7 +87,7 @@ class Room:
 
     def limited(self, prior: ImageSet) -> ImageSet:
         """The prior, so few images in a pass that its copy in float64 fits, too."""
-        return passing_within(prior, None if self.left is None else self.left / 4)
+        return passing_within(prior, None if self.left is None else self.left / 8)
 
     def need(
         self,

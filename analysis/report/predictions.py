@@ -29,7 +29,7 @@ from analysis.evolution import (
 )
 from analysis.limits import ErrorSplit, split_error
 from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
-from analysis.local.derivative import ROWS
+from analysis.local.derivative import together
 from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
 from analysis.memory import ACTIVE, LARGE, Footprint, entries, gigabytes
@@ -416,7 +416,9 @@ def _small(S: object, looking: Looking, memory: int | None) -> None:
         return
     one = Footprint.of(S.generate, like(torch.zeros(1, S.latent_dim, dtype=torch.float64), S))
     jacobians = 8 * entries(S) * (looking.images + 3)
-    need = jacobians + max(ROWS * ACTIVE * one.largest, S.latent_dim * one.total)
+    need = jacobians + max(
+        together(math.prod(S.image_shape)) * ACTIVE * one.largest, S.latent_dim * one.total
+    )
     if need > memory:
         raise _Silent(f"it needs up to about {gigabytes(need)}, which `memory` has not left")
 

@@ -153,7 +153,7 @@ def test_what_is_cut_short_is_said_with_what_runs_it(monkeypatch, caplog):
 
 
 def test_a_local_rate_that_does_not_fit_is_left_out_and_said(monkeypatch):
-    monkeypatch.setattr("analysis.report.predictions.ROWS", 10**9)
+    monkeypatch.setattr("analysis.report.predictions.together", lambda n: 10**9)
     report = analysis.verify(A, S, **QUICK, memory="500 MB")
     assert "`memory` has not left" in report.predictions.without["exact"]
 
