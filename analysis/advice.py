@@ -19,6 +19,7 @@ import torch
 
 from analysis.design import design_secant_pca
 from analysis.limits import fitting, moments, per_pixel
+from analysis.memory import gigabytes, memory_of, passing_within
 from analysis.methods import BASELINES, Method, solver_of
 from analysis.words import about, at_most, out_of, sentence
 from npgd import checks, sets
@@ -268,6 +269,7 @@ def advise(
     tried: Mapping[str, Solution] | None = None,
     seed: int = 0,
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> Advice:
     """Try what may lower the error of NPGD(prior), and say what each change gains.
 
@@ -294,6 +296,8 @@ def advise(
         tried: solutions that are there already, by the candidate's name.
         seed: of every draw.
         progress: show progress bars.
+        memory: most bytes, or "2 GB": fewer images pass through a `GenerativePrior` at a time, and
+            an operator that does not fit is not tried.
 
     Raises:
         ValueError, TypeError: an argument does not fit, by name.
@@ -307,6 +311,8 @@ def advise(
         )
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     noise = checks.number(noise, "noise", zero=True)
+    bound = memory_of(memory)
+    prior = passing_within(prior, None if bound is None else bound / 2)
     solver: Solver[Any] = NPGD(prior)
     if solution is None:
         solution = recover(A, y, solver, progress=progress)
@@ -317,7 +323,7 @@ def advise(
         )
     stopped = "max_iter reached" in solution.outcomes
     known = dict(tried or {})
-    problem = _Problem(A, prior, x, y, noise, effort, seed, stopped, frozenset(known))
+    problem = _Problem(A, prior, x, y, noise, effort, seed, stopped, bound, frozenset(known))
     candidates = [*_solvers(problem), *_data(problem, more)]
     if only is not None:
         names = [change.name for change, *_ in candidates]
@@ -356,6 +362,8 @@ class _Problem:
     seed: int
     stopped: bool
     """Whether an image's run ended by its number of iterations."""
+    memory: int | None
+    """Bytes that a run may take."""
     tried: frozenset[str] = frozenset()
     """The candidates whose solutions are there already."""
 
@@ -484,7 +492,7 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
         )
         yield (
             change,
-            lambda: measured(Gaussian(A.image_shape, m, seed=problem.seed, dtype=dtype).to(x)),
+            lambda: measured(_drawn(problem, m, dtype).to(x)),
         )
     elif type(A) is SuperResolution and A.factor % 2 == 0 and A.factor > 2:
         finer = SuperResolution(A.image_shape, A.factor // 2)
@@ -509,7 +517,9 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
         rows = A.m
         yield (
             change,
-            lambda: measured(design_secant_pca(prior, rows, seed=problem.seed).to(x)),
+            lambda: measured(
+                design_secant_pca(prior, rows, seed=problem.seed, memory=problem.memory).to(x)
+            ),
         )
     if problem.noise and bool((problem.y != A(x)).any()):
         halved = A(x) + (problem.y - A(x)) / 2
@@ -521,6 +531,14 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             data=True,
         )
         yield change, lambda: (A, halved, NPGD(problem.prior))
+
+
+def _drawn(problem: _Problem, m: int, dtype: torch.dtype) -> Gaussian:
+    """A Gaussian A; MemoryError where its matrix does not fit."""
+    A, size = problem.A, m * problem.A.n * dtype.itemsize
+    if problem.memory is not None and size > problem.memory:
+        raise MemoryError(f"its matrix takes {gigabytes(size)}, memory is {problem.memory:,} bytes")
+    return Gaussian(A.image_shape, m, seed=problem.seed, dtype=dtype)
 
 
 def _measured(problem: _Problem, operator: LinearOperator) -> Measurements:
