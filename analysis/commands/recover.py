@@ -14,11 +14,9 @@ from analysis.commands.options import (
     Force,
     Output,
     Prior,
-    Problem,
     Run,
     Seed,
     Subject,
-    TaskName,
     command,
     invocation,
     load_prior,
@@ -26,6 +24,7 @@ from analysis.commands.options import (
     within,
 )
 from analysis.commands.output import Folder, output_directory, record
+from analysis.commands.problem import Problem
 from analysis.commands.terminal import console
 from analysis.methods import BASELINES, Method
 
@@ -175,7 +174,7 @@ def recover(
             for name, solver in solvers.items()
         }
         solution, *others = solutions.values()
-        written = write_images(folder, taken, measured(problem, taken.A, taken.y), solutions)
+        written = write_images(folder, taken, problem.measured(taken.A, taken.y), solutions)
         settings = {
             "command": "recover",
             **record(),
@@ -262,17 +261,6 @@ def step_sizes(solution: Solution) -> str:
     if isinstance(found, float):
         return f"step size {found:.4g}"
     return f"last step sizes {min(found):.3g} to {max(found):.3g}"
-
-
-def measured(
-    problem: Problem, operator: LinearOperator, y: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Measurements as a person can look at them: pixels where they are pixels, else Aᵀy."""
-    back = operator.adjoint(y)
-    if problem.operator is not None or problem.task is TaskName.CS:
-        return {"Aᵀy": back}
-    enlarged = problem.task is TaskName.SUPER_RESOLUTION
-    return {"measured": back * problem.factor**2 if enlarged else back}
 
 
 def write_images(

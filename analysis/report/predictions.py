@@ -42,7 +42,7 @@ from analysis.words import about, at_least, exactly, median, out_of
 from npgd import checks, sets
 from npgd.files import plain
 from npgd.images import PerImage, norm, quotient
-from npgd.operators import Gaussian, Inpainting, LinearOperator, SuperResolution
+from npgd.operators import Blur, Gaussian, Inpainting, LinearOperator, Radon, SuperResolution
 from npgd.precision import converted
 from npgd.priors import GenerativePrior
 from npgd.solvers import AMP, NPGD, Solution, recover
@@ -535,7 +535,7 @@ def _random(A: LinearOperator) -> tuple[str, str]:
     """Of a random A the rows that the evolution is told, and how well it is met."""
     if isinstance(A, Gaussian):
         return "independent", "yes"
-    if isinstance(A, Inpainting | SuperResolution):
+    if isinstance(A, Inpainting | SuperResolution | Blur | Radon):
         raise _Silent("A is not random")
     like = torch.zeros(1, dtype=torch.float64)
     if orthonormal_rows(A, column_norm(A, like), like):

@@ -122,6 +122,8 @@ def test_every_change_that_was_tried_has_its_row(on_network):
          {"exact": "no latents", "projector": "no encoder, so no latents"}),
         (Inpainting(SHAPE, hole=2), random_prior(SHAPE, K),
          {"evolution": "A is not random", "evolution_npgd": "A is not random"}),
+        (npgd.Radon(SHAPE, 3), random_prior(SHAPE, K),
+         {"evolution": "A is not random", "evolution_npgd": "A is not random"}),
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_has_a_phrase(A, S, silent):
