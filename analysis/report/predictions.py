@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Looking:
+class Depth:
     """How far `verify` looks for what predicts a run."""
 
     images: int
@@ -73,15 +73,15 @@ class Looking:
     """Runs at rest whose convergence is to be proved, at most."""
 
     @classmethod
-    def of(cls, effort: str) -> Looking:
+    def of(cls, effort: str) -> Depth:
         """For an effort of `verify`."""
-        return LOOKING[effort]
+        return DEPTHS[effort]
 
 
-LOOKING = {
-    "quick": Looking(3, 0, 40, draws=1, longer=2, proofs=0),
-    "default": Looking(6, 40, 80, draws=1, longer=5, proofs=0),
-    "thorough": Looking(24, 300, 600, draws=4, longer=10, proofs=6),
+DEPTHS = {
+    "quick": Depth(3, 0, 40, draws=1, longer=2, proofs=0),
+    "default": Depth(6, 40, 80, draws=1, longer=5, proofs=0),
+    "thorough": Depth(24, 300, 600, draws=4, longer=10, proofs=6),
 }
 PUSH = 1e-4
 """Length per latent by which the run with exact projection starts beside the point of rest."""
@@ -264,31 +264,29 @@ def predictions(
 
     What ran already, AMP and the `baselines`, the advice does not run again.
     """
-    looking, without = Looking.of(effort), dict[str, str]()
+    depth, without = Depth.of(effort), dict[str, str]()
     own = _Own.of(problem)
     default = _tried(without, "default", lambda: _default_run(problem, own))
     local = rest = seen_exact = seen = proof = None
     evolution = budget = amp = turned = None
     if linear:
-        found = _tried(without, "exact", lambda: _exact(problem, eta, looking))
+        found = _tried(without, "exact", lambda: _exact(problem, eta, depth))
         local, seen_exact = found or (None, None)
-        ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, looking))
+        ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, depth))
         rest, seen = ending or (None, None)
-        if rest is not None and looking.proofs:
+        if rest is not None and depth.proofs:
             resting = rest
-            proof = _tried(
-                without, "proof", lambda: _proof(problem, resting, eta, looking, progress)
-            )
+            proof = _tried(without, "proof", lambda: _proof(problem, resting, eta, depth, progress))
         predicted = _tried(
             without,
             "evolution",
-            lambda: _evolution(problem, own, noise, looking, default, seed, memory),
+            lambda: _evolution(problem, own, noise, depth, default, seed, memory),
         )
         evolution, budget, amp = predicted or (None, None, None)
         turned = _tried(without, "obtuse", lambda: _obtuse(problem, solution, eta))
     else:
         without |= {name: "A is not linear" for name in STATEMENTS}
-    limits = _tried(without, "limits", lambda: _limits(problem, own, default, looking, seed))
+    limits = _tried(without, "limits", lambda: _limits(problem, own, default, depth, seed))
     advice, others = None, dict[str, Solution]()
     if baselines:
         others = _baselines(problem, own, noise, seed, without)
@@ -389,17 +387,17 @@ def _theorem(name: str, met: str, check: ConvergenceCheck, without: dict[str, st
 # Local rates --------------------------------------------------------------------------------------
 
 
-def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, RunRate | None]:
+def _exact(problem: Problem, eta: float, depth: Depth) -> tuple[LocalRate, RunRate | None]:
     S = problem.S
     if not sets.generates(S) or problem.latents is None:
         raise _Silent("no latents")
     _small(problem.S)
-    count = looking.images
+    count = depth.images
     x, z = problem.x_true[:count], problem.latents[:count].double()
     off = bool((norm(problem.y - problem.A(problem.x_bar)) > 1e-6 * norm(problem.y)).any())
     y = problem.y[:count]
     local = local_rate(problem.A, S, x, eta, y=y if off else None, latents=z)
-    if not looking.exact_run:
+    if not depth.exact_run:
         return local, None
     good = local.rate < 1
     if not bool(good.any()):
@@ -407,7 +405,7 @@ def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, R
     rest = local.latent[good.to(local.latent.device)]
     generator = checks.seeded(0)
     push = PUSH * torch.randn(rest.shape, generator=generator, dtype=torch.float64).to(rest)
-    run = nearest_run(problem.A, S, rest + push, y[good.to(y.device)], eta, looking.exact_run)
+    run = nearest_run(problem.A, S, rest + push, y[good.to(y.device)], eta, depth.exact_run)
     seen = run_rate(run)
     wide = torch.full((len(good),), math.nan, dtype=torch.float64)
     return local, replace(seen, rate=wide.masked_scatter(good, seen.rate))
@@ -437,50 +435,36 @@ def _exact_row(
 
 
 def _rest(
-    problem: Problem, solution: Solution, eta: float, looking: Looking
+    problem: Problem, solution: Solution, eta: float, depth: Depth
 ) -> tuple[FixedPoint, RunRate]:
     """The fixed point where the run, continued, ends; and how it ends."""
     if not sets.encodes(problem.S):
         raise _Silent("no encoder, so no latents")
     _small(problem.S)
     assert solution.iterates is not None
-    y = problem.y[: looking.images]
+    y = problem.y[: depth.images]
     step = latent_npgd(problem.A, problem.S, y, eta)
-    z = step.first(solution.iterates[-1][: looking.images])
+    z = step.first(solution.iterates[-1][: depth.images])
     points = [z]
-    for _ in range(looking.own_run):
+    for _ in range(depth.own_run):
         points.append(step(points[-1]))
         moved = norm(points[-1] - points[-2])
         if not bool((moved > 1e-13 * norm(points[-1])).any()):
             break
     run = torch.stack(points)
-    rest = found_from(step, points[-1], max(looking.own_run // 3, 20), None, False)
+    rest = found_from(step, points[-1], max(depth.own_run // 3, 20), None, False)
     return rest, run_rate(run if len(run) > 2 else run[-1:].expand(3, *run.shape[1:]))
 
 
 def _proof(
-    problem: Problem, rest: FixedPoint, eta: float, looking: Looking, progress: bool
+    problem: Problem, rest: FixedPoint, eta: float, depth: Depth, progress: bool
 ) -> ConvergenceProof:
     if not isinstance(problem.prior, GenerativePrior):
         raise _Silent("not a network's")
-    count = looking.proofs
-    point = rest.point[:count]
-    first = replace(
-        rest,
-        point=point,
-        found=rest.found[:count],
-        rests=rest.rests[:count],
-        rate=rest.rate[:count],
-        eigenvalue=rest.eigenvalue[:count],
-        period=rest.period[:count],
-        residual=rest.residual[:count],
-        n_iter=rest.n_iter[:count],
-        outcomes=rest.outcomes[:count],
-        jacobian=None if rest.jacobian is None else rest.jacobian[:count],
-        step_size=eta,
-        image=converted(problem.prior).generate(point),
-    )
-    y = problem.y[: len(point)]
+    first = rest[: depth.proofs]
+    image = converted(problem.prior).generate(first.point)
+    first = replace(first, step_size=eta, image=image)
+    y = problem.y[: len(first.point)]
     return prove_convergence(problem.A, problem.prior, y, first, progress=progress)
 
 
@@ -547,7 +531,7 @@ def _evolution(
     problem: Problem,
     own: _Own,
     noise: float,
-    looking: Looking,
+    depth: Depth,
     default: Solution | None,
     seed: int,
     memory: int | None,
@@ -555,7 +539,7 @@ def _evolution(
     prior, A = problem.prior, own.A
     rows, _ = _random(problem.A)
     scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
-    curve = denoising_curve(prior, own.x, seed=seed, draws=looking.draws, memory=memory)
+    curve = denoising_curve(prior, own.x, seed=seed, draws=depth.draws, memory=memory)
     evolution = state_evolution(curve, A.m, noise=noise / scale, rows=rows)
     nearest = float((problem.x_true - problem.x_bar).square().mean())
     last = None if default is None or default.error is None else float(default.error[-1].mean())
@@ -621,14 +605,14 @@ def _obtuse_row(found: Obtuseness | None, without: dict[str, str]) -> Prediction
 
 
 def _limits(
-    problem: Problem, own: _Own, default: Solution | None, looking: Looking, seed: int
+    problem: Problem, own: _Own, default: Solution | None, depth: Depth, seed: int
 ) -> ErrorSplit:
     if default is None:
         raise _Silent("no run")
     prior: Any = problem.prior
     return split_error(
         own.A, prior, own.x, own.y, NPGD(prior), default,
-        nearest=problem.x_bar, longer=looking.longer, seed=seed,
+        nearest=problem.x_bar, longer=depth.longer, seed=seed,
     )  # fmt: skip
 
 
