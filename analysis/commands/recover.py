@@ -308,6 +308,8 @@ def table(solution: Solution, title: str) -> Table:
     """The first twenty images' errors, where they are known, and outcomes, and the mean of all."""
     from rich.table import Table
 
+    from analysis.words import about
+
     table = Table(title=title)
     known = solution.error is not None
     columns = ("image", *(("error per pixel", "PSNR (dB)") if known else ()), "‖Ax − y‖²")
@@ -317,7 +319,7 @@ def table(solution: Solution, title: str) -> Table:
     numbers = _numbers(solution)
 
     def add(name: str, row: list[float], end: str) -> None:
-        error = [f"{row[0]:.4f}", f"{row[1]:.2f}"] if known else []
+        error = [about(row[0]), f"{row[1]:.2f}"] if known else []
         table.add_row(name, *error, f"{row[-1]:.4g}", end)
 
     for i in range(min(len(numbers), 20)):
@@ -332,6 +334,8 @@ def comparison(solutions: dict[str, Solution], title: str) -> Table:
     """The methods side by side, the means over the images."""
     from rich.table import Table
 
+    from analysis.words import about
+
     known = all(solution.error is not None for solution in solutions.values())
     table = Table(title=title)
     table.add_column("method")
@@ -340,7 +344,7 @@ def comparison(solutions: dict[str, Solution], title: str) -> Table:
         table.add_column(column, justify="right")
     for name, solution in solutions.items():
         *error, objective = _numbers(solution).mean(0).tolist()
-        cells = [f"{error[0]:.4f}", f"{error[1]:.2f}"] if known else []
+        cells = [about(error[0]), f"{error[1]:.2f}"] if known else []
         table.add_row(name, *cells, f"{objective:.4g}", f"{solution.seconds:.2f}")
     return table
 
