@@ -191,14 +191,17 @@ class Predictions:
     """Why something was not computed, by name."""
 
     def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
-        """The theorem's run, the one that users get, AMP's, and the baselines', by name."""
+        """The theorem's run, the one that users get, and AMP's, by name."""
         found: list[tuple[str, Solution | None]] = [
             (f"NPGD, η = {rule}", theorem),
             ("NPGD(prior), its own step", self.default),
             ("AMP(prior)", self.amp),
-            *self.baselines.items(),
         ]
         return [(name, run) for name, run in found if run is not None]
+
+    def compared(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
+        """These runs, and the baselines', by name."""
+        return [*self.runs(theorem, rule), *self.baselines.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the rows as "predictions", "limits" and "advice"."""
