@@ -26,7 +26,7 @@ from npgd import checks, sets
 from npgd.denoisers import fitting_name
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm
-from npgd.operators import Gaussian, LinearOperator, SuperResolution
+from npgd.operators import Gaussian, LinearOperator, Radon, StructuredRandom, SuperResolution
 from npgd.precision import plainly
 from npgd.sets import ImageSet
 from npgd.showing import Drawn, Shown
@@ -276,8 +276,9 @@ def advise(
     On the same data: more iterations, the end of the run on the latent (`finish`, `refine`),
     message passing where A is `npgd.Gaussian`, an image near the range (`npgd.Deviation`), and
     total variation and plug-and-play ADMM, which know nothing of the prior. With other data: twice
-    the measurements of a `Gaussian`, half the factor of a `SuperResolution`, or `more`; as many
-    measurements by a secant-PCA design; half the noise.
+    the measurements of a `Gaussian` or `StructuredRandom`, twice the angles of a `Radon`, half the
+    factor of a `SuperResolution`, or `more`; as many measurements by a secant-PCA design; half the
+    noise.
 
     Other measurements have as much noise in relation to A x* as y has.
 
@@ -494,6 +495,28 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             change,
             lambda: measured(_drawn(problem, m, dtype).to(x)),
         )
+    elif type(A) is StructuredRandom and A.transform == "dct" and 2 * A.m <= A.n:
+        larger = StructuredRandom(A.image_shape, 2 * A.m, problem.seed, dtype=A.signs.dtype).to(x)
+        change = Change(
+            "twice the measurements",
+            f"take twice the measurements (m = {larger.m})",
+            f"npgd.StructuredRandom(prior.image_shape, m={larger.m}, seed={problem.seed})",
+            {"--m": f"{larger.m}"},
+            data=True,
+        )
+        yield change, lambda: measured(larger)
+    elif type(A) is Radon and A.angles == Radon(A.image_shape, len(A.angles)).angles:
+        count = 2 * len(A.angles)
+        finer_scan = Radon(A.image_shape, count, A.detectors)
+        given = f", detectors={A.detectors}" * (A.detectors != Radon(A.image_shape).detectors)
+        change = Change(
+            "twice the angles",
+            f"measure at twice the angles (m = {finer_scan.m})",
+            f"npgd.Radon(prior.image_shape, angles={count}{given})",
+            {"--angles": f"{count}"},
+            data=True,
+        )
+        yield change, lambda: measured(finer_scan)
     elif type(A) is SuperResolution and A.factor % 2 == 0 and A.factor > 2:
         finer = SuperResolution(A.image_shape, A.factor // 2)
         change = Change(

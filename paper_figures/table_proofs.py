@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from rich.table import Table
 
 import analysis
 import npgd
-from analysis.local import FixedPoint
 from analysis.local.rest import latent_npgd
 from analysis.proofs import networks
 from analysis.words import about, at_least, at_most, median
@@ -36,16 +34,6 @@ from npgd.progress import track
 M, STEP = 100, 0.8
 RADII = tuple(10 ** (-0.5 * i) for i in range(1, 6))
 """Of the spheres that are sampled, descending."""
-
-
-def only(rest: FixedPoint, i: int) -> FixedPoint:
-    """The fixed point of one image."""
-    held: dict[str, Any] = {
-        name: value[i : i + 1]
-        for name, value in vars(rest).items()
-        if isinstance(value, torch.Tensor | tuple)
-    }
-    return replace(rest, **held)
 
 
 def steepest(
@@ -72,7 +60,7 @@ def proofs(prior: Any, count: int, most: int, draws: int) -> dict[str, Any]:
     rows = []
     for i in track(resting, len(resting), "proofs"):
         start, busy = time.perf_counter(), time.process_time()
-        proof = analysis.prove_convergence(A, prior, y[i : i + 1], only(rest, i))
+        proof = analysis.prove_convergence(A, prior, y[i : i + 1], rest[i : i + 1])
         row = {"image": i, "rate": float(rest.rate[i]), "seconds": time.perf_counter() - start}
         row["core_seconds"] = time.process_time() - busy
         row |= {

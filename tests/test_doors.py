@@ -1108,6 +1108,7 @@ DOORS: dict[str, Door] = {
         **SEEDED,
         executor=(None, OF_NONE["given"]),
         **SHOWN,
+        baselines=(False, "flag"),
         step_size=(0.1, "positive"),
         n_iter=(2, "count"),
         noise=(0.0, "not negative"),

@@ -34,7 +34,7 @@ from analysis.commands.terminal import plain_errors, sentence, warn
 if TYPE_CHECKING:
     import torch
 
-    from npgd import GenerativePrior, LinearOperator
+    from npgd import GenerativePrior
 
 # ------------------------------------------------------------------------- a function, a command
 
@@ -155,14 +155,6 @@ def _declared(group: type) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------- options and groups
-
-
-class TaskName(StrEnum):
-    """The inverse problems of the paper."""
-
-    CS = "cs"
-    INPAINTING = "inpainting"
-    SUPER_RESOLUTION = "super-resolution"
 
 
 class Design(StrEnum):
@@ -362,96 +354,6 @@ def within(option: str, value: int, least: int, most: int, of: str) -> int:
     if not least <= value <= most:
         raise ValueError(f"{option} must be from {least} to {most}, the {of}, got {value}")
     return value
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The operator: a task's, or a file's."""
-
-    task: TaskName = TaskName.CS
-    """The inverse problem: compressed sensing (cs), inpainting or super-resolution."""
-    operator: Path | None = None
-    """A in a file, in place of --task: of npgd design, or a matrix (m, n) in .npy, .npz, .mat or
-    .h5, named A or the only one."""
-    m: int = 100
-    """Measurements of --task cs."""
-    hole: int = 10
-    """Side of the missing square of --task inpainting."""
-    boxes: int = 0
-    """Missing boxes of --task inpainting, scattered, in place of the hole."""
-    box_side: int = 8
-    """Side of each of --boxes."""
-    factor: int = 2
-    """Factor of --task super-resolution."""
-
-    def __post_init__(self) -> None:
-        given = invocation().given
-        if self.operator is not None:
-            idle = {name: "--operator" for name in ("task", *_OPTIONS_OF_TASKS)}
-        else:
-            idle = {
-                name: f"--task {self.task.value}"
-                for name, task in _OPTIONS_OF_TASKS.items()
-                if task is not self.task
-            }
-        if self.task is TaskName.INPAINTING:
-            idle |= {"hole": "--boxes"} if self.boxes else {"box_side": "no --boxes"}
-        for name in sorted(idle.keys() & given):
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(
-                f"{option} must be left out, for it says nothing with {idle[name]}, got "
-                f"{getattr(self, name)}"
-            )
-
-    def build(self, image_shape: tuple[int, int, int], seed: int) -> tuple[LinearOperator, str]:
-        """The operator in float32, and its name in words."""
-        import npgd
-
-        if self.operator is not None:
-            with naming("--operator"), own_code():
-                A = _operator_in(self.operator, image_shape)
-                fitting_prior = npgd.as_operator(A, image_shape)
-            method = A.provenance.get("method", type(A).__name__)
-            return fitting_prior, f"{method} ({self.operator.name}), m = {A.m}"
-        if self.task is TaskName.CS:
-            of = "pixels of the prior's images"
-            m = within("--m", self.m, 1, math.prod(image_shape), of)
-            return npgd.Gaussian(image_shape, m=m, seed=seed), f"Gaussian, m = {m}"
-        if self.task is TaskName.SUPER_RESOLUTION:
-            words = f"super-resolution ×{self.factor}"
-            return npgd.SuperResolution(image_shape, self.factor), words
-        if self.boxes:
-            side = min(image_shape[1:])
-            within("--box-side", self.box_side, 1, side, "side of the prior's images")
-            within("--boxes", self.boxes, 1, side**2, "pixels of the prior's images")
-            mask = npgd.scattered_boxes(image_shape, self.boxes, self.box_side, seed)
-            words = f"inpainting, {self.boxes} boxes {self.box_side}×{self.box_side}"
-            return npgd.Inpainting(image_shape, mask=mask), words
-        words = f"inpainting, hole {self.hole}×{self.hole}"
-        return npgd.Inpainting(image_shape, hole=self.hole), words
-
-
-def _operator_in(path: Path, image_shape: tuple[int, int, int]) -> LinearOperator:
-    """The operator in a file of ours, or of the matrix in a file of another program, in float32."""
-    import numpy as np
-    import torch
-
-    import npgd
-    from analysis.commands.arrays import SUFFIXES, read_array
-
-    if path.suffix.lower() not in SUFFIXES:
-        return npgd.load_operator(path, torch.float32)
-    matrix = torch.from_numpy(np.ascontiguousarray(read_array(path, usual="A")))
-    return npgd.MatrixOperator(matrix, image_shape).to(torch.float32)
-
-
-_OPTIONS_OF_TASKS = {
-    "m": TaskName.CS,
-    "hole": TaskName.INPAINTING,
-    "boxes": TaskName.INPAINTING,
-    "box_side": TaskName.INPAINTING,
-    "factor": TaskName.SUPER_RESOLUTION,
-}
 
 
 MOST_STEPS = 10**6

@@ -14,11 +14,9 @@ from analysis.commands.options import (
     Force,
     Output,
     Prior,
-    Problem,
     Run,
     Seed,
     Subject,
-    TaskName,
     command,
     invocation,
     load_prior,
@@ -26,6 +24,7 @@ from analysis.commands.options import (
     within,
 )
 from analysis.commands.output import Folder, output_directory, record
+from analysis.commands.problem import Problem
 from analysis.commands.terminal import console
 from analysis.methods import BASELINES, Method
 
@@ -175,7 +174,7 @@ def recover(
             for name, solver in solvers.items()
         }
         solution, *others = solutions.values()
-        written = write_images(folder, taken, measured(problem, taken.A, taken.y), solutions)
+        written = write_images(folder, taken, problem.measured(taken.A, taken.y), solutions)
         settings = {
             "command": "recover",
             **record(),
@@ -264,17 +263,6 @@ def step_sizes(solution: Solution) -> str:
     return f"last step sizes {min(found):.3g} to {max(found):.3g}"
 
 
-def measured(
-    problem: Problem, operator: LinearOperator, y: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Measurements as a person can look at them: pixels where they are pixels, else Aᵀy."""
-    back = operator.adjoint(y)
-    if problem.operator is not None or problem.task is TaskName.CS:
-        return {"Aᵀy": back}
-    enlarged = problem.task is TaskName.SUPER_RESOLUTION
-    return {"measured": back * problem.factor**2 if enlarged else back}
-
-
 def write_images(
     folder: Folder,
     taken: Taken,
@@ -320,6 +308,8 @@ def table(solution: Solution, title: str) -> Table:
     """The first twenty images' errors, where they are known, and outcomes, and the mean of all."""
     from rich.table import Table
 
+    from analysis.words import about
+
     table = Table(title=title)
     known = solution.error is not None
     columns = ("image", *(("error per pixel", "PSNR (dB)") if known else ()), "‖Ax − y‖²")
@@ -329,7 +319,7 @@ def table(solution: Solution, title: str) -> Table:
     numbers = _numbers(solution)
 
     def add(name: str, row: list[float], end: str) -> None:
-        error = [f"{row[0]:.4f}", f"{row[1]:.2f}"] if known else []
+        error = [about(row[0]), f"{row[1]:.2f}"] if known else []
         table.add_row(name, *error, f"{row[-1]:.4g}", end)
 
     for i in range(min(len(numbers), 20)):
@@ -344,6 +334,8 @@ def comparison(solutions: dict[str, Solution], title: str) -> Table:
     """The methods side by side, the means over the images."""
     from rich.table import Table
 
+    from analysis.words import about
+
     known = all(solution.error is not None for solution in solutions.values())
     table = Table(title=title)
     table.add_column("method")
@@ -352,7 +344,7 @@ def comparison(solutions: dict[str, Solution], title: str) -> Table:
         table.add_column(column, justify="right")
     for name, solution in solutions.items():
         *error, objective = _numbers(solution).mean(0).tolist()
-        cells = [f"{error[0]:.4f}", f"{error[1]:.2f}"] if known else []
+        cells = [about(error[0]), f"{error[1]:.2f}"] if known else []
         table.add_row(name, *cells, f"{objective:.4g}", f"{solution.seconds:.2f}")
     return table
 

@@ -18,7 +18,6 @@ from analysis.commands.options import (
     Memory,
     Output,
     Prior,
-    Problem,
     Run,
     Seed,
     Subject,
@@ -28,6 +27,7 @@ from analysis.commands.options import (
     within,
 )
 from analysis.commands.output import output_directory, record
+from analysis.commands.problem import Problem
 from analysis.commands.terminal import console
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def verify(
         report = replace(report, command=_recovering(prior, subject, problem, run, seed, device))
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}
         report.write(folder.path, made=made)
-    console.print(str(report.screen))
+    # Its lines are short but for commands, which must stay whole to be copied.
+    console.print(str(report.screen), soft_wrap=True)
     if details:
         console.print(report.table())
         console.print(report.numbered)

@@ -73,6 +73,21 @@ class FixedPoint(Drawn):
     image: Images | None = None
     """G(z̄), of NPGD."""
 
+    def __getitem__(self, images: slice) -> FixedPoint:
+        """That of some of the images, `rest[:3]`.
+
+        Raises:
+            TypeError: `images` is no slice.
+        """
+        if not isinstance(images, slice):
+            raise TypeError(f"images must be a slice such as rest[:3], got {checks.shown(images)}")
+        kept: dict[str, Any] = {
+            name: value[images]
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor | tuple)
+        }
+        return replace(self, **kept)
+
     @property
     def latent(self) -> Points:
         """z̄ of `fixed_point`: another name of `point`."""

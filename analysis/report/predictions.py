@@ -43,7 +43,7 @@ from analysis.words import about, at_least, exactly, median, out_of
 from npgd import checks, sets
 from npgd.files import plain
 from npgd.images import PerImage, norm, quotient
-from npgd.operators import Gaussian, Inpainting, LinearOperator, SuperResolution
+from npgd.operators import Blur, Gaussian, Inpainting, LinearOperator, Radon, SuperResolution
 from npgd.precision import converted, like
 from npgd.priors import GenerativePrior
 from npgd.solvers import AMP, NPGD, Solution, recover
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Looking:
+class Depth:
     """How far `verify` looks for what predicts a run."""
 
     images: int
@@ -74,15 +74,15 @@ class Looking:
     """Runs at rest whose convergence is to be proved, at most."""
 
     @classmethod
-    def of(cls, effort: str) -> Looking:
+    def of(cls, effort: str) -> Depth:
         """For an effort of `verify`."""
-        return LOOKING[effort]
+        return DEPTHS[effort]
 
 
-LOOKING = {
-    "quick": Looking(3, 0, 40, draws=1, longer=2, proofs=0),
-    "default": Looking(6, 40, 80, draws=1, longer=5, proofs=0),
-    "thorough": Looking(24, 300, 600, draws=4, longer=10, proofs=6),
+DEPTHS = {
+    "quick": Depth(3, 0, 40, draws=1, longer=2, proofs=0),
+    "default": Depth(6, 40, 80, draws=1, longer=5, proofs=0),
+    "thorough": Depth(24, 300, 600, draws=4, longer=10, proofs=6),
 }
 PUSH = 1e-4
 """Length per latent by which the run with exact projection starts beside the point of rest."""
@@ -192,14 +192,17 @@ class Predictions:
     """Why something was not computed, by name."""
 
     def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
-        """The theorem's run, the one that users get, AMP's, and the baselines', by name."""
+        """The theorem's run, the one that users get, and AMP's, by name."""
         found: list[tuple[str, Solution | None]] = [
             (f"NPGD, η = {rule}", theorem),
             ("NPGD(prior), its own step", self.default),
             ("AMP(prior)", self.amp),
-            *self.baselines.items(),
         ]
         return [(name, run) for name, run in found if run is not None]
+
+    def compared(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
+        """These runs, and the baselines', by name."""
+        return [*self.runs(theorem, rule), *self.baselines.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the rows as "predictions", "limits" and "advice"."""
@@ -265,34 +268,30 @@ def predictions(
 
     What ran already, AMP and the `baselines`, the advice does not run again.
     """
-    looking, without = Looking.of(effort), dict[str, str]()
+    depth, without = Depth.of(effort), dict[str, str]()
     own = _Own.of(problem)
     default = _tried(without, "default", lambda: _default_run(problem, own, progress))
     local = rest = seen_exact = seen = proof = None
     evolution = budget = amp = turned = None
     if linear:
-        found = _tried(without, "exact", lambda: _exact(problem, eta, looking, memory))
+        found = _tried(without, "exact", lambda: _exact(problem, eta, depth, memory))
         local, seen_exact = found or (None, None)
-        ending = _tried(
-            without, "projector", lambda: _rest(problem, solution, eta, looking, memory)
-        )
+        ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, depth, memory))
         rest, seen = ending or (None, None)
-        if rest is not None and looking.proofs:
+        if rest is not None and depth.proofs:
             resting = rest
-            proof = _tried(
-                without, "proof", lambda: _proof(problem, resting, eta, looking, progress)
-            )
+            proof = _tried(without, "proof", lambda: _proof(problem, resting, eta, depth, progress))
         predicted = _tried(
             without,
             "evolution",
-            lambda: _evolution(problem, own, noise, looking, default, seed, memory, progress),
+            lambda: _evolution(problem, own, noise, depth, default, seed, memory, progress),
         )
         evolution, budget, amp = predicted or (None, None, None)
         turned = _tried(without, "obtuse", lambda: _obtuse(problem, solution, eta))
     else:
         without |= {name: "A is not linear" for name in STATEMENTS}
     limits = _tried(
-        without, "limits", lambda: _limits(problem, own, default, looking, seed, progress)
+        without, "limits", lambda: _limits(problem, own, default, depth, seed, progress)
     )
     advice, others = None, dict[str, Solution]()
     if baselines:
@@ -396,18 +395,18 @@ def _theorem(name: str, met: str, check: ConvergenceCheck, without: dict[str, st
 
 
 def _exact(
-    problem: Problem, eta: float, looking: Looking, memory: int | None
+    problem: Problem, eta: float, depth: Depth, memory: int | None
 ) -> tuple[LocalRate, RunRate | None]:
     S = problem.S
     if not sets.generates(S) or problem.latents is None:
         raise _Silent("no latents")
-    _small(problem.S, looking, memory)
-    count = looking.images
+    _small(problem.S, depth, memory)
+    count = depth.images
     x, z = problem.x_true[:count], problem.latents[:count].double()
     off = bool((norm(problem.y - problem.A(problem.x_bar)) > 1e-6 * norm(problem.y)).any())
     y = problem.y[:count]
     local = local_rate(problem.A, S, x, eta, y=y if off else None, latents=z)
-    if not looking.exact_run:
+    if not depth.exact_run:
         return local, None
     good = local.rate < 1
     if not bool(good.any()):
@@ -415,20 +414,20 @@ def _exact(
     rest = local.latent[good.to(local.latent.device)]
     generator = checks.seeded(0)
     push = PUSH * torch.randn(rest.shape, generator=generator, dtype=torch.float64).to(rest)
-    run = nearest_run(problem.A, S, rest + push, y[good.to(y.device)], eta, looking.exact_run)
+    run = nearest_run(problem.A, S, rest + push, y[good.to(y.device)], eta, depth.exact_run)
     seen = run_rate(run)
     wide = torch.full((len(good),), math.nan, dtype=torch.float64)
     return local, replace(seen, rate=wide.masked_scatter(good, seen.rate))
 
 
-def _small(S: object, looking: Looking, memory: int | None) -> None:
+def _small(S: object, depth: Depth, memory: int | None) -> None:
     """Silent where a Jacobian is too large to be formed, or to fit."""
     if entries(S) > LARGE:
         raise _Silent(f"a Jacobian has {entries(S):,} numbers, at most {LARGE:,} are formed here")
     if memory is None or not sets.generates(S):
         return
     one = Footprint.of(S.generate, like(torch.zeros(1, S.latent_dim, dtype=torch.float64), S))
-    jacobians = 8 * entries(S) * (looking.images + 3)
+    jacobians = 8 * entries(S) * (depth.images + 3)
     need = jacobians + max(
         together(math.prod(S.image_shape)) * ACTIVE * one.largest, S.latent_dim * one.total
     )
@@ -455,50 +454,36 @@ def _exact_row(
 
 
 def _rest(
-    problem: Problem, solution: Solution, eta: float, looking: Looking, memory: int | None
+    problem: Problem, solution: Solution, eta: float, depth: Depth, memory: int | None
 ) -> tuple[FixedPoint, RunRate]:
     """The fixed point where the run, continued, ends; and how it ends."""
     if not sets.encodes(problem.S):
         raise _Silent("no encoder, so no latents")
-    _small(problem.S, looking, memory)
+    _small(problem.S, depth, memory)
     assert solution.iterates is not None
-    y = problem.y[: looking.images]
+    y = problem.y[: depth.images]
     step = latent_npgd(problem.A, problem.S, y, eta)
-    z = step.first(solution.iterates[-1][: looking.images])
+    z = step.first(solution.iterates[-1][: depth.images])
     points = [z]
-    for _ in range(looking.own_run):
+    for _ in range(depth.own_run):
         points.append(step(points[-1]))
         moved = norm(points[-1] - points[-2])
         if not bool((moved > 1e-13 * norm(points[-1])).any()):
             break
     run = torch.stack(points)
-    rest = found_from(step, points[-1], max(looking.own_run // 3, 20), None, False)
+    rest = found_from(step, points[-1], max(depth.own_run // 3, 20), None, False)
     return rest, run_rate(run if len(run) > 2 else run[-1:].expand(3, *run.shape[1:]))
 
 
 def _proof(
-    problem: Problem, rest: FixedPoint, eta: float, looking: Looking, progress: bool
+    problem: Problem, rest: FixedPoint, eta: float, depth: Depth, progress: bool
 ) -> ConvergenceProof:
     if not isinstance(problem.prior, GenerativePrior):
         raise _Silent("not a network's")
-    count = looking.proofs
-    point = rest.point[:count]
-    first = replace(
-        rest,
-        point=point,
-        found=rest.found[:count],
-        rests=rest.rests[:count],
-        rate=rest.rate[:count],
-        eigenvalue=rest.eigenvalue[:count],
-        period=rest.period[:count],
-        residual=rest.residual[:count],
-        n_iter=rest.n_iter[:count],
-        outcomes=rest.outcomes[:count],
-        jacobian=None if rest.jacobian is None else rest.jacobian[:count],
-        step_size=eta,
-        image=converted(problem.prior).generate(point),
-    )
-    y = problem.y[: len(point)]
+    first = rest[: depth.proofs]
+    image = converted(problem.prior).generate(first.point)
+    first = replace(first, step_size=eta, image=image)
+    y = problem.y[: len(first.point)]
     return prove_convergence(problem.A, problem.prior, y, first, progress=progress)
 
 
@@ -553,7 +538,7 @@ def _random(A: LinearOperator) -> tuple[str, str]:
     """Of a random A the rows that the evolution is told, and how well it is met."""
     if isinstance(A, Gaussian):
         return "independent", "yes"
-    if isinstance(A, Inpainting | SuperResolution):
+    if isinstance(A, Inpainting | SuperResolution | Blur | Radon):
         raise _Silent("A is not random")
     unit = torch.zeros(1, dtype=torch.float64)
     if orthonormal_rows(A, column_norm(A, unit), unit):
@@ -565,7 +550,7 @@ def _evolution(
     problem: Problem,
     own: _Own,
     noise: float,
-    looking: Looking,
+    depth: Depth,
     default: Solution | None,
     seed: int,
     memory: int | None,
@@ -575,7 +560,7 @@ def _evolution(
     rows, _ = _random(problem.A)
     scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
     curve = denoising_curve(
-        prior, own.x, seed=seed, draws=looking.draws, progress=progress, memory=memory
+        prior, own.x, seed=seed, draws=depth.draws, progress=progress, memory=memory
     )
     evolution = state_evolution(curve, A.m, noise=noise / scale, rows=rows)
     nearest = float((problem.x_true - problem.x_bar).square().mean())
@@ -645,7 +630,7 @@ def _limits(
     problem: Problem,
     own: _Own,
     default: Solution | None,
-    looking: Looking,
+    depth: Depth,
     seed: int,
     progress: bool,
 ) -> ErrorSplit:
@@ -654,7 +639,7 @@ def _limits(
     prior: Any = problem.prior
     return split_error(
         own.A, prior, own.x, own.y, NPGD(prior), default,
-        nearest=problem.x_bar, longer=looking.longer, seed=seed, progress=progress,
+        nearest=problem.x_bar, longer=depth.longer, seed=seed, progress=progress,
     )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ class Report(Evidence, Shown):
             **self.predictions.to_dict(),
             "runs": [
                 run_summary(name, solution)
-                for name, solution in self.predictions.runs(self.solution, rule_of(self))
+                for name, solution in self.predictions.compared(self.solution, rule_of(self))
             ],
             "findings": [
                 {"subject": f.subject, "verdict": f.verdict, "text": f.text} for f in self.findings

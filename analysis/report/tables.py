@@ -42,7 +42,7 @@ def predictions_table(evidence: Evidence) -> TableRows:
 def runs_table(evidence: Evidence) -> TableRows:
     """Title, head and rows: the theorem's run, and the one that users get."""
     rows = []
-    for name, run in evidence.predictions.runs(evidence.solution, rule_of(evidence)):
+    for name, run in evidence.predictions.compared(evidence.solution, rule_of(evidence)):
         values = run_summary(name, run)
         psnr = values["psnr"]
         rows.append(

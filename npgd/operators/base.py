@@ -9,7 +9,6 @@ An operator maps a batch of images (batch, channels, height, width) to a batch o
 from __future__ import annotations
 
 import abc
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import nn
 
 from npgd import checks
+from npgd.contents import contents
 from npgd.images import Images, Measurements
 from npgd.showing import Shown
 
@@ -48,7 +48,7 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
         self.image_shape = checks.image_shape(image_shape)
         self.m = checks.integer(m, "m")
         self.n = math.prod(self.image_shape)
-        self._known_norm: tuple[bytes, float] | None = None
+        self._known_norm: tuple[bytes | None, float] | None = None
 
     @abc.abstractmethod
     def _forward(self, x: Images) -> Measurements: ...
@@ -116,9 +116,11 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
         whichever is smaller, to the rounding of the operator's dtype, from a fixed first vector:
         the same operator gives the same number, up to the order in which BLAS sums.
         """
-        contents = _contents(self)
-        if self._known_norm is None or self._known_norm[0] != contents:
-            self._known_norm = (contents, self._norm())
+        inside = [part for part in self.modules() if isinstance(part, LinearOperator)]
+        unseen = [part for each in inside for part in each._parts()]
+        now = contents(self, *unseen, partly=True)
+        if self._known_norm is None or self._known_norm[0] != now:
+            self._known_norm = (now, self._norm())
         return self._known_norm[1]
 
     def _norm(self) -> float:
@@ -185,29 +187,6 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, m={self.m}"
-
-
-def _contents(module: nn.Module) -> bytes:
-    """A digest of all tensors, arrays, numbers and words in a module and those inside it.
-
-    By value: an edit through `.data` or of an array that shares memory leaves no other trace.
-    """
-    digest = hashlib.blake2b()
-    parts = list(module.modules())
-    unseen = [more for part in parts if isinstance(part, LinearOperator) for more in part._parts()]
-    for part in parts + unseen:
-        own = [value for name, value in vars(part).items() if name != "_known_norm"]
-        for value in (*part.parameters(recurse=False), *part.buffers(recurse=False), *own):
-            if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-                digest.update(f"{value.dtype} {value.device} {tuple(value.shape)}".encode())
-                flat = value.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().data)
-            elif isinstance(value, np.ndarray) and value.dtype != object:
-                digest.update(f"{value.dtype} {value.shape}".encode())
-                digest.update(np.ascontiguousarray(value).tobytes())
-            elif isinstance(value, bool | int | float | str | tuple):
-                digest.update(repr(value).encode())
-    return digest.digest()
 
 
 FAR = 1e-3

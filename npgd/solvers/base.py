@@ -494,7 +494,8 @@ def _status(
             if count[SETTLED] == batch
             else f"{count[SETTLED]} of {batch} images have settled"
         )
-        rest = f"; {count[CONVERGED]} have come to rest ({solver.rest()})"
+        verb = "has" if count[CONVERGED] == 1 else "have"
+        rest = f"; {count[CONVERGED]} {verb} come to rest ({solver.rest()})"
         return f"settled {after}: {which} ({settled}){rest * (count[CONVERGED] > 0)}"
     if solver.tol == 0 and solver.waits is None and count[UNDECIDED] == batch:
         status = f"max_iter reached: {after}, all that were asked for (tol = 0)"

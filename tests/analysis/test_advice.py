@@ -123,6 +123,25 @@ def test_a_solver_that_fails_has_its_reason(monkeypatch) -> None:
     assert [each.change.name for each in found.trials] == ["finish", "twice the measurements"]
 
 
+@pytest.mark.parametrize(
+    ("A", "name", "options"),
+    [
+        (npgd.StructuredRandom(SHAPE, 4, 3, dtype=torch.float64), "twice the measurements",
+         {"--m": "8"}),
+        (npgd.Radon(SHAPE, 2), "twice the angles", {"--angles": "4"}),
+    ],
+)  # fmt: skip
+def test_more_of_the_same_measurements_are_tried_as_python_says(A, name, options) -> None:
+    prior = testing.random_prior(SHAPE, 2)
+    x = prior.sample(3, seed=0)
+    found = analysis.advise(A, prior, x, A(x), effort="quick", seed=3, only=(name,))
+    (one,) = found.trials
+    assert one.change.options == options and one.change.data
+    more = eval(one.change.python, {"npgd": npgd, "prior": prior}).double()
+    again = npgd.recover(more, more(x), npgd.NPGD(prior), x_true=x)
+    torch.testing.assert_close(one.error, again.error[-1].double().cpu())
+
+
 def test_prints_one_screen_and_plain_numbers(advice: Advice) -> None:
     assert len(repr(advice).splitlines()) < 20
     written = json.loads(json.dumps(advice.to_dict()))

@@ -342,6 +342,22 @@ def test_what_forward_mode_cannot_see_is_differentiated_by_differences():
     torch.testing.assert_close(pushed(torch.sin, z, u, FORWARD), u * z.cos())
 
 
+def test_a_slice_of_a_fixed_point_is_that_of_its_images():
+    at = torch.tensor([[1.0, 2.0, 3.0]]).double()
+    matrix = spectrum(real=[0.5, 0.3, 0.1])
+    x0 = at + testing.normal(4, K, seed=2)
+    whole = analysis.fixed_point_of(affine_map(matrix, at, bend=1e-3), x0)
+    part = whole[1:3]
+    alone = analysis.fixed_point_of(affine_map(matrix, at, bend=1e-3), x0[1:3])
+    assert part.outcomes == alone.outcomes and len(part.n_iter) == 2
+    for name in ("point", "rate", "residual", "jacobian", "found"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name)[1:3], rtol=0, atol=0)
+    assert (part.derivative, part.tol, part.step_size) == (whole.derivative, whole.tol, None)
+    assert "both images" in part.status
+    with pytest.raises(TypeError, match=r"images must be a slice such as rest\[:3\], got 1"):
+        whole[1]
+
+
 def test_a_refined_projector_has_a_fixed_point_too():
     S, A = LatentRefinement(Smooth(0.1), steps=5), npgd.Gaussian(SHAPE, 20, seed=3).double()
     z = 0.3 * testing.normal(2, K)

@@ -54,6 +54,9 @@ MEASURED = {
     "--boxes": ["1", "-1", HUGE, *NO_INTEGER],
     "--box-side": ["1", "-1", HUGE, *NO_INTEGER],
     "--factor": ["2", "0", "-1", HUGE, *NO_INTEGER],
+    "--sigma": ["1.5", "-1", *NO_NUMBER, *NOT_FINITE],
+    "--acceleration": ["2", "-1", *NO_NUMBER, *NOT_FINITE],
+    "--angles": ["3", "0", HUGE, *NO_INTEGER],
     "--output": NO_OUTPUT,
     "--nosuch": ["x"],
 }  # fmt: skip

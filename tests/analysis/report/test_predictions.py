@@ -122,6 +122,8 @@ def test_every_change_that_was_tried_has_its_row(on_network):
          {"exact": "no latents", "projector": "no encoder, so no latents"}),
         (Inpainting(SHAPE, hole=2), random_prior(SHAPE, K),
          {"evolution": "A is not random", "evolution_npgd": "A is not random"}),
+        (npgd.Radon(SHAPE, 3), random_prior(SHAPE, K),
+         {"evolution": "A is not random", "evolution_npgd": "A is not random"}),
     ],
 )  # fmt: skip
 def test_what_cannot_be_said_has_a_phrase(A, S, silent):
@@ -230,10 +232,10 @@ def test_the_figure_draws_bound_predictions_and_runs(on_network, on_affine):
 
 
 def test_runs_that_rest_have_their_convergence_proved_where_it_is_asked_for(monkeypatch):
-    prior, thorough = random_prior(SHAPE, K), module.LOOKING["thorough"]
-    assert thorough.proofs > 0 and module.LOOKING["default"].proofs == 0
-    slow = module.Looking(3, 0, 200, draws=1, longer=2, proofs=2)
-    monkeypatch.setitem(module.LOOKING, "quick", slow)
+    prior, thorough = random_prior(SHAPE, K), module.DEPTHS["thorough"]
+    assert thorough.proofs > 0 and module.DEPTHS["default"].proofs == 0
+    slow = module.Depth(3, 0, 200, draws=1, longer=2, proofs=2)
+    monkeypatch.setitem(module.DEPTHS, "quick", slow)
     report = verify(gaussian(20), prior, **SMALL, effort="quick")
     proof = report.predictions.proof
     assert len(proof.outcomes) == 2

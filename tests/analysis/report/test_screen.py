@@ -9,7 +9,7 @@ import torch
 from analysis.methods import BASELINES
 from analysis.projection import ProjectionSettings
 from analysis.rec.settings import RecSettings
-from analysis.report import verify
+from analysis.report import figures, verify
 from analysis.testing import random_prior
 from npgd.images import psnr
 from npgd.operators import Gaussian
@@ -68,6 +68,8 @@ def test_baselines_stand_on_the_screen_in_the_runs_and_in_the_pictures(report, b
         assert line.lower().startswith(f"{name}, without the prior".lower())
         assert numbers(line)[1] == pytest.approx(float(run.error[-1].mean()), rel=6e-3)
     assert [run["name"] for run in beside.to_dict()["runs"]][-2:] == list(BASELINES.values())
+    (axis,) = figures.draw_predictions(beside).axes
+    assert not any("total" in str(line.get_label()) for line in axis.get_lines())
     page = beside.to_html()
     assert all(f"recovered, {name}" in page for name in BASELINES.values())
     assert "total variation" not in str(report.screen).lower()
