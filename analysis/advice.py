@@ -19,7 +19,8 @@ import torch
 
 from analysis.design import design_secant_pca
 from analysis.limits import fitting, moments, per_pixel
-from analysis.methods import solver_of
+from analysis.memory import gigabytes, memory_of, passing_within
+from analysis.methods import BASELINES, Method, solver_of
 from analysis.words import about, at_most, out_of, sentence
 from npgd import checks, sets
 from npgd.denoisers import fitting_name
@@ -29,7 +30,7 @@ from npgd.operators import Gaussian, LinearOperator, SuperResolution
 from npgd.precision import plainly
 from npgd.sets import ImageSet
 from npgd.showing import Drawn, Shown
-from npgd.solvers import NPGD, Solution, TotalVariation, recover
+from npgd.solvers import NPGD, Solution, recover
 from npgd.solvers.base import Solver
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ LARGE = 2**16
 """above so many, effort "quick" runs nothing, and judges what was run already."""
 EXACT = 1e-9
 """Errors per pixel below, of images on [−1, 1], leave nothing to gain."""
-WITHOUT_PRIOR = ("total variation", "plug-and-play ADMM")
+WITHOUT_PRIOR = tuple(BASELINES.values())
 """The candidates that know nothing of the prior."""
 
 
@@ -268,6 +269,7 @@ def advise(
     tried: Mapping[str, Solution] | None = None,
     seed: int = 0,
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> Advice:
     """Try what may lower the error of NPGD(prior), and say what each change gains.
 
@@ -294,6 +296,8 @@ def advise(
         tried: solutions that are there already, by the candidate's name.
         seed: of every draw.
         progress: show progress bars.
+        memory: most bytes, or "2 GB": fewer images pass through a `GenerativePrior` at a time, and
+            an operator that does not fit is not tried.
 
     Raises:
         ValueError, TypeError: an argument does not fit, by name.
@@ -307,6 +311,8 @@ def advise(
         )
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     noise = checks.number(noise, "noise", zero=True)
+    bound = memory_of(memory)
+    prior = passing_within(prior, None if bound is None else bound / 2)
     solver: Solver[Any] = NPGD(prior)
     if solution is None:
         solution = recover(A, y, solver, progress=progress)
@@ -316,13 +322,14 @@ def advise(
             f" {checks.shown(getattr(solution, 'x', solution))}"
         )
     stopped = "max_iter reached" in solution.outcomes
-    problem = _Problem(A, prior, x, y, noise, effort, seed, stopped)
+    known = dict(tried or {})
+    problem = _Problem(A, prior, x, y, noise, effort, seed, stopped, bound, frozenset(known))
     candidates = [*_solvers(problem), *_data(problem, more)]
     if only is not None:
         names = [change.name for change, *_ in candidates]
         only = checks.some(only, "only", *names)
         candidates = [each for each in candidates if each[0].name in only]
-    known, base = dict(tried or {}), per_pixel(solution.x, x)
+    base = per_pixel(solution.x, x)
     trials, without = [], dict[str, str]()
     for change, prepared in candidates:
         try:
@@ -355,6 +362,10 @@ class _Problem:
     seed: int
     stopped: bool
     """Whether an image's run ended by its number of iterations."""
+    memory: int | None
+    """Bytes that a run may take."""
+    tried: frozenset[str] = frozenset()
+    """The candidates whose solutions are there already."""
 
     @property
     def skips(self) -> bool:
@@ -443,25 +454,18 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[An
             ),
             lambda: solver_of("deviation", prior, seed, sigma),
         )
-    if problem.effort != "quick":
+    baselines = {
+        Method.TV: "npgd.TotalVariation()",
+        Method.PNP_ADMM: f"npgd.PnPADMM({named or 'npgd.WaveletShrinkage()'})",
+    }
+    for method, python in baselines.items():
+        name = BASELINES[method]
+        if method is Method.TV and problem.effort == "quick" and name not in problem.tried:
+            continue
         yield (
-            Change(
-                "total variation",
-                "do without the prior, by total variation",
-                "npgd.TotalVariation()",
-                {"--method": "tv"},
-            ),
-            TotalVariation,
+            Change(name, f"do without the prior, by {name}", python, {"--method": method.value}),
+            partial(solver_of, method, prior, seed, sigma),
         )
-    yield (
-        Change(
-            "plug-and-play ADMM",
-            "do without the prior, by plug-and-play ADMM",
-            f"npgd.PnPADMM({named or 'npgd.WaveletShrinkage()'})",
-            {"--method": "pnp-admm"},
-        ),
-        lambda: solver_of("pnp-admm", prior, seed, sigma),
-    )
 
 
 def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate]:
@@ -488,7 +492,7 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
         )
         yield (
             change,
-            lambda: measured(Gaussian(A.image_shape, m, seed=problem.seed, dtype=dtype).to(x)),
+            lambda: measured(_drawn(problem, m, dtype).to(x)),
         )
     elif type(A) is SuperResolution and A.factor % 2 == 0 and A.factor > 2:
         finer = SuperResolution(A.image_shape, A.factor // 2)
@@ -513,7 +517,9 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
         rows = A.m
         yield (
             change,
-            lambda: measured(design_secant_pca(prior, rows, seed=problem.seed).to(x)),
+            lambda: measured(
+                design_secant_pca(prior, rows, seed=problem.seed, memory=problem.memory).to(x)
+            ),
         )
     if problem.noise and bool((problem.y != A(x)).any()):
         halved = A(x) + (problem.y - A(x)) / 2
@@ -525,6 +531,14 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             data=True,
         )
         yield change, lambda: (A, halved, NPGD(problem.prior))
+
+
+def _drawn(problem: _Problem, m: int, dtype: torch.dtype) -> Gaussian:
+    """A Gaussian A; MemoryError where its matrix does not fit."""
+    A, size = problem.A, m * problem.A.n * dtype.itemsize
+    if problem.memory is not None and size > problem.memory:
+        raise MemoryError(f"its matrix takes {gigabytes(size)}, memory is {problem.memory:,} bytes")
+    return Gaussian(A.image_shape, m, seed=problem.seed, dtype=dtype)
 
 
 def _measured(problem: _Problem, operator: LinearOperator) -> Measurements:

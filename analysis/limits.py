@@ -128,6 +128,7 @@ def split_error(
     starts: int = 3,
     steps: int = 100,
     seed: int = 0,
+    progress: bool = False,
 ) -> ErrorSplit:
     """Split the error of a solution into range, projector, measurements, noise, iterations.
 
@@ -145,6 +146,7 @@ def split_error(
         nearest: the nearest points of S, where they are known; saves the search.
         longer: how many times `solver.max_iter` a long run may take.
         starts, steps, seed: of the search, as for `nearest_in_range`.
+        progress: show progress bars.
 
     Raises:
         ValueError, TypeError: an argument does not fit, by name.
@@ -153,8 +155,9 @@ def split_error(
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
     longer, seed = checks.integer(longer, "longer"), checks.seed(seed)
+    progress = checks.flag(progress, "progress")
     if solution is None:
-        solution = recover(A, y, solver)
+        solution = recover(A, y, solver, progress=progress)
     elif not isinstance(solution, Solution) or solution.x.shape != x.shape:
         raise ValueError(
             f"solution must be of images of shape {tuple(x.shape)}, got"
@@ -164,16 +167,21 @@ def split_error(
 
     projected = prior.project(x)  # type: ignore[union-attr]
     if nearest is None:
-        search: dict[str, Any] = {"starts": starts, "steps": steps, "seed": seed}
+        search: dict[str, Any] = {
+            "starts": starts,
+            "steps": steps,
+            "seed": seed,
+            "progress": progress,
+        }
         nearest = nearest_in_range(prior, x, known=projected, **search).image
     else:
         nearest = like(checks.images(nearest, checks.image_shape(A.image_shape), "nearest"), prior)
         if len(nearest) != len(x):
             raise ValueError(f"nearest must have an image for each of {len(x)}, got {len(nearest)}")
     noise = y - A(x)
-    quiet = recover(A, A(x), long_run).x
+    quiet = recover(A, A(x), long_run, progress=progress).x
     noisy = bool((norm(noise) > 1e-6 * norm(y)).any())
-    loud = recover(A, y, long_run).x if noisy else quiet
+    loud = recover(A, y, long_run, progress=progress).x if noisy else quiet
     found = (nearest, projected, quiet, loud, solution.x)
     errors = torch.stack([per_pixel(estimate, x) for estimate in found])
     parts = [errors[0], *errors.diff(dim=0)]

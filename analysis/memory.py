@@ -7,19 +7,25 @@ time. Without a bound these are constants.
 
 from __future__ import annotations
 
+import copy
+import ctypes
+import functools
 import logging
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from npgd import checks
+from npgd.priors import GenerativePrior
 from npgd.progress import note
+
+T = TypeVar("T")
 
 LEAST = 10**6
 LARGE = 2**25
@@ -78,7 +84,7 @@ def state(what: str, need: float, bound: int | None, show: bool) -> None:
 
 
 class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes that every operation returns."""
+    """Bytes that every operation returns, without views of what it was given."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,8 +92,14 @@ class _Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.found += [x.nbytes for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        given = {_place(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        self.found += [x.nbytes for x in made if _place(x) not in given]
         return out
+
+
+def _place(x: torch.Tensor) -> int:
+    return x.untyped_storage().data_ptr()
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,60 @@ class Footprint:
     def searching(self, bound: float | None, most: int) -> int:
         """How many can be differentiated at a time."""
         return most if bound is None else fitting(bound, GRAPH * self.total, most)
+
+
+MEASURING = 2**27
+"""Bytes that an operator makes of the images that it is applied to together."""
+
+
+def measured_together(A: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, most: int) -> int:
+    """How many of the images x an operator is applied to at a time, at most `most`."""
+    if x.nbytes < MEASURING // 64:
+        return most
+    return fitting(MEASURING, Footprint.of(A, x[:1]).total, most)
+
+
+def weights(*things: object) -> int:
+    """Bytes of the parameters and buffers of those things that are modules."""
+    modules = [thing for thing in things if isinstance(thing, torch.nn.Module)]
+    return sum(t.nbytes for module in modules for t in (*module.parameters(), *module.buffers()))
+
+
+def passing_within(prior: T, bound: float | None) -> T:
+    """The prior with so few images in a pass that passes, and searches, stay within a bound.
+
+    A copy that shares the networks; of what is no `GenerativePrior`, or without a bound, itself.
+    """
+    if bound is None or not isinstance(prior, GenerativePrior):
+        return prior
+    z = torch.zeros(1, prior.latent_dim, dtype=prior.dtype, device=prior.device)
+    bare = copy.copy(prior)
+    bare.corrections = 0
+    one = Footprint.of(lambda z: bare.encode(bare.generate(z)), z)
+    limited = copy.copy(prior)
+    limited.graph_rows = one.searching(bound, MOST)
+    # A step of the corrector differentiates.
+    limited.rows = limited.graph_rows if prior.corrections else one.passing(bound, MOST)
+    return limited
+
+
+MOST = 1024
+"""Images in a pass, where the bound would allow more."""
+
+
+def release() -> None:
+    """Give freed memory back to the system: glibc keeps it, for as long as it likes."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Any:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # another C library
+        return None
 
 
 def fitting(bound: float, each: float, most: int) -> int:

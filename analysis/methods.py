@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-import npgd
-from npgd import checks
-from npgd.denoisers import fitting_denoiser
-from npgd.solvers import Solver
-
-NAMES = ("npgd", "amp", "csgm", "pgdgan", "deviation", "tv", "lasso", "pnp-admm", "onenet")
+if TYPE_CHECKING:
+    from npgd import GenerativePrior
+    from npgd.solvers import Solver
 
 
-def solver_of(name: str, prior: npgd.GenerativePrior, seed: int, noise: float) -> Solver[Any]:
+class Method(StrEnum):
+    """The solvers, by name."""
+
+    NPGD = "npgd"
+    AMP = "amp"
+    CSGM = "csgm"
+    PGDGAN = "pgdgan"
+    DEVIATION = "deviation"
+    TV = "tv"
+    LASSO = "lasso"
+    PNP_ADMM = "pnp-admm"
+    ONENET = "onenet"
+
+
+NAMES = tuple(method.value for method in Method)
+BASELINES = {Method.TV: "total variation", Method.PNP_ADMM: "plug-and-play ADMM"}
+"""Those that know nothing of the prior and are held beside the others, and what they are called."""
+
+
+def solver_of(name: str, prior: GenerativePrior, seed: int, noise: float) -> Solver[Any]:
     """The solver of that name.
 
     Args:
@@ -22,29 +39,33 @@ def solver_of(name: str, prior: npgd.GenerativePrior, seed: int, noise: float) -
         seed: of its draws.
         noise: σ_v, for the solver that asks for it (`npgd.Deviation`).
     """
+    import npgd
+    from npgd import checks
+    from npgd.denoisers import fitting_denoiser
+
     checks.choice(name, "name", *NAMES)
     denoiser = None
-    if name in ("deviation", "pnp-admm"):
+    if name in (Method.DEVIATION, Method.PNP_ADMM):
         denoiser = fitting_denoiser(prior.image_shape)
         kind = checks.kind(prior)
         if denoiser is not None and kind is not None:
             denoiser.to(dtype=kind[0], device=kind[1])
     match name:
-        case "npgd":
+        case Method.NPGD:
             return npgd.NPGD(prior, seed=seed)
-        case "amp":
+        case Method.AMP:
             return npgd.AMP(prior, seed=seed)
-        case "csgm":
+        case Method.CSGM:
             return npgd.CSGM(prior, seed=seed)
-        case "pgdgan":
+        case Method.PGDGAN:
             return npgd.PGDGAN(prior, seed=seed)
-        case "deviation":
+        case Method.DEVIATION:
             return npgd.Deviation(prior, denoiser=denoiser, noise=noise, seed=seed)
-        case "tv":
+        case Method.TV:
             return npgd.TotalVariation()
-        case "lasso":
+        case Method.LASSO:
             return npgd.Lasso()
-        case "pnp-admm":
+        case Method.PNP_ADMM:
             return npgd.PnPADMM(denoiser or npgd.WaveletShrinkage())
         case _:
             return npgd.OneNet()

@@ -22,7 +22,7 @@ from typing import Any, TypeGuard
 import torch
 from jaxtyping import Float
 
-from analysis.memory import LARGE
+from analysis.memory import LARGE, memory_of, passing_within
 from analysis.rates.identity import check_run, needs_map
 from analysis.tasks import check_executor, in_order, one_thread
 from analysis.words import about, at_least, median
@@ -76,15 +76,23 @@ class ProjectionSettings(Shown):
         )
 
     @classmethod
-    def of(cls, effort: str) -> ProjectionSettings:
-        """The settings of an effort: "quick", "default" or "thorough"; ValueError for another."""
+    def of(cls, effort: str, entries: int = 1) -> ProjectionSettings:
+        """The settings of an effort: "quick", "default" or "thorough"; ValueError for another.
+
+        Of a set whose Jacobians hold more than 2²⁵ numbers (`entries`), where a pass of G is long,
+        "quick" looks at 4 points, by 20 steps.
+        """
         checks.choice(effort, "effort", *EFFORTS)
         points, starts, steps = EFFORTS[effort]
+        if effort == "quick" and entries > LARGE:
+            points, starts, steps = LARGE_EFFORT
         return cls(points, starts, steps)
 
 
 EFFORTS = {"quick": (8, 2, 40), "default": (24, 3, 100), "thorough": (96, 8, 300)}
 """Points, starts and steps, by effort."""
+LARGE_EFFORT = (4, 2, 20)
+"""The same of "quick" for large sets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +120,7 @@ def nearest_in_range(
     steps: int = 300,
     seed: int = 0,
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> Nearest:
     """argmin_{s∈S} ‖x − s‖² for each image: exact on affine and finite sets, else by search.
 
@@ -130,6 +139,8 @@ def nearest_in_range(
         steps: Adam steps from each start; 0 takes the best start as it is.
         seed: of the random starts.
         progress: show a progress bar.
+        memory: most bytes, or "2 GB": fewer images of a `GenerativePrior` are searched for at a
+            time, and by quasi-Newton steps where a Jacobian takes more than a quarter.
 
     Raises:
         TypeError: if S cannot be searched, because `prior` has no `generate`.
@@ -151,7 +162,9 @@ def nearest_in_range(
         image = exact.project(x)
         z = exact.encode(x) if isinstance(exact, AffineSet) else None
         return Nearest(image, z, _distance(x, image), torch.ones(len(x), dtype=torch.bool))
-    S = prior.prior if isinstance(prior, LatentSearch) else prior
+    bound = memory_of(memory)
+    S = passing_within(prior.prior if isinstance(prior, LatentSearch) else prior, bound)
+    most = LARGE if bound is None else min(LARGE, bound // (4 * JACOBIAN))
     sets.needs(S, "generate", "latent_dim", what="a search for its nearest point")
     assert sets.generates(S)
 
@@ -163,7 +176,7 @@ def nearest_in_range(
     if rest.any():
         search = LatentSearch(S, starts=starts, steps=steps, seed=seed, progress=progress)
         z, _ = search.search(x[rest])
-        latent[rest] = z if steps == 0 else _refined(S, x[rest], z)
+        latent[rest] = z if steps == 0 else _refined(S, x[rest], z, steps, most)
         image[rest] = S.generate(latent[rest])
     squared = _distance(x, image)
     if known is not None:
@@ -192,32 +205,38 @@ FOUND = 1e-10
 """unless it is as near as this."""
 
 
-def _refined(S: Generated, x: Images, z: Latents) -> Latents:
+def _refined(S: Generated, x: Images, z: Latents, steps: int, most: int) -> Latents:
     """Latents after Gauss–Newton; of images left near S also from the encoder, if that is nearer.
 
     Adam may leave the encoder's valley for one that ends higher.
     """
-    z = _polished(S, x, z)
+    z = _polished(S, x, z, steps, most)
     if not sets.encodes(S):
         return z
     distance = _distance(x, S.generate(z))
     size = squared_norm(x.double()).cpu()
     near = (distance < NEAR * size) & (distance > FOUND * size)
     if near.any():
-        again = _polished(S, x[near], S.encode(x[near]))
+        again = _polished(S, x[near], S.encode(x[near]), steps, most)
         nearer = _distance(x[near], S.generate(again)) < distance[near]
         z[near.nonzero().flatten()[nearer]] = again[nearer]
     return z
 
 
 DESCENT = 60
-"""Quasi-Newton steps, in place of those of Gauss and Newton where a Jacobian is large."""
+"""Quasi-Newton steps, in place of those of Gauss and Newton where a Jacobian is large; at most as
+many as of Adam."""
 
 
-def _polished(S: Generated, x: Images, z: Latents) -> Latents:
-    """Latents after Gauss–Newton steps on ‖x − G(z)‖², image by image while they gain."""
-    if x[0].numel() * z.shape[1] > LARGE:
-        return _descended(S, x, z)
+JACOBIAN = 20
+"""Bytes for each number of a Jacobian that Gauss and Newton's step forms."""
+
+
+def _polished(S: Generated, x: Images, z: Latents, steps: int, most: int) -> Latents:
+    """Latents after Gauss–Newton steps on ‖x − G(z)‖², image by image while they gain; by
+    quasi-Newton steps where a Jacobian has more than `most` numbers."""
+    if x[0].numel() * z.shape[1] > most:
+        return _descended(S, x, z, min(DESCENT, steps))
     z, target = z.clone(), x.flatten(1)
     least = _distance(x, S.generate(z)).to(x.device)
     moving = torch.arange(len(x), device=x.device)
@@ -232,14 +251,14 @@ def _polished(S: Generated, x: Images, z: Latents) -> Latents:
     return z
 
 
-def _descended(S: Generated, x: Images, z: Latents) -> Latents:
+def _descended(S: Generated, x: Images, z: Latents, steps: int) -> Latents:
     """Latents after quasi-Newton steps, one image at a time, with its pixels as measurements."""
     pixels = _Pixels(x.shape[1:])
     found = []
     for image, start in zip(torch.split(x, 1), torch.split(z, 1), strict=True):
         y = image.flatten(1)
         at = Descent.at(S, start, y, pixels, 0.0)
-        for _ in range(DESCENT):
+        for _ in range(steps):
             at = at.step(S, y, pixels, 0.0)
         found.append(at.z)
     return torch.cat(found)
@@ -376,6 +395,7 @@ def projection_error(
     seed: int = 0,
     executor: Executor | None = None,
     progress: bool = False,
+    memory: int | str | None = None,
 ) -> ProjectionError:
     """δ_x = ‖x − P(x)‖² − min_{s∈S} ‖x − s‖² at points of the caller's choice.
 
@@ -389,6 +409,7 @@ def projection_error(
         starts, steps, seed, progress: of the search for the nearest point.
         executor: runs the searches, of 1024 latents each; what is found does not depend on it,
             but for the order in which several threads of torch sum.
+        memory: of `nearest_in_range`; in other processes it bounds a task.
 
     Raises:
         TypeError: if there is no projector, or S cannot be searched.
@@ -409,11 +430,14 @@ def projection_error(
         raise TypeError(f"projector must be callable, got {checks.shown(projector)}")
     if projector is None:
         sets.needs(prior, "project", what="δ of its projector (or give one)")
-    project = sets.projector(prior) if projector is None else projector
     check_executor(executor)
+    bound = memory_of(memory)
+    project = sets.projector(passing_within(prior, bound)) if projector is None else projector
     # P = G∘G† gives points of S itself, and so does every set that P belongs to.
     in_range = projector is None
-    search = {"starts": starts, "steps": steps, "seed": seed, "progress": progress}
+    search = {
+        "starts": starts, "steps": steps, "seed": seed, "progress": progress, "memory": bound,
+    }  # fmt: skip
     nearest = _all_nearest(prior, families, known, search, executor)
     errors = {}
     for name, x in families.items():

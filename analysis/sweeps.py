@@ -29,7 +29,7 @@ from analysis.tasks import check_executor, one_by_one, one_thread
 from analysis.words import about
 from npgd import checks
 from npgd.files import a_path, as_json, plain, shown, write_atomically
-from npgd.images import Images
+from npgd.images import Images, psnr
 from npgd.showing import Drawn
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Sweep(Drawn):
 
     rows: tuple[dict[str, Any], ...]
     """Each has the cell's method, m, noise, seed and step_size (None: the method's own); error and
-    its standard error over the images, psnr of that error, objective ‖Ax − y‖², all means over the
-    images; n_iter, seconds, status; and predicted, the error by state evolution (None without)."""
+    its standard error, psnr and objective ‖Ax − y‖², all means over the images; n_iter, seconds,
+    status; and predicted, the error by state evolution (None without)."""
     images: int
     """How many are recovered in each cell."""
     taken_up: int
@@ -264,7 +264,7 @@ def _recovered(
         **cell,
         "error": mean,
         "error_se": float(error.std() / len(error) ** 0.5) if len(error) > 1 else None,
-        "psnr": float(10 * torch.log10(4 / error.mean())),
+        "psnr": float(psnr(error).mean()),
         "objective": float(solution.objective[-1].mean()),
         "n_iter": solution.n_iter,
         "seconds": solution.seconds,

@@ -906,13 +906,13 @@ def check_bound(
         raise AssertionError(
             f"Theorem 1's bound fails by {float(over[n, image]):.3g} at x_{n + start}, image"
             f" {image}: F_n = {float(check.objective[n + start, image]):.6g}, bound"
-            f" {float(check.bound[n + start, image]):.6g}. {check.comparison()}\n"
+            f" {float(check.bound[n + start, image]):.6g}. {' '.join(check.comparison())}\n"
             f"  To reproduce: {again}"
         )
     if check.broken:
         raise AssertionError(
             "an assumption of Theorem 1 fails, though the bound holds."
-            f" {check.comparison()}\n  To reproduce: {again}"
+            f" {' '.join(check.comparison())}\n  To reproduce: {again}"
         )
     return check
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 import torch
 from jaxtyping import Float
+
+from npgd.images import psnr
+
+WIDTH = 80
+"""Of a line in a terminal."""
+EXACT = 1e-24
+"""An error per pixel that rounding in float64 may make."""
 
 
 def at_least(value: float, digits: int = 3) -> str:
@@ -34,11 +42,6 @@ def exactly(value: float, limit: float, digits: int = 4) -> str:
     return about(value, digits)
 
 
-def signed(value: float, digits: int = 3) -> str:
-    """The nearest number of so many digits, with its sign."""
-    return f"{value:+.{digits}g}".replace("-", "−", 1)
-
-
 def apart(a: float, b: float, digits: int = 3) -> tuple[str, str]:
     """The nearest numbers of so many digits, or of as many more as tell the two apart."""
     while digits < 17 and about(a, digits) == about(b, digits):
@@ -63,6 +66,17 @@ def median(values: Float[torch.Tensor, "*shape"]) -> float:
     return float(values.double().flatten().nanquantile(0.5)) if values.numel() else math.nan
 
 
+def decibels(error: Float[torch.Tensor, "*shape"]) -> str:
+    """The PSNR of an image's error per pixel, of several the mean of theirs: "29.6 dB"."""
+    error = error.double()
+    if not bool(error.isfinite().all()):
+        return "not finite"
+    if float(error.max()) <= EXACT:
+        return "exact to rounding"
+    mean = float(psnr(error).mean())
+    return f"{mean:.1f} dB" if math.isfinite(mean) else "∞ dB"
+
+
 def out_of(count: int, total: int, what: str = "image") -> str:
     """`count` of `total`: "all 12 images", "both images", "3 of 12 images", "none of 12 images"."""
     plural = what if total == 1 else f"{what}s"
@@ -77,6 +91,15 @@ def spread(low: float, high: float) -> str:
     """From `low` to `high`, as one number where they print alike."""
     first, last = about(low), about(high)
     return first if first == last else f"{first} to {last}"
+
+
+def wrapped(text: str, first: str, later: str) -> list[str]:
+    """Lines of the text, at most WIDTH long, after `first` and `later`; a number keeps its %."""
+    held = text.replace(" %", "\u00a0%")
+    lines = textwrap.wrap(
+        held, WIDTH, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def sentence(text: str) -> str:

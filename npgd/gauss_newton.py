@@ -26,7 +26,7 @@ from npgd.precision import plainly
 from npgd.sets import GENERATED, Generated, needs
 
 DAMPINGS = (0.0, 1e-2, 1e-1, 1.0, 10.0)  # μ
-ENTRIES = 2**26  # of the measured Jacobians held at a time, to bound memory
+ENTRIES = 2**24  # of the measured Jacobians held at a time, to bound memory
 ROWS = 4096  # their columns
 DIRECTIONS = 16  # differentiated along at a time
 

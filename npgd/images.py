@@ -68,6 +68,11 @@ def quotient(
     return torch.where(denominator > 0, numerator / denominator, math.nan)
 
 
+def psnr(error: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+    """10 log₁₀(2²/error) in dB, of errors per pixel; 2 is peak to peak on [-1, 1]. ∞ of 0."""
+    return 10 * torch.log10(4 / error)
+
+
 @torch.no_grad()
 def ratio(A: Callable[[Images], torch.Tensor], s: Images) -> PerImage:
     """‖A s‖²/‖s‖² of every direction s; NaN where s = 0."""

@@ -71,10 +71,12 @@ def evaluate(
         goal: t, one a row.
         measure: M, for instance an operator A.
         penalty: λ.
-        rows: most generator rows in one pass; more rows take more passes, not more memory.
+        rows: most generator rows in one pass; more rows take more passes, not more memory. A prior
+            with `graph_rows` may allow fewer.
         gradient: False saves the backward pass, and returns zeros in its place.
     """
     images, residuals, gradients = [], [], []
+    rows = min(rows, getattr(prior, "graph_rows", None) or rows)
     for part, wanted in zip(torch.split(z, rows), torch.split(goal, rows), strict=True):
         with torch.set_grad_enabled(gradient):
             free = part.detach().requires_grad_(gradient)

@@ -10,7 +10,7 @@ import copy
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,12 @@ class GenerativePrior(Shown, nn.Module):
     precision only, functions): `npgd.as_generator`, `npgd.as_encoder`. A range of [0, 1] or
     [0, 255] in what is tried is warned of.
     """
+
+    rows: int | None = None
+    """Most images that pass through a network at a time: larger batches pass in parts, and take
+    more time and not more memory. None for no bound."""
+    graph_rows: int | None = None
+    """The same of a search's passes, which are differentiated."""
 
     def __init__(
         self,
@@ -160,8 +166,9 @@ class GenerativePrior(Shown, nn.Module):
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must have shape (batch, {self.latent_dim}), got {tuple(z.shape)}")
         checks.same_kind(z, self, "z", "the prior")
-        x: Images = self._in_its_precision("generator", self.generator, z)
-        return x
+        return self._in_parts(
+            functools.partial(self._in_its_precision, "generator", self.generator), z
+        )
 
     def encode(self, w: Images) -> Latents:
         """G†(w): the latent of a point near w on range(G).
@@ -169,6 +176,17 @@ class GenerativePrior(Shown, nn.Module):
         With corrections the result carries no gradient to w.
         """
         checks.same_kind(checks.images(w, self.image_shape, "w"), self, "w", "the prior")
+        return self._in_parts(self._encoded, w)
+
+    def _in_parts(
+        self, function: Callable[[torch.Tensor], torch.Tensor], given: torch.Tensor
+    ) -> torch.Tensor:
+        """What a function makes of a batch, `rows` at a time."""
+        if self.rows is None or len(given) <= self.rows:
+            return function(given)
+        return torch.cat([function(part) for part in torch.split(given, self.rows)])
+
+    def _encoded(self, w: Images) -> Latents:
         z: Latents = self._in_its_precision("encoder", self.encoder, w)
         for _ in range(self.corrections):
             assert self.corrector is not None

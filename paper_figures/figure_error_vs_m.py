@@ -54,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(results: dict[str, Any]) -> Figure:
-    figure = new_figure(columns=2, height=3.0)
+    figure = new_figure(columns=2, height=3.4)
     panels = figure.subplots(1, 2)
     kind = "test digits" if results["images"] == "digits" else "samples of G"
     noise = f"noise {results['noise']:g}" if results["noise"] else "no noise"
@@ -62,7 +62,8 @@ def draw(results: dict[str, Any]) -> Figure:
     panels[1].set_title("NPGD, Gaussian and designed A, test digits")
     for axis, curves in zip(panels, (results["methods"], results["designs"]), strict=True):
         draw_curves(axis, curves)
-        axis.legend(loc="best")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    panels[1].legend(loc="upper right")
     panels[0].set_ylabel("error per pixel on [−1, 1]")
     return figure
 

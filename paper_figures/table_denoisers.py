@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import npgd
+from npgd import images
 from npgd.data import mnist
 
 LEVELS = (0.1, 0.3, 1.0)
@@ -27,7 +28,7 @@ LEVELS = (0.1, 0.3, 1.0)
 
 def psnr(x: torch.Tensor, x_true: torch.Tensor) -> float:
     """Mean over the images of 10 log₁₀(4/MSE)."""
-    return float((10 * torch.log10(4 / (x - x_true).square().mean((1, 2, 3)))).mean())
+    return float(images.psnr((x - x_true).square().mean((1, 2, 3))).mean())
 
 
 def methods() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
     python paper_figures/table_methods.py [--errors] [--timings] [--quick] [--count 300]
         [--methods NPGD CSGM …] [--m 20 50 100 200 500] [--noise 0 0.1] [--images digits samples]
-        [--threads N] [--cache DIR] [--fresh] [--json FILE]
+        [--threads N] [--device cuda] [--cache DIR] [--fresh] [--json FILE]
 
 Errors: mean squared error per pixel on [-1, 1] with standard errors over the images; the first
 `--count` MNIST test digits (NPGD_DATA), and as many samples of G, which lie in its range; one
@@ -24,8 +24,9 @@ defaults; its own step and its stop are part of what is timed.
 
 Each result is kept in the cache as a file of its own when it is done, so that an interrupted run
 goes on; one of another prior, other settings or another number of images is measured anew. With
-neither --errors nor --timings both run. CSGM dominates: with 10 restarts and 1,000 iterations it
-takes 10,000 passes of G, forward and back, per image.
+neither --errors nor --timings both run. On a GPU (--device cuda) errors are those of the CPU but
+for rounding, so that the cells of either serve; seconds are kept apart. CSGM dominates: with 10
+restarts and 1,000 iterations it takes 10,000 passes of G, forward and back, per image.
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ class Case:
 
     prior: npgd.GenerativePrior
     sigma: float
+    device: str = "cpu"
+
+    def denoiser(self) -> torch.nn.Module:
+        """The shipped denoiser of digits."""
+        return npgd.load_denoiser("mnist", device=self.device)
 
     @property
     def sparsity_penalty(self) -> float | str:
@@ -76,15 +82,15 @@ METHODS: dict[str, Callable[[Case], Solver[Any]]] = {
     "NPGD, finished": lambda case: npgd.NPGD(case.prior, finish=40, max_iter=50),
     "NPGD, refined": lambda case: npgd.NPGD(case.prior, refine=3),
     "AMP": lambda case: npgd.AMP(case.prior),
-    "AMP, denoiser": lambda case: npgd.AMP(npgd.load_denoiser("mnist")),
+    "AMP, denoiser": lambda case: npgd.AMP(case.denoiser()),
     "CSGM": lambda case: npgd.CSGM(case.prior),
     "PGD-GAN": lambda case: npgd.PGDGAN(case.prior),
-    "PnP-ADMM, network": lambda case: npgd.PnPADMM(npgd.load_denoiser("mnist")),
+    "PnP-ADMM, network": lambda case: npgd.PnPADMM(case.denoiser()),
     "PnP-ADMM, wavelet": lambda case: npgd.PnPADMM(npgd.WaveletShrinkage()),
     "deviation": lambda case: npgd.Deviation(
-        case.prior, denoiser=npgd.load_denoiser("mnist"), noise=case.sigma
+        case.prior, denoiser=case.denoiser(), noise=case.sigma
     ),
-    "OneNet": lambda case: npgd.OneNet("mnist"),
+    "OneNet": lambda case: npgd.OneNet(npgd.load_onenet("mnist", device=case.device)),
     "Lasso, DCT": lambda case: npgd.Lasso(transform="dct", penalty=case.sparsity_penalty),
     "Lasso, wavelet": lambda case: npgd.Lasso(transform="wavelet", penalty=case.sparsity_penalty),
 }
@@ -109,16 +115,17 @@ class Comparison:
     cache: Path
     fresh: bool = False
     quick: bool = False
+    device: str = "cpu"
 
     def images(self, kind: str) -> torch.Tensor:
         """The images to recover."""
         if kind == "digits":
-            return mnist("test", count=self.count)
+            return mnist("test", count=self.count).to(self.device)
         return self.prior.sample(self.count, seed=1)
 
     def operator(self, m: int) -> npgd.Gaussian:
         """The one A of this m."""
-        return npgd.Gaussian(self.prior.image_shape, m=m, seed=0)
+        return npgd.Gaussian(self.prior.image_shape, m=m, seed=0).to(self.device)
 
     def sigma(self, kind: str, m: int, noise: float) -> float:
         """Standard deviation of the noise on each measurement."""
@@ -126,7 +133,7 @@ class Comparison:
 
     def solver(self, method: str, kind: str, m: int, noise: float = 0.0) -> Solver[Any]:
         """The method at its settings; cut short if this is the quick look."""
-        case = Case(self.prior, self.sigma(kind, m, noise))
+        case = Case(self.prior, self.sigma(kind, m, noise), self.device)
         solver = METHODS[method](case)
         if not self.quick:
             return solver
@@ -195,7 +202,7 @@ def error_cell(c: Comparison, method: str, kind: str, m: int, noise: float) -> d
         y = A(x)
         if noise:
             generator = torch.Generator().manual_seed(1)
-            y = y + c.sigma(kind, m, noise) * torch.randn(y.shape, generator=generator)
+            y = y + c.sigma(kind, m, noise) * torch.randn(y.shape, generator=generator).to(y)
         errors: list[float] = []
         seconds, diverged = 0.0, 0
         for part, truth in zip(y.split(BATCH), x.split(BATCH), strict=True):
@@ -214,6 +221,7 @@ def error_cell(c: Comparison, method: str, kind: str, m: int, noise: float) -> d
             "se": spread / len(errors) ** 0.5,
             "diverged": diverged,
             "seconds": seconds,
+            "device": c.device,
             "errors": errors,
         }
 
@@ -247,7 +255,7 @@ def timing_cell(c: Comparison, method: str, m: int) -> dict[str, Any]:
     count = min(c.count, TIMED_BATCH)
 
     def compute() -> dict[str, Any]:
-        A, x = c.operator(m), mnist("test", count=count)
+        A, x = c.operator(m), c.images("digits")[:count]
         repeats = 1 if c.quick else 5
         ours, ours_seconds = run(A, x, reference, repeats)
         many, many_seconds = run(A, x, solver, repeats)
@@ -284,11 +292,18 @@ def timing_cell(c: Comparison, method: str, m: int) -> dict[str, Any]:
         "count": count,
         "m": m,
         "threads": torch.get_num_threads(),
-        "machine": platform.node(),
+        "machine": machine(c.device),
         **settings(solver),
         "reference": settings(reference),
     }
     return c.cached(f"timing-{slug(method)}-m{m}", key, compute)
+
+
+def machine(device: str) -> str:
+    """Tells clocks apart: the machine, or its GPU."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.node()
 
 
 def lead(cells: list[dict[str, Any]]) -> str:
@@ -331,13 +346,13 @@ def error_tables(cells: list[dict[str, Any]], count: int) -> list[Table]:
     return tables
 
 
-def timing_table(cells: list[dict[str, Any]]) -> Table:
+def timing_table(cells: list[dict[str, Any]], device: str) -> Table:
     """Seconds per image, and time to NPGD's error over NPGD's time."""
     batch = cells[0]["batch"]
-    table = Table(
-        title=f"seconds, first {batch} test digits, no noise, float32,"
-        f" {torch.get_num_threads()} of {os.cpu_count()} threads"
-    )
+    where = f"{torch.get_num_threads()} of {os.cpu_count()} threads"
+    if torch.device(device).type == "cuda":
+        where = machine(device)
+    table = Table(title=f"seconds, first {batch} test digits, no noise, float32, {where}")
     for column in ("m", "", "per image, batch 1", f"per image, batch {batch}", "error at the end"):
         table.add_column(column, justify="left" if column == "" else "right")
     table.add_column("to NPGD's error", justify="right")
@@ -377,6 +392,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--noise", nargs="+", type=float, default=list(NOISES))
     result.add_argument("--images", nargs="+", choices=IMAGES, default=list(IMAGES))
     result.add_argument("--threads", type=int, help="of torch; default: torch's own choice")
+    result.add_argument("--device", default="cpu", help="such as cuda")
     result.add_argument("--cache", type=Path, default=Path("methods_cache"))
     result.add_argument("--fresh", action="store_true", help="measure anew what the cache holds")
     result.add_argument("--quick", action="store_true", help="2 images, 5 iterations, no cache")
@@ -388,17 +404,21 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Every cell asked for, in order, with a line for each as it is done."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    prior = npgd.load_prior(arguments.prior)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, on every device
+    prior = npgd.load_prior(arguments.prior, device=arguments.device)
     both = arguments.errors == arguments.timings
     result: dict[str, Any] = {
         "prior": {"name": prior.name, "weights": fingerprint(prior)},
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "machine": machine(arguments.device),
         "count": arguments.count,
         "errors": [],
         "timings": [],
     }
-    c = Comparison(prior, arguments.count, arguments.cache, arguments.fresh, arguments.quick)
+    c = Comparison(
+        prior, arguments.count, arguments.cache, arguments.fresh, arguments.quick, arguments.device
+    )
     if both or arguments.errors:
         for kind in arguments.images:
             for noise in arguments.noise:
@@ -438,7 +458,7 @@ def main() -> None:
     for table in error_tables(result["errors"], result["count"]):
         console.print(table)
     if result["timings"]:
-        console.print(timing_table(result["timings"]))
+        console.print(timing_table(result["timings"], arguments.device))
     if arguments.json:
         write_atomically(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
 

@@ -46,6 +46,7 @@ from rich.table import Table
 from torch.nn import functional
 
 import npgd
+from npgd import images
 from npgd.data import IMAGE_SHAPES, dataset
 from npgd.denoisers import fitting_denoiser
 from npgd.solvers import Solver
@@ -295,8 +296,8 @@ def usual_m(prior: npgd.GenerativePrior) -> int:
 
 
 def psnr(errors: list[float]) -> list[float]:
-    """10 log₁₀(2²/error) of each image, in dB."""
-    return (10 * torch.log10(4 / torch.tensor(errors, dtype=torch.float64))).tolist()
+    """That of each image, in dB."""
+    return images.psnr(torch.tensor(errors, dtype=torch.float64)).tolist()
 
 
 def summary(values: list[float], digits: int) -> str:

@@ -206,6 +206,9 @@ Memory = Annotated[
     str | None,
     typer.Option(help="Most memory that the work may take, such as '2 GB'.", metavar="<size>"),
 ]
+Baselines = Annotated[
+    bool, typer.Option("--baselines", help="Run total variation and plug-and-play, too.")
+]
 Force = Annotated[bool, typer.Option(help="Replace what stands there.")]
 
 

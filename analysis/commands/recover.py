@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from analysis.commands.options import (
+    Baselines,
     Device,
     Force,
     Output,
@@ -29,6 +27,7 @@ from analysis.commands.options import (
 )
 from analysis.commands.output import Folder, output_directory, record
 from analysis.commands.terminal import console
+from analysis.methods import BASELINES, Method
 
 if TYPE_CHECKING:
     import torch
@@ -36,24 +35,6 @@ if TYPE_CHECKING:
 
     from npgd import GenerativePrior, LinearOperator, Solution
     from npgd.solvers import Solver
-
-
-class Method(StrEnum):
-    """The solvers, by the name that `--method` has for each."""
-
-    NPGD = "npgd"
-    AMP = "amp"
-    CSGM = "csgm"
-    PGDGAN = "pgdgan"
-    DEVIATION = "deviation"
-    TV = "tv"
-    LASSO = "lasso"
-    PNP_ADMM = "pnp-admm"
-    ONENET = "onenet"
-
-
-BASELINES = (Method.TV, Method.PNP_ADMM)
-"""What --baselines runs beside the method: they know nothing of the prior."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +149,7 @@ def recover(
     source: Source,
     problem: Problem,
     run: Recovery,
-    baselines: Annotated[
-        bool, typer.Option("--baselines", help="Run total variation and plug-and-play, too.")
-    ] = False,
+    baselines: Baselines = False,
     seed: Seed = 0,
     device: Device = "cpu",
     output: Output = Path("recovered"),

@@ -12,6 +12,7 @@ import typer
 
 from analysis.commands.options import (
     MOST_STEPS,
+    Baselines,
     Device,
     Force,
     Memory,
@@ -82,6 +83,7 @@ def verify(
     memory: Memory = None,
     output: Output = Path("verified"),
     force: Force = False,
+    baselines: Baselines = False,
     details: Annotated[
         bool, typer.Option("--details", help="Print every table and finding, too.")
     ] = False,
@@ -114,6 +116,7 @@ def verify(
             seed=seed,
             progress=console.is_terminal,
             memory=memory,
+            baselines=baselines,
         )
         report = replace(report, command=_recovering(prior, subject, problem, run, seed, device))
         made = {**record(), "prior": prior, **given.record(), "device": device, "dtype": "float64"}

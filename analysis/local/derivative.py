@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.memory import fitting
 from npgd.gauss_newton import forward_mode
 from npgd.images import Images, Latents, Measurements, norm
 from npgd.operators import LinearOperator
@@ -17,7 +18,14 @@ Points = Float[torch.Tensor, "batch ..."]
 Map: TypeAlias = Callable[[Points], Points]
 
 ROWS = 512
-"""Directional derivatives taken together, all images counted."""
+"""Directional derivatives taken together, all images counted, at most, …"""
+NUMBERS = 2**21
+"""… and numbers in the images that they move."""
+
+
+def together(n: int) -> int:
+    """How many directional derivatives are taken together where images have n numbers."""
+    return fitting(NUMBERS, n, ROWS)
 
 
 class Iteration(Protocol):
@@ -73,6 +81,7 @@ class LatentNPGD:
         self, A: LinearOperator, prior: Encoded, y: Measurements, step_size: float
     ) -> None:
         self.A, self.prior, self.y, self.step_size = A, prior, y, step_size
+        self.rows = together(A.n)
         at = self.first(A.adjoint(y))
         w = self._descended(prior.generate(at), y)
         of = (derivative_of(prior.generate, at), derivative_of(prior.encode, w))
@@ -89,7 +98,7 @@ class LatentNPGD:
         return out
 
     def many(self, z: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(z, max(1, ROWS // len(self.y)))
+        parts = torch.split(z, max(1, self.rows // len(self.y)))
         return torch.cat([self._many(part) for part in parts])
 
     def _many(self, z: torch.Tensor) -> torch.Tensor:
@@ -108,18 +117,27 @@ class LatentNPGD:
         return x - self.step_size * self.A.adjoint(self.A(x) - y)
 
     def push(self, z: Latents, directions: torch.Tensor) -> torch.Tensor:
-        plainly_there, gains = self.parts(z, directions)
-        return plainly_there - self.step_size * gains
+        with torch.no_grad():
+            w, moved, gained = self._moved(z, directions)
+            along = moved - self.step_size * gained
+            return pushed(self.prior.encode, w, along, self.encodes, self.rows)
 
     def parts(self, z: Latents, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """DG† J u and DG† AᵀA J u, for every direction u."""
         with torch.no_grad():
-            x = self.prior.generate(z)
-            w = self._descended(x, self.y)
-            moved = pushed(self.prior.generate, z, directions, self.generates)
-            gained = self.A.adjoint(self.A(moved.flatten(0, 1))).reshape(moved.shape)
-            both = pushed(self.prior.encode, w, torch.cat([moved, gained]), self.encodes)
+            w, moved, gained = self._moved(z, directions)
+            both = pushed(self.prior.encode, w, torch.cat([moved, gained]), self.encodes, self.rows)
         return both[: len(directions)], both[len(directions) :]
+
+    def _moved(
+        self, z: Latents, directions: torch.Tensor
+    ) -> tuple[Images, torch.Tensor, torch.Tensor]:
+        """w, and J u and AᵀA J u for every direction u."""
+        w = self._descended(self.prior.generate(z), self.y)
+        moved = pushed(self.prior.generate, z, directions, self.generates, self.rows)
+        parts = torch.split(moved.flatten(0, 1), self.rows)
+        gained = torch.cat([self.A.adjoint(self.A(part)) for part in parts])
+        return w, moved, gained.reshape(moved.shape)
 
 
 FORWARD, DIFFERENCES = "forward mode", "central differences"
@@ -147,9 +165,11 @@ AGREE = 0.05
 """Forward mode and differences may differ by so much: of a kinked network they do."""
 
 
-def pushed(function: Map, z: Points, directions: torch.Tensor, how: str) -> torch.Tensor:
-    """Dfunction(z) u for directions (c, *z.shape), so many at a time as `ROWS` allows."""
-    parts = torch.split(directions, max(1, ROWS // max(len(z), 1)))
+def pushed(
+    function: Map, z: Points, directions: torch.Tensor, how: str, rows: int = ROWS
+) -> torch.Tensor:
+    """Dfunction(z) u for directions (c, *z.shape), so many at a time as `rows` allows."""
+    parts = torch.split(directions, max(1, rows // max(len(z), 1)))
     if how == DIFFERENCES:
         return torch.cat([_differences(function, z, part) for part in parts])
     with forward_mode:

@@ -13,14 +13,21 @@ from analysis.rates.bound import Constant, constant, error_floor, first_of, pred
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
 from analysis.rates.slack import ALLOWED, GREEK, SlackSplit, split_slack
-from analysis.words import about, apart, at_most, signed
+from analysis.words import about, apart, at_most, out_of
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
 from npgd.showing import Shown
 
-STEP_PARTS = {"beta": "β_n", "delta": "δ_n", "noise": "noise"}
-"""What a step's factor has beside α_n, by what it is called in print."""
+STEP_PARTS = {
+    "beta": ("β_n above 1/η", "β_n below 1/η"),
+    "delta": (
+        "P landing farther from w_n than x* is (δ_n > 0)",
+        "P landing nearer to w_n than x* is (δ_n < 0)",
+    ),
+    "noise": ("Noise", "Noise"),
+}
+"""What a step's factor has beside α_n: what adds to it, and what takes off."""
 
 NEGLIGIBLE = 5e-4
 """Of the largest part of a step's factor: a smaller one would not show beside its three digits."""
@@ -68,7 +75,7 @@ class ConvergenceCheck(Shown):
     @property
     def status(self) -> str:
         """The verdict, in words."""
-        return " ".join([self.prediction(), self.observation(), self.comparison()])
+        return " ".join([self.prediction(), *self.observation(), *self.comparison()])
 
     def prediction(self) -> str:
         """What the constants promise."""
@@ -94,61 +101,69 @@ class ConvergenceCheck(Shown):
             text += f" (it grows by a factor of up to {at_most(growth)} per step)"
         return f"{text}; for the others it {promise}." if promise else f"{text}."
 
-    def observation(self) -> str:
-        """What the iterates did, and why, where the constants did not promise it."""
-        unpromised = (self.rate >= 1) & (self.observed.rate < 1)
-        if not bool(unpromised.any()):
-            return f"The objective {self.observed.status}."
-        text = f"The objective nevertheless {self.observed.status}."
+    def observation(self) -> tuple[str, ...]:
+        """What the iterates did, and why, where the constants did not promise it; in sentences."""
+        said = self.observed.sentences
+        if not bool(((self.rate >= 1) & (self.observed.rate < 1)).any()):
+            return said
+        return (*said, "The constants do not promise that.", *self._reasons())
+
+    def _reasons(self) -> list[str]:
+        """What each measured number does to a step's factor, against what its constant allows."""
+        part, said = self.step_factor, []
         alpha_n = float(self.decomposition.alpha[self.start :].nanquantile(0.5))
-        alpha, part = float(self.alpha.min()), self.step_factor
+        alpha = float(self.alpha.min())
         if alpha_n > alpha * ALLOWED:
-            alone = "makes" if part["alpha"] < 1 else "does not make"
             # α as "at most", in as many digits as keep it below α_n.
             digits = 3
             while digits < 17 and float(about(alpha_n, digits)) <= float(at_most(alpha, digits)):
                 digits += 1
             measured, constant_ = about(alpha_n, digits), at_most(alpha, digits)
-            text += (
-                f" Its own pairs (x_n, x*) have α_n = {measured} (median), where α is "
-                f"{constant_}; that alone {alone} it fall."
-            )
+            said.append(f"A shortens x_n − x* less than α says: α_n is {measured} (median), α is")
+            said[-1] += f" {constant_}."
+        moves = "fall" if part["alpha"] < 1 else "grow"
+        first = f"With α_n alone it would {moves}, by a factor {part['alpha']:.3g} per step."
         least = NEGLIGIBLE * max(abs(value) for value in part.values())
         others = [name for name in STEP_PARTS if abs(part[name]) > least]
-        parts = [f"{part['alpha']:.3g} from α_n"]
-        parts += [f"{signed(part[name])} from {STEP_PARTS[name]}" for name in others]
-        return f"{text} Over the fitted iterates the mean factor {part['total']:.3g} is " + (
-            f"{', '.join(parts[:-1])} and {parts[-1]}." if others else f"{parts[0]}."
-        )
+        said.append(first)
+        for name in others:
+            value = part[name]
+            does = f"adds {about(value)}" if value > 0 else f"takes off {about(-value)}"
+            said.append(f"{STEP_PARTS[name][value < 0]} {does}.")
+        return [*said, f"Together that is {part['total']:.3g}."] if others else said
 
-    def comparison(self) -> str:
-        """Whether the iterates stay below the bound, and which assumption they break if not."""
+    def comparison(self, bound: str = "the bound") -> tuple[str, ...]:
+        """Whether the iterates stay below the bound, and which constant they break; in sentences.
+
+        Args:
+            bound: what to call it.
+        """
         sentences = []
-        if self.holds:
-            void, batch = int((self.rate >= 1).sum()), len(self.rate)
-            note = ", which does not fall" if void else ""
-            if 0 < void < batch:
-                note += f" for {void} of {batch} images"
-            sentences.append(f"Every iterate stays below the bound{note}.")
+        named, batch = f"{bound[0].upper()}{bound[1:]}", len(self.rate)
+        falling = int((self.rate < 1).sum())
+        if self.holds and falling == batch:
+            sentences.append(f"Every iterate stays below {bound}.")
+        elif self.holds and falling:
+            sentences.append(
+                f"{named} falls for {out_of(falling, batch)}, whose iterates stay below it."
+            )
+        elif self.holds:
+            sentences.append(f"{named} does not fall: it says nothing of this run.")
         else:
             count = sum(n is not None for n in self.exceeded_at)
             first = min(n for n in self.exceeded_at if n is not None)
-            reason = (
-                "the constants are not the true ones"
-                if self.broken
-                else "some point is not of S, as no α_n, β_n or δ_n breaks its constant"
-            )
+            sentences.append(f"{named} is exceeded for {out_of(count, batch)}, first at x_{first}.")
             sentences.append(
-                f"The bound is exceeded for {count} of {len(self.exceeded_at)} images, first at "
-                f"x_{first}: {reason}."
+                "So the constants are not the true ones."
+                if self.broken
+                else "Some point is not of S, for no α_n, β_n or δ_n breaks its constant."
             )
-        if self.broken:
-            found = []
-            for name, pair in self.broken.items():
-                measured, constant_ = apart(*pair)
-                found.append(f"{GREEK[name]}_n = {measured} against {GREEK[name]} = {constant_}")
-            sentences.append(f"The iterates break its assumptions: {', '.join(found)}.")
-        return " ".join(sentences)
+        for name, pair in self.broken.items():
+            measured, constant_ = apart(*pair)
+            side = "below" if pair[0] < pair[1] else "above"
+            symbol = GREEK[name]
+            sentences.append(f"The run has {symbol}_n = {measured}, {side} {symbol} = {constant_}.")
+        return tuple(sentences)
 
     def __str__(self) -> str:
         return self.status

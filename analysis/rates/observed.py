@@ -71,27 +71,35 @@ class ObservedRate(Shown):
 
     @property
     def status(self) -> str:
-        """The rate, its range and what came after it, in words."""
+        """What the objective does, without the first sentence's subject and the last's stop."""
+        return " ".join(self.sentences).removeprefix("The objective ").removesuffix(".")
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What the objective does: the rate, the swing, and what came after, a fact each."""
         kept = [i for i in range(len(self.first)) if not bool(self.rate[i].isnan())]
         if not kept:
-            return "has no rate: " + (self.reasons[0] if self.reasons else "no image")
+            return (
+                f"The objective has no rate: {self.reasons[0] if self.reasons else 'no image'}.",
+            )
         lasts = sorted({self.last[i] for i in kept})
         span = f"x_{min(self.first[i] for i in kept)} to x_{lasts[0]}"
         if len(lasts) > 1:
             span += f"–x_{lasts[-1]}"
-        text = (
-            f"falls by a factor {self.median:.3g} per step (median of {len(kept)}, fitted on {span}"
-            f", R² {float(self.r_squared.nanquantile(0.5)):.2f})"
-        )
+        said = [
+            f"The objective falls by a factor {self.median:.3g} per step (median of {len(kept)}, "
+            f"fitted on {span}, R² {float(self.r_squared.nanquantile(0.5)):.2f})."
+        ]
         circling = ~self.period.isnan() & ~self.rate.isnan()
         if bool(circling.any()):
             who = "" if len(kept) == 1 else f" for {int(circling.sum())} of them"
-            text += f", swinging{who} with a period of {float(self.period[circling].median()):.3g}"
-        return text + self._afterwards(kept)
+            middle = float(self.period[circling].median())
+            said.append(f"It swings{who} with a period of {middle:.3g}.")
+        return (*said, *self._afterwards(kept))
 
-    def _afterwards(self, kept: list[int]) -> str:
+    def _afterwards(self, kept: list[int]) -> list[str]:
         counts = Counter(self.after[i] for i in kept)
-        parts = []
+        said: list[str] = []
         for word in ("rests", "circles", "slows", "rises"):
             if not counts[word]:
                 continue
@@ -107,8 +115,8 @@ class ObservedRate(Shown):
                 continue  # no more slowly than can be printed
             who = "" if len(kept) == 1 else f" for {counts[word]}"
             factor = f", by a factor {middle:.3g} per step" if word in ("slows", "rises") else ""
-            parts.append(f"{what}{who}{factor}")
-        return "; afterwards it " + "; it ".join(parts) if parts else ""
+            said.append(f"{'It' if said else 'Afterwards it'} {what}{who}{factor}.")
+        return said
 
     def __str__(self) -> str:
         return f"objective {self.status}"

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.memory import ACTIVE, GRAPH, fitting, memory_of, state
+from analysis.memory import ACTIVE, GRAPH, fitting, memory_of, release, state
 from analysis.rec.coverage import Independent, independent
 from analysis.rec.looks import (
     look_at_pairs,
@@ -84,8 +84,10 @@ def estimate_rec(
         seed: of the samples. With one seed, fewer points are the first of more.
         executor: runs the tasks, by default threads; the result does not depend on it.
         progress: show progress bars, and before them how much memory the work needs.
-        memory: most bytes, or "2 GB": fewer samples, tangents and searches at a time; fewer samples
-            where they would take more than a fifth of it. In other processes it bounds a task.
+        memory: most bytes that are taken beside what the process holds before, or "2 GB": fewer
+            samples, tangents and searches at a time; fewer samples where they would take more than
+            a fifth of it. Copies of the set and A in float64 count. In other processes it bounds a
+            task.
         changes: fields of `RecSettings` that differ from `settings`.
 
     Raises:
@@ -100,11 +102,13 @@ def estimate_rec(
     chosen = _changed(settings or RecSettings(), changes)
     pair = Pair(A, prior)
     radius = chosen.latent_radius or (math.sqrt(pair.latent_dim) + 3)
-    bound = pair.bound = memory_of(memory)
-    chosen = _within(pair, chosen, bound)
-    plan = Plan(chosen, seed, executor, progress, radius, bound)
+    bound = memory_of(memory)
+    pair.limit(bound)
+    chosen = _within(pair, chosen, pair.bound)
+    plan = Plan(chosen, seed, executor, progress, radius, pair.bound)
     if pair.generates:
-        state("estimate_rec", _need(pair, chosen, bound), bound, progress)
+        need = pair.copies + _need(pair, chosen, pair.bound)
+        state("estimate_rec", need, bound, progress)
     sample = pair.sample(plan)
     apart = independent(pair, sample, pairs, seed) if "secants" in chosen.looks else None
     results, histogram, tangent = _look(pair, sample, pairs, apart, plan)
@@ -162,6 +166,15 @@ def _within(pair: Pair, settings: RecSettings, bound: int | None) -> RecSettings
     return replace(settings, points=max(2, fitting(bound / 5, size, settings.points)))
 
 
+def needed(A: Any, prior: Any, settings: RecSettings, bound: int | None) -> float:
+    """Bytes that `estimate_rec` needs for a set with a generator; 0 for any other."""
+    pair = Pair(A, prior)
+    if not pair.generates:
+        return 0.0
+    pair.limit(bound)
+    return pair.copies + _need(pair, _within(pair, settings, pair.bound), pair.bound)
+
+
 def _need(pair: Pair, settings: RecSettings, bound: int | None) -> float:
     """Bytes: of the samples and of what is done with them, whichever takes most."""
     threads = torch.get_num_threads()
@@ -172,7 +185,7 @@ def _need(pair: Pair, settings: RecSettings, bound: int | None) -> float:
     if "secants" in settings.looks:
         needs.append(4 * held)
     if "tangents" in settings.looks:
-        space = TangentSpace(pair.n * pair.latent_dim, pair.dtype.itemsize, one)
+        space = TangentSpace(pair.n, pair.latent_dim, pair.dtype.itemsize, one)
         each = space.need(space.directions(None if bound is None else int(bound - held)))
         times = threads if bound is None else fitting(bound - held, each, threads)
         needs.append(held + times * max(each, 8 * 2 * JACOBIANS))
@@ -214,8 +227,12 @@ def _look(
         ratios = apart.ratio[np.isfinite(apart.ratio)]
         edges = histogram_edges(ratios, plan.settings.bins)
         histogram = Histogram(edges, np.histogram(ratios, edges)[0], 0, 0)
+    if plan.memory is not None:
+        release()
     if "tangents" in looks:
         results["tangents"], tangent = look_at_tangents(pair, sample, plan)
+    if plan.memory is not None:
+        release()
     if "search" in looks:
         results["search"] = look_by_search(pair, sample, secants, tangent, plan)
     return results, histogram, tangent

@@ -207,6 +207,8 @@ def ends(
     best = [(ended.z_first[i], ended.z_second[i]) for i in order]
     directions = [pair.secant(pair.point(one), pair.point(two)) for one, two in best]
     middle = torch.stack([(one + two) / 2 for one, two in best])
+    if pair.large:  # not worth another tangent space
+        return directions
     limits = tangents(pair.exact_A, *pair.again(middle), memory=memory)
     values = -limits.high if largest else limits.low
     if np.isfinite(values).any():

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import torch
 
-from analysis.memory import LARGE, Footprint
+from analysis.memory import LARGE, Footprint, measured_together, passing_within, weights
 from analysis.rec.results import Direction
 from analysis.rec.rounding import ERROR, enclosed, unit
-from analysis.rec.secants import all_pairs
+from analysis.rec.secants import all_pairs, in_parts
 from analysis.rec.settings import RecSettings
 from analysis.rec.tangents import TangentScan, tangent
 from analysis.tasks import LATENT_CHUNK, draw_latents, generate
@@ -113,6 +113,21 @@ class Pair:
         self.error = ERROR * unit(precision(self.exact_prior)) if self.generates else 0.0
         self.orthonormal = bool(getattr(A, "row_orthonormal", False))
 
+    def limit(self, bound: int | None) -> None:
+        """Stay within so many bytes, copies in float64 included."""
+        if bound is None:
+            return
+        self.bound = max(1, bound - self.copies)
+        # Samples and a Jacobian are held as well, and a copy in float64 takes twice as much.
+        self.prior = passing_within(self.prior, self.bound / 8)
+        self.exact_prior = passing_within(self.exact_prior, self.bound / 8)
+
+    @functools.cached_property
+    def copies(self) -> int:
+        """Bytes of the set and of A in float64, where these are copies."""
+        pairs = ((self.exact_prior, self.prior), (self.exact_A, self.A))
+        return weights(*(exact for exact, own in pairs if exact is not own))
+
     def exact(self) -> tuple[float, float] | None:
         """α and β of an affine or finite set, to the rounding of float64; None for any other.
 
@@ -173,13 +188,14 @@ class Pair:
                 rows=self.rows(self.bound),
             )
             z = drawn.double()
-            bad = int((~torch.isfinite(images.flatten(1)).all(1)).sum())
+            parts = in_parts(images)
+            bad = sum(int((~torch.isfinite(part.flatten(1)).all(1)).sum()) for part in parts)
             if bad:
                 raise ValueError(
                     f"prior must generate finite images, got NaN or infinity in {bad:,} of"
                     f" {len(images):,} samples G(z)"
                 )
-            error = ERROR * unit(self.dtype) * float(norm(images).max())
+            error = ERROR * unit(self.dtype) * max(float(norm(part).max()) for part in parts)
         with torch.no_grad():
             if not bool(torch.isfinite(self.A(images[:2])).all()):
                 raise ValueError("A must give finite measurements, got NaN or infinity in A(x)")
@@ -249,8 +265,10 @@ class Pair:
     def measure(self, s: Images, error: PerImage | float) -> tuple[PerImage, PerImage, PerImage]:
         """r of every direction s, off by at most `error`, and the ends of the interval it lies in;
         NaN where s is too short to count."""
+        size = measured_together(self.exact_A, s, len(s))
         with torch.no_grad():
-            stretched, length = norm(self.exact_A(s)), norm(s)
+            stretched = torch.cat([norm(self.exact_A(part)) for part in torch.split(s, size)])
+            length = norm(s)
         low, high = enclosed(stretched, length, error, self.norm, s[0].numel())
         return (stretched / length).square().where(low.isfinite(), math.nan), low, high
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.memory import release
 from analysis.rec.looks import TANGENT_STEP, left, searched_together
 from analysis.rec.pair import Pair, Plan, Point, Sample, span_constants
 from analysis.rec.results import Direction, PointwiseRec, kappa
@@ -142,10 +143,13 @@ class _Found:
                 self.note("secants", i, pair.secant(self.x_true[i], other, (i, j)))
         scan = None
         if self.x_true[0].z is not None and "tangents" in looks:
-            at, bound = pair.again(self._latents()), left(sample, plan)
+            count = plan.settings.tangent_points if pair.large else len(self.x_true)
+            at, bound = pair.again(self._latents()[:count]), left(sample, plan)
             scan = tangents(pair.exact_A, *at, progress=plan.progress, memory=bound)
-            for i in range(len(self.x_true)):
+            for i in range(len(scan.z)):
                 self.note("tangents", i, pair.tangent(scan, i, highest=False))
+        if plan.memory is not None:
+            release()
         if sample.z is not None and "search" in looks:
             self._search(sample, images, nearest, scan, plan)
 
@@ -204,7 +208,8 @@ def pointwise_starts(
         for _, _, j in entries[:POINTWISE_STARTS]:
             owner.append(i)
             start.append(z[j])
-        if z_true is not None and steps is not None and torch.isfinite(steps[i]).all():
+        known = steps is not None and i < len(steps) and bool(torch.isfinite(steps[i]).all())
+        if z_true is not None and steps is not None and known:
             arm = TANGENT_STEP * steps[i] / steps[i].norm()
             owner += [i, i]
             start += [z_true[i] + arm, z_true[i] - arm]

@@ -25,8 +25,9 @@ import torch
 from jaxtyping import Bool, Float
 
 from analysis.rec.rounding import ERROR, SHORTEST, unit
+from analysis.rec.secants import ratios
 from analysis.tasks import generate, in_order, one_thread
-from npgd.images import norm, ratio, squared_norm
+from npgd.images import norm, squared_norm
 from npgd.precision import converted, precision
 
 STARTS_PER_TASK = 16
@@ -265,14 +266,14 @@ def _keep_better(
     """Start or end of the search, whichever has the better ratio in float64."""
     operator, prior = converted(operator, device="cpu"), converted(prior, device="cpu")
     dtype = precision(prior)
-    ratios = []
+    found = []
     for one, two in zip(firsts, seconds, strict=True):
         other = generate(prior, two.to(dtype)).double() if x_true is None else x_true.double()
         image = generate(prior, one.to(dtype)).double()
         error = ERROR * unit(dtype) * (norm(image) + norm(other))
         s = image - other
-        ratios.append(ratio(operator, s).where(norm(s) > SHORTEST * error, math.nan))
-    start, end = ratios
+        found.append(ratios(operator, s).where(norm(s) > SHORTEST * error, math.nan))
+    start, end = found
     improved = torch.where(largest, end > start, end < start)
     improved |= torch.isnan(start) & torch.isfinite(end)
     pick = improved[:, None]

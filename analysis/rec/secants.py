@@ -23,17 +23,17 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.memory import fitting
+from analysis.memory import fitting, measured_together
 from analysis.rec.rounding import SHORTEST
 from analysis.tasks import in_order, one_thread
 from npgd import checks
-from npgd.images import ratio, squared_norm
+from npgd.images import PerImage, ratio, squared_norm
 from npgd.precision import converted
 
 PANEL = 2048  # points of one side of a task
 TILE = 512  # columns of one Gram tile: 2048 x 512 in float32 is 4 MB and stays in cache
 KEEP = 8  # extremes of each tile recomputed in float64
-DIFFERENCES = 2**24  # numbers in differences that are formed in float64 together
+DIFFERENCES = 2**22  # numbers in differences that are formed in float64 together
 MEASURED = 2**25  # numbers in images that A is applied to together
 NEAR = 6e-4  # below this fraction of |x_i|^2 + |x_j|^2 the float32 Gram form is off by about 1e-3
 
@@ -86,11 +86,21 @@ class _Gram:
 
     def __init__(self, x: torch.Tensor, u: torch.Tensor, shortest: float) -> None:
         self.x, self.u, self.shortest = x, u, shortest  # secants up to `shortest` are none
-        self.xx, self.uu = squared_norm(x), squared_norm(u)
+        self.xx, self.uu = _squares(x), squared_norm(u)
         self.largest = float(self.xx.amax())
 
     def double(self) -> _Gram:
         return _Gram(self.x.double(), self.u.double(), self.shortest)
+
+
+def _squares(x: torch.Tensor) -> torch.Tensor:
+    """Squared norms, without as much memory again."""
+    return torch.cat([squared_norm(part) for part in in_parts(x)])
+
+
+def in_parts(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Images, few enough to be worked on in float64 together."""
+    return torch.split(x, fitting(DIFFERENCES, x[:1].numel(), len(x)))
 
 
 class _Workspace:
@@ -339,7 +349,7 @@ def all_pairs(
     if count < 2:
         raise NoSecants(f"points must be at least 2 to form a secant, got {count}")
     shortest = SHORTEST * 2 * error
-    flat, measured = _centred(operator, points)
+    flat, measured = (part.numpy() for part in _centred(operator, points, _mean(points)))
     edges = histogram_edges(_pilot(flat, measured, shortest), bins)
     starts = range(0, count, PANEL)
     panels = {i: (flat[i : i + PANEL], measured[i : i + PANEL]) for i in starts}
@@ -353,8 +363,8 @@ def all_pairs(
         raise NoSecants(f"points must differ to form a secant, got {count} equal ones{beyond}")
     counts = np.sum([part.counts for part in parts], axis=0)
     return SecantScan(
-        lowest=tuple(sorted(_recomputed(operator, points, low))[:keep]),
-        highest=tuple(sorted(_recomputed(operator, points, high), key=_descending)[:keep]),
+        lowest=tuple(sorted(_recomputed(operator, points, points, low))[:keep]),
+        highest=tuple(sorted(_recomputed(operator, points, points, high), key=_descending)[:keep]),
         n_pairs=sum(part.n_pairs for part in parts),
         n_near=sum(part.n_near for part in parts),
         histogram=Histogram(edges, counts[1:-1], int(counts[0]), int(counts[-1])),
@@ -365,12 +375,20 @@ def _descending(pair: Extreme) -> tuple[float, int, int]:
     return (-pair[0], pair[1], pair[2])
 
 
-def _recomputed(operator: Any, points: torch.Tensor, pairs: list[Extreme]) -> list[Extreme]:
-    """The pairs with their ratios from the points themselves, all in float64."""
+def ratios(A: Any, s: torch.Tensor) -> PerImage:
+    """‖A s‖²/‖s‖² of every direction, so few at a time as memory wants it."""
+    parts = torch.split(s, measured_together(A, s, len(s)))
+    return torch.cat([ratio(A, part) for part in parts])
+
+
+def _recomputed(
+    operator: Any, first: torch.Tensor, second: torch.Tensor, pairs: list[Extreme]
+) -> list[Extreme]:
+    """The pairs (first[i], second[j]) with their ratios from the points, all in float64."""
     i, j = torch.tensor([pair[1:] for pair in pairs]).T
-    difference = points[i].detach().cpu().double() - points[j].detach().cpu().double()
-    ratios = ratio(converted(operator, torch.float64, "cpu"), difference)
-    return list(zip(ratios.tolist(), i.tolist(), j.tolist(), strict=True))
+    difference = first[i].detach().cpu().double() - second[j].detach().cpu().double()
+    found = ratios(converted(operator, torch.float64, "cpu"), difference)
+    return list(zip(found.tolist(), i.tolist(), j.tolist(), strict=True))
 
 
 def secants_from(
@@ -386,14 +404,14 @@ def secants_from(
     Each entry is (r, index of x*, index of the point), best first, from float64 differences.
     Secants too short to count for the `error` of each point are left out.
     """
-    everything = torch.cat([x_true.to(points), points])
-    flat, measured = _centred(operator, everything)
-    split, shortest = len(x_true), SHORTEST * 2 * error
-    left = _Gram(torch.from_numpy(flat[:split]), torch.from_numpy(measured[:split]), shortest)
+    given, points = x_true.to(points).detach().cpu(), points.detach().cpu()
+    split, shortest = len(given), SHORTEST * 2 * error
+    mean = _mean(points)
+    left = _Gram(*_centred(operator, given, mean), shortest)
     candidates: list[list[Extreme]] = [[] for _ in range(split)]
-    for first in range(split, len(flat), TILE):
-        part = slice(first, first + TILE)
-        right = _Gram(torch.from_numpy(flat[part]), torch.from_numpy(measured[part]), shortest)
+    size = fitting(MEASURED, points[:1].numel(), TILE)
+    for first in range(0, len(points), size):
+        right = _Gram(*_centred(operator, points[first : first + size], mean), shortest)
         rows, columns = slice(0, split), slice(0, len(right.x))
         memory = _Workspace(split, len(right.x), left.x.dtype)
         ratios, holes, _ = _tile(left, right, rows, columns, memory)
@@ -408,22 +426,30 @@ def secants_from(
     lowest = []
     for entries in candidates:
         best = sorted(entries)[: 4 * keep]
-        recomputed = _recomputed(operator, everything, best) if best else []
-        lowest.append(tuple((r, i, j - split) for r, i, j in sorted(recomputed)[:keep]))
+        recomputed = _recomputed(operator, given, points, best) if best else []
+        lowest.append(tuple(sorted(recomputed)[:keep]))
     return lowest
 
 
-def _centred(operator: Any, points: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Points minus their mean, flat, and their images under A, as contiguous arrays.
+def _mean(points: torch.Tensor) -> torch.Tensor:
+    """Of the points, in float64, (1, …)."""
+    total = sum(part.detach().cpu().double().sum(0, keepdim=True) for part in in_parts(points))
+    return torch.as_tensor(total) / len(points)
+
+
+def _centred(
+    operator: Any, points: torch.Tensor, mean: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points minus a mean, flat, and their images under A.
 
     Secants do not see the mean; without it the Gram form cancels less.
     """
     points = points.detach().cpu()
     operator = converted(operator, points.dtype, "cpu")
-    mean = points.mean(dim=0, keepdim=True, dtype=torch.float64)
     flat = torch.empty(len(points), points[0].numel(), dtype=points.dtype)
     measured = None
     size = fitting(MEASURED, flat.shape[1], PANEL)
+    size = measured_together(operator, points[:size], size)
     with torch.no_grad():
         for first in range(0, len(points), size):
             part = points[first : first + size] - mean.to(points.dtype)
@@ -433,7 +459,7 @@ def _centred(operator: Any, points: torch.Tensor) -> tuple[np.ndarray, np.ndarra
                 measured = torch.empty(len(points), image.shape[1], dtype=points.dtype)
             measured[first : first + size] = image
     assert measured is not None
-    return flat.numpy(), measured.numpy()
+    return flat, measured
 
 
 def _pilot(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.memory import LARGE
 from npgd import checks
 
 LOOKS = ("secants", "tangents", "search")
@@ -62,14 +63,17 @@ class RecSettings:
         | "thorough" | 20000 | 1500 | 64 | 300 | many minutes |
 
         From 5 million numbers on fewer tangent spaces are looked at: as many as hold 3·10⁸ of them
-        ("quick"), 2·10⁹ or 10¹⁰, two at least.
+        ("quick"), 2·10⁹ or 10¹⁰, one at least. Above 2²⁵ numbers, where a pass of G is long as
+        well, "quick" searches from 3 of the worst directions of either side, 20 steps each.
 
         Raises:
             ValueError: for any other effort.
         """
         checks.choice(effort, "effort", *EFFORTS)
         points, tangent_points, search_starts, search_steps = EFFORTS[effort]
-        tangent_points = min(tangent_points, max(2, ENTRIES[effort] // entries))
+        tangent_points = min(tangent_points, max(1, ENTRIES[effort] // entries))
+        if effort == "quick" and entries > LARGE:
+            search_starts, search_steps = LARGE_SEARCH
         return cls(points, tangent_points, search_starts, search_steps)
 
 
@@ -79,5 +83,7 @@ EFFORTS = {
     "thorough": (20_000, 1500, 64, 300),
 }
 """Points, tangent points, search starts and search steps, by effort."""
+LARGE_SEARCH = (3, 20)
+"""Search starts and steps of the effort "quick" for large sets."""
 ENTRIES = {"quick": 3 * 10**8, "default": 2 * 10**9, "thorough": 10**10}
 """Numbers in all the Jacobians looked at, by effort."""

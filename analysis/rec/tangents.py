@@ -14,14 +14,23 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from analysis.memory import ACTIVE, Footprint, fitting, gigabytes
+from analysis.memory import (
+    ACTIVE,
+    LARGE,
+    MEASURING,
+    Footprint,
+    fitting,
+    gigabytes,
+    measured_together,
+    release,
+)
 from analysis.rec.rounding import ERROR
 from analysis.tasks import in_order, one_thread
 from npgd.gauss_newton import DIRECTIONS, forward_mode, jacobian
 from npgd.precision import converted
 
 BLOCK = 2**14  # pixels whose rows of a Jacobian are orthonormalised together
-IMAGES = 2**23  # numbers in the tangents that A is applied to together
+IMAGES = 2**22  # numbers in the tangents that A is applied to together
 TANGENT_CHUNK = 64  # latents whose Jacobians are computed together, at most …
 JACOBIANS = 2**21  # … and entries of them: in float64, 16 MB, several times over in each thread
 
@@ -82,7 +91,8 @@ def tangents(
     J = QR, R = U S Vᵀ: with U the leading left singular vectors, r = ‖A Q U c‖² over unit c.
     Singular values up to max(n, k, 16) ε times the largest are taken for zero: by Weyl's
     inequality those above are none, if J is off by 16 ε ‖J‖ or less. So where more of them are left
-    than A has rows, A maps some tangent to 0.
+    than A has rows, A maps some tangent to 0. A large J of float32 needs no Q: those left are so
+    large that S² and V from JᵀJ in float64 are as good, and r = ‖A J V S⁻¹ c‖².
 
     Args:
         operator: A.
@@ -126,27 +136,31 @@ def tangents(
 class TangentSpace:
     """What one tangent space takes."""
 
-    entries: int
-    """Of the Jacobian, n k."""
+    n: int
+    k: int
     size: int
-    """Bytes of each, as G computes it."""
+    """Bytes of each number of the Jacobian, as G computes it."""
     footprint: Footprint
     """Of G."""
 
     @classmethod
     def of(cls, prior: Any, z: Float[torch.Tensor, "1 k"]) -> TangentSpace:
         """Of G at z."""
-        shape = prior.image_shape
-        entries = z.shape[1] * int(torch.Size(shape).numel())
-        return cls(entries, z.element_size(), Footprint.of(prior.generate, z))
+        n = int(torch.Size(prior.image_shape).numel())
+        return cls(n, z.shape[1], z.element_size(), Footprint.of(prior.generate, z))
+
+    @property
+    def entries(self) -> int:
+        """Of the Jacobian, n k."""
+        return self.n * self.k
 
     def need(self, directions: int = DIRECTIONS) -> float:
-        """Bytes: J, its copy in float64 if it has another precision, and what is worked on."""
-        held = 1.1 * self.entries * (self.size + (8 if self.size < 8 else 0))
-        working = max(
-            directions * ACTIVE * self.footprint.largest, 4 * 8 * min(IMAGES, self.entries)
-        )
-        return held + working
+        """Bytes: J, its copy in float64 where one is made, and what is worked on."""
+        copied = self.size < 8 and not _by_products(self.n, self.k, self.size)
+        held = 1.1 * self.entries * (self.size + (8 if copied else 0))
+        tangents = 8 * min(IMAGES, self.entries)
+        measuring = tangents + min(MEASURING, 32 * tangents)
+        return held + max(directions * ACTIVE * self.footprint.largest, measuring)
 
     def directions(self, memory: int | None) -> int:
         """How many are differentiated along at a time; ValueError where not even one fits."""
@@ -168,19 +182,14 @@ def _tangent_task(operator: Any, prior: Any, z: torch.Tensor, directions: int) -
 def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor, directions: int) -> TangentScan:
     columns = jacobian(prior, z, directions).cpu()
     shape, columns = columns.shape[2:], columns.flatten(2)
+    if columns.numel() > LARGE:
+        release()
     tolerance = max(*columns.shape[1:], ERROR) * torch.finfo(columns.dtype).eps
     count, k = z.shape
-    # The operator sees few images at a time, and large Jacobians are not copied.
-    size = max(1, IMAGES // columns.shape[2])
-    singular, right, images = [], [], []
-    for j in columns:
-        basis, s_j, vh_j = _orthonormalised(j)
-        with torch.no_grad():
-            parts = [operator(u.reshape(-1, *shape)) for u in torch.split(basis, size)]
-        singular.append(s_j)
-        right.append(vh_j)
-        images.append(torch.cat(parts).flatten(1))
-        del basis, parts
+    by_products = _by_products(columns.shape[2], k, columns.element_size())
+    spectrum = _from_products if by_products else _from_basis
+    found = [spectrum(operator, j, shape) for j in columns]
+    singular, right, images = zip(*found, strict=True)
     s, vh, stretched = torch.stack(singular), torch.stack(right), torch.stack(images)
     rank = (s > tolerance * s[:, :1]).sum(dim=1)
     low = torch.full((count,), torch.nan, dtype=torch.float64)
@@ -203,6 +212,51 @@ def _tangent_extremes(operator: Any, prior: Any, z: torch.Tensor, directions: in
         z, low.numpy(), high.numpy(), low_step, high_step,
         rank.numpy(), s[:, 0].numpy(), stretched.shape[2],
     )  # fmt: skip
+
+
+Spectrum = tuple[
+    Float[torch.Tensor, " rank"], Float[torch.Tensor, "rank k"], Float[torch.Tensor, "rank m"]
+]
+"""Singular values of J, its right singular vectors, and A of its left ones."""
+
+
+def _by_products(n: int, k: int, size: int) -> bool:
+    """Whether JᵀJ will do: of a J in float32, above its tolerance, and so large that it pays."""
+    return size < 8 and n > max(BLOCK, 4 * k)
+
+
+def _from_products(operator: Any, columns: torch.Tensor, shape: torch.Size) -> Spectrum:
+    """From JᵀJ and A J, both in float64, block by block: J is not copied.
+
+    What JᵀJ rounds of S² is k 2⁻⁵³ of its largest, and S² is at least (n 2⁻²³)² of it, where it
+    counts.
+    """
+    gram = torch.zeros(len(columns), len(columns), dtype=torch.float64)
+    for part in torch.split(columns, BLOCK, dim=1):
+        block = part.double()
+        gram.addmm_(block, block.T)
+    squares, vectors = torch.linalg.eigh(gram)
+    s, vh = squares.clamp_min(0).sqrt().flip(0), vectors.T.flip(0)
+    return s, vh, (vh @ _measured(operator, columns, shape)) / s.clamp_min(s[0] * 2**-52)[:, None]
+
+
+def _from_basis(operator: Any, columns: torch.Tensor, shape: torch.Size) -> Spectrum:
+    """From an orthonormal basis."""
+    basis, s, vh = _orthonormalised(columns)
+    return s, vh, _measured(operator, basis, shape)
+
+
+def _measured(operator: Any, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A of images in a row each, in float64, few at a time."""
+    size = max(1, IMAGES // rows.shape[1])
+    size = measured_together(operator, rows[:size].double().reshape(-1, *shape), size)
+    parts = []
+    with torch.no_grad():
+        for i, u in enumerate(torch.split(rows, size)):
+            parts.append(operator(u.double().reshape(-1, *shape)))
+            if rows.numel() > LARGE and i % 4 == 3:
+                release()
+    return torch.cat(parts).flatten(1)
 
 
 def _orthonormalised(

@@ -12,14 +12,21 @@ from jaxtyping import Float
 from analysis.rates.slack import GREEK
 from analysis.rec import RecEstimate
 from analysis.report.evidence import LINEAR, LOW_PRECISION, OWN, Evidence
-from analysis.words import about, at_least, at_most, exactly, median, out_of, sentence, spread
+from analysis.words import (
+    about,
+    at_least,
+    at_most,
+    decibels,
+    exactly,
+    median,
+    out_of,
+    sentence,
+    spread,
+)
 from npgd.images import norm
 
 ROUNDING = 1 + 1e-9
 """A step of 1/β, or a sum of two numbers, up to rounding."""
-
-EXACT = 1e-24
-"""An error per pixel that rounding in float64 may make."""
 
 REST = 1e-9
 """An image is at rest, or back where it was, within this share of its length."""
@@ -35,11 +42,21 @@ class Finding:
     """"met" or "not met", where that is certain; "not contradicted" or "not found", where only
     looking could tell; "measured" where there is nothing to meet; of the bound "holds", "void"
     where it falls for no image, or "exceeded"; of arithmetic "low precision"."""
-    text: str
-    """What was found, in sentences."""
+    sentences: tuple[str, ...]
+    """What was found, a fact each."""
+
+    @property
+    def text(self) -> str:
+        """The sentences, as a paragraph."""
+        return " ".join(self.sentences)
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.verdict}. {self.text}"
+
+
+def _found(subject: str, verdict: str, *sentences: str) -> Finding:
+    """A finding, of the sentences that are there."""
+    return Finding(subject, verdict, tuple(said for said in sentences if said))
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -66,29 +83,29 @@ def _contraction(evidence: Evidence) -> Finding:
     rec, check = evidence.rec, evidence.uniform
     subject = "β/α < 2 on all of S"
     alpha, beta = float(check.alpha.min()), float(check.beta.max())
-    kappa = float(check.kappa.max())
-    promise = _promise(evidence)
+    kappa, promise = float(check.kappa.max()), _promise(evidence)
     if rec.exact:
         constants = f"α = {about(alpha, 4)}, β = {about(beta, 4)}: κ = β/α = {exactly(kappa, 2)}"
-        text = f"The exact constants of this set are {constants}. {promise}"
-        return Finding(subject, "met" if kappa < 2 else "not met", text)
-    looks = _looks(evidence)
-    constants = f"α ≤ {at_most(alpha)}, β ≥ {at_least(beta)}"
-    by_look = "; ".join(f"{words} {at_least(value)}" for words, value in looks.items())
-    if kappa < 2:
-        text = f"The largest κ = β/α found is {exactly(kappa, 2, 3)} ({constants}; {by_look}). "
-        text += "Directions not looked at may have more. "
-        return Finding(subject, "not contradicted", text + promise)
+        said = f"The exact constants of this set are {constants}."
+        return _found(subject, "met" if kappa < 2 else "not met", said, promise)
     if math.isinf(kappa):
-        text = f"A does not see some direction of S, to rounding: α = 0, κ = β/α = ∞ ({by_look}). "
-        return Finding(subject, "not met", text + promise)
+        said = "A does not see some direction of S, to rounding: α = 0, κ = β/α = ∞."
+        return _found(subject, "not met", said, promise)
+    looks, whole = _looks(evidence), at_least(kappa)
+    constants = f"That is with α ≤ {at_most(alpha)} and β ≥ {at_least(beta)}."
+    most = max(looks, key=lambda words: looks[words])
+    by = at_least(looks[most]) == whole
+    if kappa < 2:
+        said = f"The largest κ = β/α found is {exactly(kappa, 2, 3)}{f', by {most}' * by}."
+        more = "Directions not looked at may have more."
+        return _found(subject, "not contradicted", said, constants, more, promise)
     first = next((words for words, value in looks.items() if value >= 2), None)
     if first is None:
-        text = f"No look by itself gives κ = β/α ≥ 2, but together they give κ ≥ {at_least(kappa)} "
+        why = "No look by itself gives κ = β/α ≥ 2, but α of one with β of another does."
     else:
-        text = f"{first} already give κ = β/α ≥ {at_least(looks[first])}. "
-        text = text[0].upper() + text[1:] + f"In all, κ ≥ {at_least(kappa)} "
-    return Finding(subject, "not met", f"{text}({constants}; {by_look}). {promise}")
+        why = f"κ = β/α ≥ {at_least(looks[first])} by {first} alone." * (first != most)
+    said = f"In all, κ ≥ {whole}{f', by {most}' * by}."
+    return _found(subject, "not met", why, said, constants, promise)
 
 
 def _looks(evidence: Evidence) -> dict[str, float]:
@@ -111,15 +128,17 @@ def _count(rec: RecEstimate, name: str) -> str:
 
 
 def _promise(evidence: Evidence) -> str:
-    """What the uniform bound does at this step."""
+    """What the bound does at this step with the constants of all of S."""
     rate, at = float(evidence.uniform.rate.max()), f"at η = {about(evidence.uniform.step_size)}"
     if not rate < 1:
-        return f"The uniform bound is void {at}: it does not fall."
+        return f"The bound with these constants is void: {at} it does not fall."
     if rate < 1e-12:
-        return f"The uniform bound falls to its end in one step {at}."
+        return f"The bound with these constants falls to its end in one step {at}."
     if evidence.rec.exact:
-        return f"The uniform bound falls by a factor {exactly(rate, 1, 3)} per step {at}."
-    return f"The uniform bound falls {at}, by a factor no better than {at_least(rate)} per step."
+        factor = f"by a factor {exactly(rate, 1, 3)} per step"
+    else:
+        factor = f"by a factor no better than {at_least(rate)} per step"
+    return f"The bound with these constants falls {at}, {factor}."
 
 
 def _pointwise_contraction(evidence: Evidence) -> Finding:
@@ -129,84 +148,84 @@ def _pointwise_contraction(evidence: Evidence) -> Finding:
     batch, good, void = len(kappa), int((kappa < 2).sum()), int((~(check.rate < 1)).sum())
     exact = rec.exact and rec.pointwise is not None and rec.pointwise.exact
     if exact:
-        ends = [exactly(low, 2, 3), exactly(high, 2, 3)]
-        text = f"κ(x*) is {' to '.join(dict.fromkeys(ends))}, and below 2 for {out_of(good, batch)}"
+        ends = list(dict.fromkeys([exactly(low, 2, 3), exactly(high, 2, 3)]))
+        said = [
+            f"κ(x*) is {' to '.join(ends)}, exactly.",
+            f"It is below 2 for {out_of(good, batch)}.",
+        ]
     else:
-        ends = [at_least(low), at_least(high)]
+        least, worst = at_least(low), at_least(high)
         bound = "" if math.isinf(low) else "at least "
-        text = f"κ(x*) is {bound}{' to '.join(dict.fromkeys(ends))}"
-        if good < batch:
-            text += f", which is 2 or more for {out_of(batch - good, batch)}"
-        if good:
-            text += f"; no direction found contradicts κ(x*) < 2 for {out_of(good, batch)}"
-    what = "β and α(x*) are exact" if exact else "α(x*) and β are the extremes found"
-    text += f" ({what})"
-    text += f"; the bound is void for {out_of(void, batch)}." if void else "."
+        said = [f"κ(x*) is {bound}{least}{f', of the worst image {worst}' * (worst != least)}."]
+        said += [f"It is 2 or more for {out_of(batch - good, batch)}."] * (good < batch)
+        said += [f"No direction found contradicts κ(x*) < 2 for {out_of(good, batch)}."] * (
+            good > 0
+        )
+        said += ["α(x*) and β are the extremes found, and others may exist."]
+    said += [f"The bound is void for {out_of(void, batch)}."] * (void > 0)
     if good == batch:
-        return Finding(subject, "met" if exact else "not contradicted", text)
-    return Finding(subject, "not met", text)
+        return _found(subject, "met" if exact else "not contradicted", *said)
+    return _found(subject, "not met", *said)
 
 
 def _step_size(evidence: Evidence) -> Finding:
     rec, eta = evidence.rec, evidence.uniform.step_size
     beta = float(evidence.uniform.beta.max())
-    subject = "step size η ≤ 1/β"
+    subject, said = "step size η ≤ 1/β", f"η = {about(eta, 4)}."
     if rec.exact and eta * beta <= ROUNDING:
-        return Finding(subject, "met", f"η = {about(eta, 4)}, and 1/β = {about(1 / beta, 4)}.")
+        return _found(subject, "met", said, f"1/β = {about(1 / beta, 4)}.")
     if not rec.exact and eta * rec.beta_certain <= ROUNDING:
-        text = f"η = {about(eta, 4)}, and β ≤ ‖A‖² = {about(rec.beta_certain, 4)}."
-        return Finding(subject, "met", text)
+        certain = f"1/β is at least as long: β ≤ ‖A‖² = {about(rec.beta_certain, 4)}."
+        return _found(subject, "met", said, certain)
     if not rec.exact and eta * beta <= ROUNDING:
-        return Finding(
+        return _found(
             subject,
             "not contradicted",
-            f"η = {about(eta, 4)} is at most 1/β with the largest β found, {about(beta, 4)}. "
-            f"Directions not looked at may have more: only η ≤ {at_least(1 / rec.beta_certain)} = "
-            "1/‖A‖² would be certain.",
+            said,
+            f"That is at most 1/β with the largest β found, {about(beta, 4)}.",
+            "Directions not looked at may have more.",
+            f"Only η ≤ {at_least(1 / rec.beta_certain)} = 1/‖A‖² would be certain.",
         )
     sign = "=" if rec.exact else "≤"
     limit = (about if rec.exact else at_most)(1 / beta, 4)
-    text = f"η = {about(eta, 4)} exceeds 1/β {sign} {limit}; the bound is the one for longer steps."
-    return Finding(subject, "not met", text)
+    longer = f"That exceeds 1/β {sign} {limit}."
+    return _found(subject, "not met", said, longer, "The bound is the one for longer steps.")
 
 
 def _membership(evidence: Evidence) -> Finding:
     start = evidence.uniform.start
     inside, batch = evidence.inside, len(evidence.inside)
     held = int(inside.sum())
-    sentences = []
+    said = []
     if held:
-        sentences.append(sentence(f"{out_of(held, batch)} {_verb(held, 'lie')} in S"))
+        said.append(sentence(f"{out_of(held, batch)} {_verb(held, 'lie')} in S"))
     if held < batch:
-        sentences.append(_outside(evidence))
-    sentences.append(
-        "x_0 = P(Aᵀy) lies in S."
-        if start == 0
-        else "x_0 = Aᵀy need not lie in S, so every statement begins at x_1."
-    )
+        said += _outside(evidence)
+    if start == 0:
+        said.append("x_0 = P(Aᵀy) lies in S.")
+    else:
+        said += ["x_0 = Aᵀy need not lie in S.", "So every statement begins at x_1."]
     if evidence.linear:
-        sentences += _noise(evidence)
+        said += _noise(evidence)
     if held == batch:
         verdict = "met" if start == 0 else "x* yes, x_0 open"
     else:
         verdict = "not met" if bool((evidence.nearest & ~inside).any()) else "not found"
-    return Finding("x* and x_0 in S", verdict, " ".join(sentences))
+    return _found("x* and x_0 in S", verdict, *said)
 
 
-def _outside(evidence: Evidence) -> str:
+def _outside(evidence: Evidence) -> list[str]:
     """How far the images lie from S that are not known to lie in it."""
     outside, n = ~evidence.inside, evidence.operator["n"]
     far, count = evidence.distance[outside], out_of(int(outside.sum()), len(outside))
-    reach = f"‖x* − x̄‖² = {spread(float(far.min()), float(far.max()))}"
-    pixels = f"(median {about(median(far))}, {about(median(far) / n)} per pixel)"
+    reach = f"‖x* − x̄‖² = {spread(float(far.min()), float(far.max()))} there"
+    pixels = f"{about(float(far.mean()) / n)} per pixel on average"
     if bool(evidence.nearest[outside].all()):
-        return sentence(
-            f"{count} {_verb(int(outside.sum()), 'lie')} outside S, at {reach} {pixels}"
-        )
-    return (
-        f"For {count} no point of S nearer than x̄ was found, at {reach} {pixels}: the search may "
-        "miss a nearer one."
-    )
+        first = [sentence(f"{count} {_verb(int(outside.sum()), 'lie')} outside S")]
+    else:
+        first = [f"For {count} no point of S nearer than x̄ was found."]
+        first += ["The search may miss a nearer one."]
+    return [*first, f"{reach}, {pixels}."]
 
 
 def _noise(evidence: Evidence) -> list[str]:
@@ -223,44 +242,51 @@ def _noise(evidence: Evidence) -> list[str]:
 
 def _projector(evidence: Evidence) -> Finding:
     error, n = evidence.projection, evidence.operator["n"]
-    text = sentence(error.status)
+    delta, count = error.delta, len(error.deltas)
+    if delta <= error.rounding:
+        said = [f"δ = 0 to rounding, at {out_of(count, count, 'point')}."]
+    else:
+        worst = max(error.families, key=lambda name: error.families[name].delta)
+        said = [
+            f"δ ≥ {at_least(delta, 4)}, or {at_least(delta / n)} per pixel.",
+            f"That is the worst of {count} points; it is among {worst}.",
+        ]
+    said.append("Other points may have more.")
+    if not error.exact:
+        said.append(f"The nearest points are by {error.method}, which can miss nearer ones.")
     own = error.families[OWN].deltas.clamp_min(0)
     if float(own.max()) > error.rounding:
-        text += f" On {OWN} it is {about(median(own))} (median), {at_least(float(own.max()), 4)} at"
-        text += " the worst."
+        said.append(f"On {OWN} it is {about(median(own))} (median)")
+        said[-1] += f", {at_least(float(own.max()), 4)} at the worst."
     floors = evidence.pointwise.floor[evidence.pointwise.floor.isfinite()]
     if evidence.linear and floors.numel():
-        floor, count = median(floors), out_of(len(floors), len(evidence.pointwise.floor))
+        floor, whose = median(floors), out_of(len(floors), len(evidence.pointwise.floor))
         if floor <= error.rounding:
-            text += f" The bound ends at x̄, to rounding, for {count}."
-            return Finding("projector error δ", "measured", text)
-        text += (
-            f" With it the bound promises no better than ‖x_n − x̄‖² ≤ {at_least(floor)} "
-            f"({at_least(floor / n, 2)} per pixel; median over {count}, where "
-            "the bound converges)."
-        )
-    return Finding("projector error δ", "measured", text)
+            said.append(f"The bound ends at x̄, to rounding, for {whose}.")
+        else:
+            said += [
+                f"The bound converges for {whose}.",
+                f"It promises no better there than ‖x_n − x̄‖² ≤ {at_least(floor)} (median), or "
+                f"{at_least(floor / n, 2)} per pixel.",
+            ]
+    return _found("projector error δ", "measured", *said)
 
 
 def _iterates(evidence: Evidence) -> Finding:
     solution, observed = evidence.solution, evidence.uniform.observed
-    if evidence.linear:
-        text = evidence.uniform.observation()
-    else:
-        text = f"The objective {observed.status}."
-    without = [reason for reason in observed.reasons if reason]
+    said = list(evidence.uniform.observation() if evidence.linear else observed.sentences)
+    without = [i for i, reason in enumerate(observed.reasons) if reason]
     if without and len(without) < len(observed.reasons):
-        count = out_of(len(without), len(observed.reasons))
-        why = "because" if len(without) == 1 else "for the first because"
-        text += f" No rate is seen for {count}, {why} {without[0]}."
+        said.append(f"No rate is seen for {out_of(len(without), len(observed.reasons))}.")
+        said.append(f"Of image {without[0]}, {observed.reasons[without[0]]}.")
     diverged = solution.outcomes.count("diverged")
     if diverged:
-        text += " " + sentence(
-            f"{out_of(diverged, len(solution.outcomes))} diverged: the objective is not finite, or "
-            "100 times above its start and ‖y‖²"
-        )
+        said += [
+            sentence(f"{out_of(diverged, len(solution.outcomes))} diverged"),
+            "The objective is not finite there, or 100 times above its start and ‖y‖².",
+        ]
     assert solution.iterates is not None
-    return Finding("what the iterates did", "measured", f"{text} {_rest(solution.iterates)}")
+    return _found("what the iterates did", "measured", *said, _rest(solution.iterates))
 
 
 def periods(
@@ -313,44 +339,37 @@ def _bounds(evidence: Evidence) -> Finding:
     verdict = "holds" if uniform.holds and own.holds else "exceeded"
     if verdict == "holds" and not bool(((uniform.rate < 1) | (own.rate < 1)).any()):
         verdict = "void"
-    text = f"With the uniform constants, {_continued(uniform.comparison())} With each image's own, "
-    text += _continued(own.comparison())
+    said = [
+        *uniform.comparison("the bound with the constants of all of S"),
+        *own.comparison("the bound with each image's own constants"),
+    ]
     falling = own.rate < 1
     if falling.any():
         last, seen = median(own.bound[-1][falling]), median(own.objective[-1][falling])
-        text += (
-            f" Its own bound converges for {out_of(int(falling.sum()), len(falling))}; it ends at "
-            f"{about(last)} where the objective ends at {about(seen)} (medians)."
-        )
-    return Finding("bound against iterates", verdict, text)
-
-
-def _continued(text: str) -> str:
-    """A sentence to end another with."""
-    return text[0].lower() + text[1:]
+        said.append(f"Where that falls, it ends at {about(last)} (median).")
+        said.append(f"The objective ends at {about(seen)} there.")
+    return _found("bound against iterates", verdict, *dict.fromkeys(said))
 
 
 def _slack(evidence: Evidence) -> Finding:
-    subject, parts, negative = "where the bound loses", [], False
+    subject, said, negative = "where the bound loses", [], False
     slack, rounding = evidence.uniform.slack, 1e-24 * evidence.rec.beta_certain
     if float(slack.gap[-1].sum()) <= rounding * float(evidence.target.double().square().sum()):
-        return Finding(subject, "measured", "The bound ends at the objective, to rounding.")
-    for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
+        return _found(subject, "measured", "The bound ends at the objective, to rounding.")
+    checks = {"the constants of all of S": evidence.uniform, "each image's own": evidence.pointwise}
+    for name, check in checks.items():
         shares = {key: float(value[-1]) for key, value in check.slack.shares().items()}
-        if all(math.isfinite(share) for share in shares.values()):
-            split = ", ".join(
-                f"{round(100 * share)} % {GREEK[key]}"
-                for key, share in shares.items()
-                if round(100 * share)
-            )
-            parts.append(f"{split} with {name} constants")
-            negative |= min(shares.values()) < -0.005
-    if not parts:
-        return Finding(subject, "measured", "There is no finite slack to split.")
-    text = f"The slack at the end, bound minus objective, is {'; '.join(parts)}."
-    if negative:
-        text += " A negative part belongs to an assumption that the iterates broke."
-    return Finding(subject, "measured", text)
+        if not all(math.isfinite(share) for share in shares.values()):
+            continue
+        parts = [f"{GREEK[key]} {round(100 * share)} %" for key, share in shares.items()]
+        split = ", ".join(part for part in parts if not part.endswith(" 0 %"))
+        said.append(f"With {name}: {split}.")
+        negative |= min(shares.values()) < -0.005
+    if not said:
+        return _found(subject, "measured", "There is no finite slack to split.")
+    first = "In the end the bound stands above the objective, by what each constant costs."
+    last = "A negative part belongs to a constant that the run broke." if negative else ""
+    return _found(subject, "measured", first, *said, last)
 
 
 def _recovery(evidence: Evidence) -> Finding:
@@ -359,31 +378,38 @@ def _recovery(evidence: Evidence) -> Finding:
     errors = solution.error[-1].cpu()
     finite = errors.isfinite()
     if not finite.any():
-        return Finding("recovery", "measured", "No image has a finite error at the end.")
-    error = median(errors[finite])
-    text = f"Error per pixel {about(error)} (median), "
-    text += f"{10 * math.log10(4 / error):.1f} dB" if error > EXACT else "0 to rounding"
-    if not bool(evidence.inside.all()):
-        text += f", where the best points of S found have {about(median(evidence.distance) / n)}"
+        return _found("recovery", "measured", "No image has a finite error at the end.")
+    mean = about(float(errors[finite].mean()))
+    said = [f"The run's error per pixel is {mean}, {decibels(errors[finite])} (means)."]
     if not finite.all():
-        text += f"; it is not finite for {out_of(int((~finite).sum()), len(finite))}"
-    return Finding("recovery", "measured", text + ".")
+        said.append(f"It is not finite for {out_of(int((~finite).sum()), len(finite))}.")
+    if not bool(evidence.inside.all()):
+        near = evidence.distance / n
+        said.append(f"The best points of S found have {about(float(near.mean()))}")
+        said[-1] += f", {decibels(near)}."
+    return _found("recovery", "measured", *said)
 
 
 def _identity(evidence: Evidence) -> Finding:
     subject, worst = "one-step identity", evidence.broken_by
     if worst <= LINEAR:
-        text = sentence(evidence.uniform.decomposition.status)
         probes = max(evidence.operator["linearity_error"], evidence.operator["adjoint_error"])
-        text += f" A is linear and Aᵀ its transpose on random probes (to {at_most(probes, 2)})."
-        return Finding(subject, "met", text)
-    text = (
-        f"A is linear, Aᵀ its transpose and the identity closed to a relative {at_most(worst, 2)}, "
-        "as in float32: nothing here is more exact than that."
-    )
+        return _found(
+            subject,
+            "met",
+            sentence(evidence.uniform.decomposition.status),
+            f"A is linear and Aᵀ its transpose on random probes (to {at_most(probes, 2)}).",
+        )
+    said = [
+        f"A is linear, Aᵀ its transpose and the identity closed to a relative {at_most(worst, 2)}.",
+        "That is as in float32: nothing here is more exact.",
+    ]
     if evidence.operator.get("precision") == "float32":
-        text += " A is of another library and computes in float32; give it in float64 if it can."
-    return Finding(subject, "low precision", text)
+        said += [
+            "A is of another library and computes in float32.",
+            "Give it in float64 if it can.",
+        ]
+    return _found(subject, "low precision", *said)
 
 
 def _failed(evidence: Evidence) -> Finding:
@@ -399,7 +425,9 @@ def _failed(evidence: Evidence) -> Finding:
         )
     if not reasons:
         reasons.append(evidence.uniform.decomposition.status)
-    text = sentence(", and ".join(reasons))
-    text += " The constants, the step size, the bound and every comparison with it rest on this and"
-    text += " are not stated."
-    return Finding("A is linear and Aᵀ its transpose", "not met", text)
+    return _found(
+        "A is linear and Aᵀ its transpose",
+        "not met",
+        *map(sentence, reasons),
+        "The constants, the step size and the bound rest on this, and are not stated.",
+    )

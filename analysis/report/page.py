@@ -51,7 +51,7 @@ def page(
         first: what leads.
         made: what made it: "command_line", "npgd" (the version) and "date", each if there.
         baselines: other methods' recoveries of the images, by name, to be shown beside; without,
-            the best that knows nothing of the prior, where one was tried.
+            those of `verify(…, baselines=True)`, or the best that was tried.
     """
     others = baselines_of(evidence, _rival(evidence) if baselines is None else baselines)
     known: set[str] = set()
@@ -108,7 +108,9 @@ def _made(made: Mapping[str, Any] | None) -> str:
 
 
 def _rival(evidence: Evidence) -> dict[str, Images]:
-    """The best recovery without the prior, by the method's name."""
+    """The recoveries by baselines, where they were asked for; else the best without the prior."""
+    if evidence.predictions.baselines:
+        return {name: run.x for name, run in evidence.predictions.baselines.items()}
     advice = evidence.predictions.advice
     trial = None if advice is None else advice.best_without_prior
     return {} if trial is None else {trial.change.name: trial.x}
@@ -340,7 +342,9 @@ def _limits(evidence: Evidence) -> str:
 
 def _findings(found: list[Finding]) -> str:
     said = "".join(
-        f"<dt>{escaped(f.subject)} {_chip(f.verdict)}</dt><dd>{html.escape(f.text)}</dd>"
+        f"<dt>{escaped(f.subject)} {_chip(f.verdict)}</dt><dd><ul>"
+        + "".join(f"<li>{html.escape(words)}</li>" for words in f.sentences)
+        + "</ul></dd>"
         for f in found
     )
     return f"<dl class='verdicts'>{said}</dl>" if said else ""

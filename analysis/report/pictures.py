@@ -13,7 +13,7 @@ import torch
 
 from analysis.report.evidence import Evidence
 from analysis.report.markup import escaped
-from analysis.words import about
+from analysis.words import about, decibels
 from npgd import checks
 from npgd.images import Images
 
@@ -106,12 +106,7 @@ def scale(evidence: Evidence) -> float:
 def _recovered(title: str, images: Images, x: Images) -> Column:
     images = images.double()
     error = (images - x).square().flatten(1).mean(1)
-    notes = tuple(
-        "exact" if float(each) < 1e-24
-        else f"{10 * math.log10(4 / float(each)):.1f} dB" if math.isfinite(float(each))
-        else "not finite"
-        for each in error
-    )  # fmt: skip
+    notes = tuple(decibels(each) for each in error)
     alts = tuple(f"{title}, image {i}, PSNR {note}" for i, note in enumerate(notes))
     return Column(title, _pngs(images), notes, alts)
 

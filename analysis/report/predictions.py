@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -29,9 +30,11 @@ from analysis.evolution import (
 )
 from analysis.limits import ErrorSplit, split_error
 from analysis.local import FixedPoint, LocalRate, RunRate, local_rate, run_rate
+from analysis.local.derivative import together
 from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
-from analysis.memory import LARGE, entries
+from analysis.memory import ACTIVE, LARGE, Footprint, entries, gigabytes
+from analysis.methods import BASELINES, solver_of
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
 from analysis.proofs.contraction import ConvergenceProof, prove_convergence
@@ -41,7 +44,7 @@ from npgd import checks, sets
 from npgd.files import plain
 from npgd.images import PerImage, norm, quotient
 from npgd.operators import Gaussian, Inpainting, LinearOperator, SuperResolution
-from npgd.precision import converted
+from npgd.precision import converted, like
 from npgd.priors import GenerativePrior
 from npgd.solvers import AMP, NPGD, Solution, recover
 from npgd.solvers.amp import column_norm, orthonormal_rows
@@ -183,15 +186,18 @@ class Predictions:
     """The same parts, from state evolution."""
     advice: Advice | None
     """What changes to that run would gain, each tried."""
+    baselines: dict[str, Solution]
+    """Methods that know nothing of the prior, by name, where they were asked for."""
     without: dict[str, str]
     """Why something was not computed, by name."""
 
     def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
-        """The theorem's run, the one that users get, and AMP's, by name."""
+        """The theorem's run, the one that users get, AMP's, and the baselines', by name."""
         found: list[tuple[str, Solution | None]] = [
             (f"NPGD, η = {rule}", theorem),
             ("NPGD(prior), its own step", self.default),
             ("AMP(prior)", self.amp),
+            *self.baselines.items(),
         ]
         return [(name, run) for name, run in found if run is not None]
 
@@ -209,15 +215,15 @@ class Predictions:
 
 
 def run_summary(name: str, run: Solution) -> dict[str, Any]:
-    """Median PSNR and error, iterations and status of a run."""
+    """PSNR, error and iterations of a run, means over the images, and its status."""
     assert run.error is not None and run.psnr is not None
-    error, counts = run.error[-1].double().cpu(), Counter(run.outcomes)
+    counts = Counter(run.outcomes)
     found: dict[str, Any] = plain(
         {
             "name": name,
-            "psnr": median(run.psnr.double().cpu()),
-            "error": median(error),
-            "iterations": median(run.iterations.double().cpu()),
+            "psnr": float(run.psnr.double().mean()),
+            "error": float(run.error[-1].double().mean()),
+            "iterations": float(run.iterations.double().mean()),
             "status": ", ".join(f"{count} {word}" for word, count in counts.items()),
         }
     )
@@ -250,20 +256,26 @@ def predictions(
     effort: str,
     noise: float,
     linear: bool,
+    baselines: bool,
     seed: int,
     progress: bool,
     memory: int | None = None,
 ) -> Predictions:
-    """Hold every statement against the run; split the error of the one that users get; advise."""
+    """Hold every statement against the run; split the error of the one that users get; advise.
+
+    What ran already, AMP and the `baselines`, the advice does not run again.
+    """
     looking, without = Looking.of(effort), dict[str, str]()
     own = _Own.of(problem)
-    default = _tried(without, "default", lambda: _default_run(problem, own))
+    default = _tried(without, "default", lambda: _default_run(problem, own, progress))
     local = rest = seen_exact = seen = proof = None
     evolution = budget = amp = turned = None
     if linear:
-        found = _tried(without, "exact", lambda: _exact(problem, eta, looking))
+        found = _tried(without, "exact", lambda: _exact(problem, eta, looking, memory))
         local, seen_exact = found or (None, None)
-        ending = _tried(without, "projector", lambda: _rest(problem, solution, eta, looking))
+        ending = _tried(
+            without, "projector", lambda: _rest(problem, solution, eta, looking, memory)
+        )
         rest, seen = ending or (None, None)
         if rest is not None and looking.proofs:
             resting = rest
@@ -273,17 +285,23 @@ def predictions(
         predicted = _tried(
             without,
             "evolution",
-            lambda: _evolution(problem, own, noise, looking, default, seed, memory),
+            lambda: _evolution(problem, own, noise, looking, default, seed, memory, progress),
         )
         evolution, budget, amp = predicted or (None, None, None)
         turned = _tried(without, "obtuse", lambda: _obtuse(problem, solution, eta))
     else:
         without |= {name: "A is not linear" for name in STATEMENTS}
-    limits = _tried(without, "limits", lambda: _limits(problem, own, default, looking, seed))
-    advice = None
+    limits = _tried(
+        without, "limits", lambda: _limits(problem, own, default, looking, seed, progress)
+    )
+    advice, others = None, dict[str, Solution]()
+    if baselines:
+        others = _baselines(problem, own, noise, seed, without)
     if linear:
         settings = {"effort": effort, "noise": noise, "seed": seed, "progress": progress}
-        advice = _tried(without, "advice", lambda: _advice(problem, own, default, amp, settings))
+        settings |= {"memory": memory}
+        tried = others if amp is None else {"message passing": amp, **others}
+        advice = _tried(without, "advice", lambda: _advice(problem, own, default, tried, settings))
     else:
         without["advice"] = "A is not linear"
     rows = (
@@ -309,6 +327,7 @@ def predictions(
         limits,
         budget,
         advice,
+        others,
         without,
     )
 
@@ -376,11 +395,13 @@ def _theorem(name: str, met: str, check: ConvergenceCheck, without: dict[str, st
 # Local rates --------------------------------------------------------------------------------------
 
 
-def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, RunRate | None]:
+def _exact(
+    problem: Problem, eta: float, looking: Looking, memory: int | None
+) -> tuple[LocalRate, RunRate | None]:
     S = problem.S
     if not sets.generates(S) or problem.latents is None:
         raise _Silent("no latents")
-    _small(problem.S)
+    _small(problem.S, looking, memory)
     count = looking.images
     x, z = problem.x_true[:count], problem.latents[:count].double()
     off = bool((norm(problem.y - problem.A(problem.x_bar)) > 1e-6 * norm(problem.y)).any())
@@ -400,9 +421,19 @@ def _exact(problem: Problem, eta: float, looking: Looking) -> tuple[LocalRate, R
     return local, replace(seen, rate=wide.masked_scatter(good, seen.rate))
 
 
-def _small(S: object) -> None:
+def _small(S: object, looking: Looking, memory: int | None) -> None:
+    """Silent where a Jacobian is too large to be formed, or to fit."""
     if entries(S) > LARGE:
         raise _Silent(f"a Jacobian has {entries(S):,} numbers, at most {LARGE:,} are formed here")
+    if memory is None or not sets.generates(S):
+        return
+    one = Footprint.of(S.generate, like(torch.zeros(1, S.latent_dim, dtype=torch.float64), S))
+    jacobians = 8 * entries(S) * (looking.images + 3)
+    need = jacobians + max(
+        together(math.prod(S.image_shape)) * ACTIVE * one.largest, S.latent_dim * one.total
+    )
+    if need > memory:
+        raise _Silent(f"it needs up to about {gigabytes(need)}, which `memory` has not left")
 
 
 def _exact_row(
@@ -424,12 +455,12 @@ def _exact_row(
 
 
 def _rest(
-    problem: Problem, solution: Solution, eta: float, looking: Looking
+    problem: Problem, solution: Solution, eta: float, looking: Looking, memory: int | None
 ) -> tuple[FixedPoint, RunRate]:
     """The fixed point where the run, continued, ends; and how it ends."""
     if not sets.encodes(problem.S):
         raise _Silent("no encoder, so no latents")
-    _small(problem.S)
+    _small(problem.S, looking, memory)
     assert solution.iterates is not None
     y = problem.y[: looking.images]
     step = latent_npgd(problem.A, problem.S, y, eta)
@@ -513,9 +544,9 @@ class _Own:
         return cls(A, problem.x_true.to(**at), problem.y.to(**at))
 
 
-def _default_run(problem: Problem, own: _Own) -> Solution:
+def _default_run(problem: Problem, own: _Own, progress: bool) -> Solution:
     prior: Any = problem.prior
-    return recover(own.A, own.y, NPGD(prior), x_true=own.x)
+    return recover(own.A, own.y, NPGD(prior), x_true=own.x, progress=progress)
 
 
 def _random(A: LinearOperator) -> tuple[str, str]:
@@ -524,8 +555,8 @@ def _random(A: LinearOperator) -> tuple[str, str]:
         return "independent", "yes"
     if isinstance(A, Inpainting | SuperResolution):
         raise _Silent("A is not random")
-    like = torch.zeros(1, dtype=torch.float64)
-    if orthonormal_rows(A, column_norm(A, like), like):
+    unit = torch.zeros(1, dtype=torch.float64)
+    if orthonormal_rows(A, column_norm(A, unit), unit):
         return "orthonormal", "if the orthonormal rows are random"
     return "independent", "not known of this A"
 
@@ -538,17 +569,20 @@ def _evolution(
     default: Solution | None,
     seed: int,
     memory: int | None,
+    progress: bool,
 ) -> tuple[StateEvolution, ErrorBudget, Solution]:
     prior, A = problem.prior, own.A
     rows, _ = _random(problem.A)
     scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
-    curve = denoising_curve(prior, own.x, seed=seed, draws=looking.draws, memory=memory)
+    curve = denoising_curve(
+        prior, own.x, seed=seed, draws=looking.draws, progress=progress, memory=memory
+    )
     evolution = state_evolution(curve, A.m, noise=noise / scale, rows=rows)
     nearest = float((problem.x_true - problem.x_bar).square().mean())
     last = None if default is None or default.error is None else float(default.error[-1].mean())
     observed = last if last is not None and math.isfinite(last) else None
     budget = error_budget(curve, A.m, noise / scale, nearest=nearest, observed=observed)
-    amp = recover(A, own.y, AMP(prior, seed=seed), x_true=own.x)
+    amp = recover(A, own.y, AMP(prior, seed=seed), x_true=own.x, progress=progress)
     return evolution, budget, amp
 
 
@@ -608,25 +642,45 @@ def _obtuse_row(found: Obtuseness | None, without: dict[str, str]) -> Prediction
 
 
 def _limits(
-    problem: Problem, own: _Own, default: Solution | None, looking: Looking, seed: int
+    problem: Problem,
+    own: _Own,
+    default: Solution | None,
+    looking: Looking,
+    seed: int,
+    progress: bool,
 ) -> ErrorSplit:
     if default is None:
         raise _Silent("no run")
     prior: Any = problem.prior
     return split_error(
         own.A, prior, own.x, own.y, NPGD(prior), default,
-        nearest=problem.x_bar, longer=looking.longer, seed=seed,
+        nearest=problem.x_bar, longer=looking.longer, seed=seed, progress=progress,
     )  # fmt: skip
+
+
+def _baselines(
+    problem: Problem, own: _Own, noise: float, seed: int, without: dict[str, str]
+) -> dict[str, Solution]:
+    """The recoveries by methods that know nothing of the prior, those that can be made."""
+    prior: Any = problem.prior
+
+    def recovered(method: str) -> Solution:
+        return recover(own.A, own.y, solver_of(method, prior, seed, noise), x_true=own.x)
+
+    runs = {
+        name: _tried(without, name, partial(recovered, method))
+        for method, name in BASELINES.items()
+    }
+    return {name: run for name, run in runs.items() if run is not None}
 
 
 def _advice(
     problem: Problem,
     own: _Own,
     default: Solution | None,
-    amp: Solution | None,
+    tried: dict[str, Solution],
     settings: dict[str, Any],
 ) -> Advice:
     if default is None:
         raise _Silent("no run")
-    tried = {} if amp is None else {"message passing": amp}
     return advise(own.A, problem.prior, own.x, own.y, default, tried=tried, **settings)

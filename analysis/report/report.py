@@ -18,7 +18,9 @@ from analysis.report.findings import Finding, findings
 from analysis.report.page import notebook, page
 from analysis.report.predictions import run_summary
 from analysis.report.screen import Screen, screen
+from analysis.report.symbols import new_symbols
 from analysis.report.tables import leading, tables
+from analysis.words import wrapped
 from npgd.files import plain, write_atomically
 from npgd.images import Images
 from npgd.showing import Shown
@@ -51,8 +53,18 @@ class Report(Evidence, Shown):
 
     @property
     def numbered(self) -> str:
-        """The findings in words, without what leads."""
-        return "\n".join(f"{i}. {finding}" for i, finding in enumerate(self.findings, 1))
+        """The findings, a fact a line, each with the symbols that it is the first to use."""
+        lines, known = list[str](), set[str]()
+        for i, finding in enumerate(self.findings, 1):
+            title = f"{i}. {finding.subject}: {finding.verdict}."
+            lines.append(title)
+            for said in finding.sentences:
+                lines += wrapped(said, "   ", "     ")
+            symbols = new_symbols(f"{title} {finding.text}", known)
+            if symbols:
+                listed = "; ".join(f"{name}: {words}" for name, words in symbols.items())
+                lines += wrapped(f"[{listed}]", "   ", "    ")
+        return "\n".join(lines)
 
     @property
     def status(self) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.advice import EXACT, Trial
 from analysis.limits import PARTS, moments
-from analysis.report.predictions import Prediction, run_summary
-from analysis.words import about, at_least, exactly, median, out_of, sentence
+from analysis.report.predictions import Prediction, Predictions, run_summary
+from analysis.words import WIDTH, about, at_least, decibels, exactly, out_of, sentence, wrapped
 from npgd.files import plain
 from npgd.images import PerImage
 from npgd.showing import Shown
@@ -31,7 +31,6 @@ QUESTIONS = {
     "next": "What to do next?",
 }
 """In the order in which they are answered."""
-WIDTH = 80
 BAR = 50
 SHADES = "█▓▒░·"
 """Of the bar, one for each of `PARTS`."""
@@ -70,12 +69,12 @@ class Screen(Shown):
         for name, question in QUESTIONS.items():
             lines += ["", question]
             for said in self.answers[name]:
-                lines += _wrapped(said, "  ", "  ")
+                lines += wrapped(said, "  ", "  ")
             if name == "limits" and self.shares:
                 lines.append(f"  {self.bar}")
         for i, step in enumerate(self.steps, 1):
             text = f"{i}. {step.words}: {step.gain}."
-            lines += _wrapped(text, "  ", "     ")
+            lines += wrapped(text, "  ", "     ")
             lines += [f"       {line}" for line in step.command.splitlines()]
         return "\n".join(lines)
 
@@ -100,13 +99,6 @@ class Screen(Shown):
             }
         )
         return found
-
-
-def _wrapped(text: str, first: str, later: str) -> list[str]:
-    """Lines of the text; a number stays with its %."""
-    held = text.replace(" %", "\u00a0%")
-    lines = textwrap.wrap(held, WIDTH, initial_indent=first, subsequent_indent=later)
-    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def screen(evidence: Evidence, command: Mapping[str, str | None] | None = None) -> Screen:
@@ -204,26 +196,38 @@ def _predicts(evidence: Evidence) -> tuple[str, ...]:
 # How good -----------------------------------------------------------------------------------------
 
 
-def _decibels(error: PerImage) -> str:
-    """Median PSNR of errors per pixel on [−1, 1]."""
-    middle = median(error)
-    return "without an error" if middle == 0 else f"{10 * math.log10(4 / middle):.1f} dB"
-
-
 def _quality(evidence: Evidence) -> tuple[str, ...]:
     found, run = evidence.predictions, evidence.predictions.default
     if run is None or run.error is None:
         return (f"Not known: {found.without.get('default', 'no run')}.",)
-    error, values = run.error[-1].double().cpu(), run_summary("", run)
-    said = f"NPGD(prior): {_decibels(error)}, error {about(float(error.mean()))} a pixel"
-    said += f", {values['iterations']:g} iterations; {values['status']}."
+    batch, values = len(evidence.inside), run_summary("", run)
+    said = [f"NPGD(prior): {_good(run.error[-1].cpu())}; {about(values['iterations'])} iterations"]
+    said[0] += f", {values['status']}."
     if bool(evidence.inside.all()):
-        near = f"S holds {out_of(len(evidence.inside), len(evidence.inside))}, to rounding."
+        said.append(f"S holds {out_of(batch, batch)}, to rounding.")
     else:
-        near = f"The best points of S: {_decibels(evidence.distance / evidence.operator['n'])}."
-    if found.advice is not None and (rival := found.advice.best_without_prior) is not None:
-        near += f" Without the prior, {rival.change.name}: {_decibels(rival.error)}."
-    return (said, near)
+        said.append(f"The best points of S: {_good(evidence.distance / evidence.operator['n'])}.")
+    said += [
+        sentence(f"{name}, without the prior: {_good(error)}")
+        for name, error in _rivals(found).items()
+    ]
+    return tuple(said)
+
+
+def _rivals(found: Predictions) -> dict[str, PerImage]:
+    """Errors of the baselines, where they were asked for; else of the best that was tried."""
+    if found.baselines:
+        runs = found.baselines.items()
+        return {name: run.error[-1].cpu() for name, run in runs if run.error is not None}
+    best = None if found.advice is None else found.advice.best_without_prior
+    return {} if best is None else {best.change.name: best.error}
+
+
+def _good(error: PerImage) -> str:
+    """PSNR and error a pixel, of several images the means."""
+    mean, ratio = "mean " * (len(error) > 1), decibels(error)
+    psnr = f"{mean}PSNR {ratio}" if ratio.endswith("dB") else ratio
+    return f"{psnr}, {mean}error {about(float(error.double().mean()))} a pixel"
 
 
 # What limits --------------------------------------------------------------------------------------

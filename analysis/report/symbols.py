@@ -19,7 +19,7 @@ SYMBOLS = {
     "x̄": "the target: the best point of S found for x*, and x* itself where it lies in S",
     "error": "mean over pixels of (x_n − x*)²; 4 is black for white everywhere",
     "w_n": "x_n − η Aᵀ(A x_n − y), what P is given",
-    "PSNR": "10 log₁₀(2²/error)",
+    "PSNR": "10 log₁₀(2²/error) of an image; of several, the mean of theirs",
     "secant": "x_1 − x_2, both in S",
     "tangent": "a limit of secants' directions: J u, J the Jacobian of G",
     "α": "the least ratio",
@@ -27,7 +27,8 @@ SYMBOLS = {
     "κ": "β/α",
     "α(x*)": "the least ratio over the directions x − x*, x ∈ S",
     "κ(x*)": "β/α(x*), never above κ",
-    "ratio": "‖A s‖²/‖s‖²",
+    "direction": "a difference of two points of S, or a limit of such",
+    "ratio": "‖A s‖²/‖s‖² of a direction s",
     "δ": "the projector's error: the largest excess in squared distance; sum over pixels",
     "α_n": "f_n/‖e_n‖²",
     "β_n": "‖A d_n‖²/‖d_n‖²",
@@ -39,6 +40,8 @@ SYMBOLS = {
     "e_n": "x_n − x*",
     "d_n": "x_{n+1} − x_n; its length ‖d_n‖ is the step",
     "f_n": "‖A e_n‖²: F_n without the noise",
+    "objective": "‖A x_n − y‖², without ½",
+    "F_n": "the objective ‖A x_n − y‖², without ½",
     "bound": "an upper bound on F_n that constants promise",
     "slack": "bound minus observed, split into what α, β, δ and the noise cost",
     "void": "of a bound that does not fall: its rate is 1 or more",
@@ -48,6 +51,7 @@ SYMBOLS = {
 
 _NEEDS = {
     "α": ("ratio",), "β": ("ratio",), "α(x*)": ("ratio",), "κ": ("α", "β"), "α_n": ("f_n", "e_n"),
+    "ratio": ("direction",), "bound": ("F_n",), "f_n": ("F_n",),
     "β_n": ("d_n",), "θ_n": ("δ_n", "e_n"), "κ_n": ("α_n", "β_n"),
 }  # fmt: skip
 """What an explanation speaks of, explained with it."""

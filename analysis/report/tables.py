@@ -26,7 +26,7 @@ def tables(evidence: Evidence) -> list[TableRows]:
 def leading(evidence: Evidence) -> list[str]:
     """What leads a report, in words: predicted and seen, the runs, and what limits."""
     runs = [
-        f"{row[0]}: {row[1]} dB, error {row[2]} (medians), {row[3]} iterations; {row[4]}"
+        f"{row[0]}: {row[1]} dB, error {row[2]}, {row[3]} iterations (means); {row[4]}"
         for row in runs_table(evidence)[2]
     ]
     return [*map(str, evidence.predictions.rows), *runs, *limits_said(evidence)]
@@ -50,12 +50,12 @@ def runs_table(evidence: Evidence) -> TableRows:
                 name,
                 "–" if psnr is None else f"{psnr:.1f}",
                 "–" if values["error"] is None else about(values["error"]),
-                "–" if values["iterations"] is None else f"{values['iterations']:g}",
+                "–" if values["iterations"] is None else f"{values['iterations']:.3g}",
                 values["status"],
             ]
         )
     head = ("run", "PSNR\n(dB)", "error per\npixel", "iterations", "ended")
-    return ("The theorem's run, and the one that users get (medians)", head, rows, 1)
+    return ("The theorem's run, and the one that users get (means)", head, rows, 1)
 
 
 def limits_table(evidence: Evidence) -> TableRows:

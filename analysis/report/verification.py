@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 
-from analysis.memory import entries, memory_of
+from analysis.memory import entries, memory_of, release
 from analysis.projection import (
     ProjectionError,
     ProjectionSettings,
@@ -25,6 +25,7 @@ from analysis.rates import ConvergenceCheck, check_convergence
 from analysis.rec import RecEstimate, estimate_rec
 from analysis.rec.settings import RecSettings
 from analysis.report.evidence import LOW_PRECISION, OWN, broken_by, unseen
+from analysis.report.needs import Room, left_out
 from analysis.report.predictions import predictions
 from analysis.report.report import Report
 from analysis.report.settings import RunSettings, described, rec_settings, recorded
@@ -60,6 +61,7 @@ def verify(
     executor: Executor | None = None,
     progress: bool = False,
     memory: int | str | None = None,
+    baselines: bool = False,
     **run: Any,
 ) -> Report:
     """Measure the theorem's assumptions for A and a prior, and hold its bound against a run.
@@ -83,8 +85,13 @@ def verify(
         seed: of every draw.
         executor: runs the tasks of `analysis.estimate_rec`, by default threads, and the searches
             of `analysis.projection_error`.
-        progress: show progress bars.
-        memory: of `analysis.estimate_rec` and `analysis.denoising_curve`.
+        progress: show progress bars, and before them how much memory the work needs, and what is
+            cut short of a set whose Jacobians are large.
+        memory: most bytes that are taken beside what the process holds before, or "2 GB": fewer
+            images pass through a `GenerativePrior` at a time, fewer samples are drawn. Local rates
+            that do not fit are left out, as the report says.
+        baselines: recover by total variation and plug-and-play ADMM, too, which know nothing of
+            the prior, whatever the effort.
         **run: fields of `analysis.RunSettings`: step_size, n_iter, noise, start, count.
 
     Raises:
@@ -94,15 +101,19 @@ def verify(
     clock, asked = _Clock(), RunSettings.of(run)
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     check_executor(executor)
+    baselines = checks.flag(baselines, "baselines")
     chosen = _effort(effort, rec, projection)
-    rec = rec or rec_settings(effort, entries(prior))
-    memory = memory_of(memory)
-    projection = projection or ProjectionSettings.of(effort)
-    search = _search(projection, seed, progress)
+    rec_given, rec = rec, rec or rec_settings(effort, entries(prior))
+    bound, cut = memory_of(memory), left_out(prior, effort, rec_given, projection)
+    projection = projection or ProjectionSettings.of(effort, entries(prior))
     _images_or_latents(images)
     operator = _operator(A, _shape(prior))
+    room = Room.of(operator, prior, images, asked, bound)
+    search = _search(projection, seed, progress) | {"memory": room.left}
     errors = _linearity(converted(operator))
     _examine(prior)
+    room.state(operator, prior, (rec, projection), cut, progress)
+    prior = room.limited(prior)
     problem = _problem(operator, prior, images, asked, seed, search)
     warn_of_range(problem.x_true, problem.x_bar, "images")
     clock.lap("best points in S")
@@ -115,7 +126,7 @@ def verify(
         seed=seed,
         executor=executor,
         progress=progress,
-        memory=memory,
+        memory=room.left,
     )
     _, beta = _constants(problem, found)
     clock.lap("restricted eigenvalues")
@@ -136,9 +147,10 @@ def verify(
         effort=effort,
         noise=asked.noise,
         linear=broken_by(errors, uniform) <= LOW_PRECISION,
+        baselines=baselines,
         seed=seed,
         progress=progress,
-        memory=memory,
+        memory=room.left,
     )
     clock.lap("predictions and limits")
     return Report(
@@ -156,7 +168,8 @@ def verify(
         operator=described(operator) | errors,
         settings=_recorded(prior, images, problem, asked, eta)
         | {"seed": seed, "effort": chosen}
-        | recorded(rec, projection),
+        | recorded(rec, projection)
+        | ({"cut short": "; ".join(f"{name} {why}" for name, why in cut.items())} if cut else {}),
         seconds=clock.seconds | {"total": sum(clock.seconds.values())},
     )
 
@@ -181,6 +194,7 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.seconds[name], self._last = now - self._last, now
+        release()
 
 
 # The door -----------------------------------------------------------------------------------------
@@ -422,11 +436,14 @@ def _delta(
     if sets.samples(prior):
         families, known = sample_families(prior, settings.points, seed=search["seed"])
     assert solution.iterates is not None
-    w = gradient_points(problem.A, problem.y, solution.iterates, eta)
-    w = w[min(problem.first, len(w) - 1) :]  # a run at rest at once has w_0 alone
-    rows = max(1, min(len(w), round(settings.points / len(x_bar))))
-    chosen = torch.logspace(0, math.log10(len(w)), rows, dtype=torch.float64).round().long() - 1
-    families[OWN] = w[chosen].flatten(0, 1)
+    last = len(solution.iterates) - 1
+    first = min(problem.first, last - 1)  # a run at rest at once has w_0 alone
+    rows = max(1, min(last - first, round(settings.points / len(x_bar))))
+    steps = torch.logspace(0, math.log10(last - first), rows, dtype=torch.float64).round().long()
+    # gradient_points leaves out the last.
+    chosen = solution.iterates[[*(first - 1 + steps).tolist(), last]]
+    w = gradient_points(problem.A, problem.y, chosen, eta)
+    families[OWN] = w.flatten(0, 1)
     known[OWN] = x_bar.repeat(rows, 1, 1, 1)
     error = projection_error(prior, families, known=known, executor=executor, **search)
     if not problem.given:

@@ -210,6 +210,10 @@ def _contents(module: nn.Module) -> bytes:
     return digest.digest()
 
 
+FAR = 1e-3
+"""From 0 in M Mᵀ − I: beyond what rounding makes."""
+
+
 class MatrixOperator(LinearOperator):
     """A x = M vec(x), with vec in channel, row, column order.
 
@@ -261,10 +265,16 @@ class MatrixOperator(LinearOperator):
 
     @property
     def row_orthonormal(self) -> bool:
-        """True if no entry of M Mᵀ − I exceeds 16 machine epsilons; computed at each call."""
+        """True if no entry of M Mᵀ − I exceeds 16 machine epsilons; computed at each call.
+
+        Where its first rows are far from orthonormal, as of nearly every other M, nothing else is.
+        """
         if self.m > self.n:
             return False
         eye = torch.eye(self.m, dtype=self.matrix.dtype, device=self.matrix.device)
+        first = self.matrix[:4] @ self.matrix.T - eye[:4]
+        if float(first.abs().max()) > FAR:
+            return False
         deviation = (self.matrix @ self.matrix.T - eye).abs().max()
         return float(deviation) <= 16 * torch.finfo(self.matrix.dtype).eps
 

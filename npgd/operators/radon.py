@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from npgd.images import Images, Measurements
 from npgd.operators.base import LinearOperator
 
 MOST_ANGLES = 2**20
+MOST_ENTRIES = 2**22
+"""Of a matrix that is kept, 32 MB in float64: eleven angles of an image of 64 × 64 pixels."""
 
 
 class Radon(LinearOperator):
@@ -50,33 +53,22 @@ class Radon(LinearOperator):
         self.angles = listed
         self.detectors = detectors
 
-    def _rays(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Of every angle the four neighbours of each point of each ray, and their weights.
-
-        (4, points, detectors), as flat places of an image; the weight outside is 0.
-        """
+    @property
+    def _matrix(self) -> bool:
+        """Whether products are by a matrix, the same for every channel, which is kept."""
         _, height, width = self.image_shape
-        reach = math.ceil(math.hypot(height, width)) // 2 + 1
-        t = torch.arange(-reach, reach + 1, dtype=torch.float64, device=device)[:, None]
-        t = t + (height - 1) % 2 / 2
-        s = torch.arange(self.detectors, dtype=torch.float64, device=device)
-        s = s - (self.detectors - 1) / 2
-        for angle in self.angles:
-            cos, sin = (round(f(math.radians(angle)), 15) for f in (math.cos, math.sin))
-            across = s * cos - t * sin + (width - 1) / 2
-            down = s * sin + t * cos + (height - 1) / 2
-            left, top = across.floor(), down.floor()
-            places, weights = [], []
-            for i in (top, top + 1):
-                for j in (left, left + 1):
-                    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-                    weight = (1 - (down - i).abs()) * (1 - (across - j).abs())
-                    weights.append(torch.where(inside, weight, 0.0))
-                    places.append(torch.where(inside, i * width + j, 0.0).long())
-            yield torch.stack(places), torch.stack(weights)
+        return len(self.angles) * self.detectors * height * width <= MOST_ENTRIES
+
+    def _rows(self, like: torch.Tensor) -> torch.Tensor:
+        return _rows(self.image_shape[1:], self.angles, self.detectors, like.dtype, like.device)
+
+    def _rays(self, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        return _rays(self.image_shape[1:], self.angles, self.detectors, device)
 
     def _forward(self, x: Images) -> Measurements:
         flat = x.flatten(2)
+        if self._matrix:
+            return (flat @ self._rows(x).T).flatten(1)
         projections = [
             (flat[:, :, places] * weights.to(flat)).sum((2, 3))
             for places, weights in self._rays(x.device)
@@ -85,6 +77,9 @@ class Radon(LinearOperator):
 
     def _adjoint(self, y: Measurements) -> Images:
         channels, height, width = self.image_shape
+        if self._matrix:
+            rows = y.reshape(len(y), channels, -1) @ self._rows(y)
+            return rows.reshape(-1, *self.image_shape)
         projections = y.reshape(len(y), channels, len(self.angles), self.detectors)
         image = y.new_zeros(len(y), channels, height * width)
         for k, (places, weights) in enumerate(self._rays(y.device)):
@@ -95,6 +90,53 @@ class Radon(LinearOperator):
     def extra_repr(self) -> str:
         angles = len(self.angles)
         return f"{super().extra_repr()}, {angles} angles, detectors={self.detectors}"
+
+
+def _rays(
+    sides: tuple[int, int], angles: tuple[float, ...], detectors: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Of every angle the four neighbours of each point of each ray, and their weights.
+
+    (4, points, detectors), as flat places of an image; the weight outside is 0.
+    """
+    height, width = sides
+    reach = math.ceil(math.hypot(height, width)) // 2 + 1
+    t = torch.arange(-reach, reach + 1, dtype=torch.float64, device=device)[:, None]
+    t = t + (height - 1) % 2 / 2
+    s = torch.arange(detectors, dtype=torch.float64, device=device)
+    s = s - (detectors - 1) / 2
+    for angle in angles:
+        cos, sin = (round(f(math.radians(angle)), 15) for f in (math.cos, math.sin))
+        across = s * cos - t * sin + (width - 1) / 2
+        down = s * sin + t * cos + (height - 1) / 2
+        left, top = across.floor(), down.floor()
+        places, weights = [], []
+        for i in (top, top + 1):
+            for j in (left, left + 1):
+                inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+                weight = (1 - (down - i).abs()) * (1 - (across - j).abs())
+                weights.append(torch.where(inside, weight, 0.0))
+                places.append(torch.where(inside, i * width + j, 0.0).long())
+        yield torch.stack(places), torch.stack(weights)
+
+
+@functools.lru_cache(maxsize=4)
+def _rows(
+    sides: tuple[int, int],
+    angles: tuple[float, ...],
+    detectors: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> torch.Tensor:
+    """A of one channel, (angles · detectors, height · width)."""
+    n, found = math.prod(sides), []
+    first = n * torch.arange(detectors, device=device)
+    with torch.inference_mode(False):  # what is kept may be asked for a gradient later
+        for places, weights in _rays(sides, angles, detectors, device):
+            rows = weights.new_zeros(detectors * n)
+            rows = rows.index_add(0, (places + first).flatten(), weights.flatten())
+            found.append(rows.reshape(detectors, n).to(dtype))
+        return torch.cat(found)
 
 
 def _angles(angles: Any) -> tuple[float, ...]:

@@ -19,7 +19,15 @@ from jaxtyping import Bool, Float, Int
 
 from npgd import checks
 from npgd.files import plain
-from npgd.images import Images, Measurements, PerImage, norm, squared_norm, warn_of_range
+from npgd.images import (
+    Images,
+    Measurements,
+    PerImage,
+    norm,
+    psnr,
+    squared_norm,
+    warn_of_range,
+)
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.progress import track
@@ -181,8 +189,8 @@ class Solution(Drawn):
 
     @property
     def psnr(self) -> Float[torch.Tensor, " batch"] | None:
-        """10 log₁₀(2²/error) in dB, 2 being peak to peak on [−1, 1]; None without `x_true`."""
-        return None if self.error is None else 10 * torch.log10(4 / self.error[-1])
+        """`npgd.images.psnr` of every image, 10 log₁₀(2²/error) in dB; None without `x_true`."""
+        return None if self.error is None else psnr(self.error[-1])
 
     def time_to(self, error: float) -> float | None:
         """Seconds until the mean error over the images is first at most `error`; None if never.

@@ -12,6 +12,7 @@ from analysis.words import (
     apart,
     at_least,
     at_most,
+    decibels,
     exactly,
     median,
     out_of,
@@ -84,6 +85,15 @@ def test_counts_are_said_as_a_reader_would():
 def test_medians_leave_nan_out():
     assert median(torch.tensor([math.nan, 1.0, 3.0, 5.0])) == 3
     assert math.isnan(median(torch.tensor([math.nan]))) and math.isnan(median(torch.zeros(0)))
+
+
+def test_decibels_are_the_mean_of_the_images_not_those_of_their_mean_error():
+    error = torch.tensor([0.04, 0.0004])
+    assert decibels(error) == "30.0 dB" and decibels(error[0]) == "20.0 dB"
+    assert decibels(error.mean()) == "23.0 dB"
+    assert decibels(torch.tensor([0.0, 1e-25])) == "exact to rounding"
+    assert decibels(torch.tensor([0.0, 0.04])) == "∞ dB"
+    assert decibels(torch.tensor([math.nan, 0.04])) == "not finite"
 
 
 def test_spreads_and_sentences():

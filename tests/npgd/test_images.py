@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.testing import normal, seeds
-from npgd.images import inner, norm, quotient, ratio, squared_norm, warn_of_range
+from npgd.images import inner, norm, psnr, quotient, ratio, squared_norm, warn_of_range
 from npgd.operators import Gaussian, Inpainting
 
 SHAPE = (2, 3, 4)
@@ -29,6 +29,10 @@ def test_a_quotient_is_undefined_where_its_denominator_is_not_positive():
     numerator, denominator = torch.tensor([1.0, 1, 0, -1]), torch.tensor([2.0, 0, 0, -1])
     assert quotient(numerator, denominator)[0] == 0.5
     assert bool(quotient(numerator, denominator)[1:].isnan().all())
+
+
+def test_ten_times_the_error_costs_ten_decibels_and_black_for_white_has_none():
+    torch.testing.assert_close(psnr(torch.tensor([4.0, 0.4, 0.0])), torch.tensor([0, 10, math.inf]))
 
 
 @given(seed=seeds, scale=st.sampled_from([1e-3, -1.0, 1e3]))

@@ -246,7 +246,7 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
         Image.new("L", (28, 28), 255).save(tmp_path / "in/white.png")
     pictures = ["--images", tmp_path / "in"] if given else []
     done = run("verify", "--m", 7, "--seed", 5, "--step-size", 0.8, "--max-iter", 9, "--noise", 0.1,
-               "--count", 3, *pictures, "--output", tmp_path / "out")  # fmt: skip
+               "--count", 3, *pictures, "--baselines", "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "Nothing limits." in done.output and "a table" not in done.output
     made = json.loads((tmp_path / "out/report.json").read_text())["made"]
@@ -255,5 +255,5 @@ def test_verify_hands_on_what_is_asked_and_writes_the_report(given, tmp_path, mo
     assert made["command_line"].startswith("npgd verify --m 7 --seed 5 --step-size 0.8")
     ((A, images, options),) = asked
     assert A.m == 7 and (images.shape == (1, 1, 28, 28) if given else images is None)
-    told = {"step_size": 0.8, "n_iter": 9, "noise": 0.1, "count": 3, "seed": 5}
+    told = {"step_size": 0.8, "n_iter": 9, "noise": 0.1, "count": 3, "seed": 5, "baselines": True}
     assert told.items() <= options.items()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -143,12 +144,13 @@ def test_verdicts_say_what_happened():
     good = rates.check_convergence(*run, alpha, beta)
     assert good.applies and good.holds
     assert "the bound falls" in good.status and "stays below the bound." in good.status
-    assert "nevertheless" not in good.status
+    assert "do not promise" not in good.status
     void = rates.check_convergence(*run, alpha / 20, beta)
     assert not void.applies and void.holds
     assert "does not fall for any image, so it is void there." in void.status
-    assert "nevertheless falls" in void.status and "Its own pairs (x_n, x*)" in void.status
-    assert "below the bound, which does not fall." in void.status
+    assert "The constants do not promise that. A shortens x_n − x* less than α says" in void.status
+    assert "The bound does not fall: it says nothing of this run." in void.status
+    assert "stays below" not in void.status
     wrong = rates.check_convergence(*run, beta, beta)
     measured, claimed = wrong.broken["alpha"]
     assert not wrong.holds and measured < claimed == beta
@@ -157,7 +159,8 @@ def test_verdicts_say_what_happened():
     torch.testing.assert_close(per_image.bound, good.bound, equal_nan=True)
     mixed = rates.check_convergence(*run, torch.tensor([alpha, alpha, alpha / 20, alpha]), beta)
     assert "for 1 of 4 images, so it is void there; for the others it falls by" in mixed.status
-    assert "which does not fall for 1 of 4 images." in mixed.status
+    assert "The bound falls for 3 of 4 images, whose iterates stay below it." in mixed.status
+    assert "Their own bound falls for 3 of 4" in " ".join(mixed.comparison("their own bound"))
     for check in (good, void, wrong, mixed):
         json.dumps(check.to_dict(), allow_nan=False)
         assert str(check) == check.status
@@ -176,29 +179,41 @@ def test_a_longer_step_that_converges_is_not_called_void():
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_what_helps_and_what_hurts_is_read_from_the_numbers(sign):
-    """With β_n's part and δ_n's of opposite signs, in either order."""
+    """With β_n's part and δ_n's of opposite signs, in either order; a fact a sentence."""
     check = rates.check_convergence(*run_of(affine_problem(0, m=200)), 0.01, 2.0)
     factor = {"total": 0.7, "alpha": 0.9, "beta": sign * 0.0381, "delta": -sign * 0.2, "noise": 0.0}
-    text = dataclasses.replace(check, step_factor=factor).observation()
-    parts = "−0.0381 from β_n and +0.2" if sign < 0 else "+0.0381 from β_n and −0.2"
-    assert f"0.7 is 0.9 from α_n, {parts} from δ_n." in text
-    assert "that alone makes it fall." in text
-    factor = {**factor, "alpha": 1.1}
-    text = dataclasses.replace(check, step_factor=factor).observation()
-    assert "that alone does not make it fall." in text
-    assert "gain" not in text and "noise" not in text
+    said = dataclasses.replace(check, step_factor=factor).observation()
+    parts = (
+        (
+            "β_n below 1/η takes off 0.0381.",
+            "P landing farther from w_n than x* is (δ_n > 0) adds 0.2.",
+        )
+        if sign < 0
+        else (
+            "β_n above 1/η adds 0.0381.",
+            "P landing nearer to w_n than x* is (δ_n < 0) takes off 0.2.",
+        )
+    )
+    first = "With α_n alone it would fall, by a factor 0.9 per step."
+    assert said[-4:] == (first, *parts, "Together that is 0.7.")
+    said = dataclasses.replace(check, step_factor={**factor, "alpha": 1.1}).observation()
+    assert "With α_n alone it would grow, by a factor 1.1 per step." in said
+    assert not any("oise" in each for each in said)
+    alone = {**dict.fromkeys(factor, 0.0), "total": 0.9, "alpha": 0.9}
+    assert dataclasses.replace(check, step_factor=alone).observation()[-1] == first
 
 
 def test_no_reason_is_given_where_the_constants_are_none():
     """α_n below α is no reason for a fall."""
     check = rates.check_convergence(*run_of(affine_problem(0, m=200)), 0.01, 2.0)
     check = dataclasses.replace(check, alpha=torch.full((4,), 100.0))
-    assert "nevertheless" in check.observation() and "own pairs" not in check.observation()
+    said = " ".join(check.observation())
+    assert "do not promise" in said and "α_n is" not in said
     median = float(check.decomposition.alpha[check.start :].nanquantile(0.5))
-    for share, text in ((1 - 1e-10, None), (1 - 1e-6, f"{median:.6g} (median), where α is ")):
+    for share, text in ((1 - 1e-10, None), (1 - 1e-6, f"α is {median * (1 - 1e-6):.6g}")):
         near = dataclasses.replace(check, alpha=torch.full((4,), share * median)).observation()
-        assert ("own pairs" in near) is (text is not None)
-        assert text is None or f"{share * median:.6g}" in near
+        assert any("α_n is" in said for said in near) is (text is not None)
+        assert text is None or any(text in said for said in near)
 
 
 def test_a_sign_that_broken_numbers_contradict_is_not_printed():
@@ -209,8 +224,8 @@ def test_a_sign_that_broken_numbers_contradict_is_not_printed():
     check = rates.check_convergence(*run, own * (1 + 1e-6), p.beta)
     measured, claimed = check.broken["alpha"]
     assert measured < claimed
-    printed = check.comparison().split("α_n = ")[1].split(".\n")[0].rstrip(".")
-    below, above = (float(text) for text in printed.split(" against α = "))
+    (said,) = (said for said in check.comparison() if "α_n = " in said)
+    below, above = map(float, re.search(r"α_n = (\S+), below α = (\S+)\.$", said).groups())
     assert below < above
 
 

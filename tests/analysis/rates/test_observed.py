@@ -38,7 +38,7 @@ def test_observed_rate_of_a_geometric_fall(rate, initial, floor):
     assert observed.first == (0,) and observed.last[0] >= 2
     assert observed.reasons == ("",) and observed.period.isnan().all()
     if floor:
-        assert observed.after == ("rests",) and "afterwards it levels off" in observed.status
+        assert observed.after == ("rests",) and "Afterwards it levels off" in observed.status
         assert float(observed.floor[0]) == pytest.approx(initial * floor, rel=3e-3)
         # To within a tenth of the floor, or one iterate before: where the run ends soon after, its
         # last values, whose mean says where the fit must stop, still fall a little.
@@ -53,7 +53,7 @@ def test_a_fall_that_turns_into_a_rise_is_told_with_its_range():
     assert observed.last == (14,) and observed.after == ("rises",)
     assert float(observed.after_factor[0]) == pytest.approx(1.02, rel=1e-3)
     assert "fitted on x_0 to x_14" in observed.status
-    assert "afterwards it rises, by a factor 1.02 per step" in observed.status
+    assert "Afterwards it rises, by a factor 1.02 per step" in observed.status
     grown = seen(torch.cat([0.6 ** n[:20], 0.6**19 * 1.05 ** (n[:30] + 1)]))
     assert float(grown.rate[0]) == pytest.approx(0.6, rel=1e-3)
     assert grown.last == (19,) and "rises, by a factor 1.05 per step" in grown.status
@@ -76,7 +76,7 @@ def test_a_fall_that_ends_in_circles_is_told(period):
     observed = seen(0.5**n + circling)
     assert float(observed.rate[0]) == pytest.approx(0.5, rel=0.1)
     assert observed.after == ("circles",)
-    assert "afterwards it circles around a level" in observed.status
+    assert "Afterwards it circles around a level" in observed.status
     noise = torch.exp(0.2 * testing.normal(60, 60, seed=3))
     assert "circles" not in rates.observed_rate(0.5 ** n[:, None] + 1e-2 * noise).after
 
@@ -102,7 +102,7 @@ def test_an_oscillating_fall_has_its_rate_and_its_period(period, floor):
     observed = seen(0.9**n * (2 + torch.cos(2 * math.pi * n / period)) + floor)
     assert float(observed.rate[0]) == pytest.approx(0.9, rel=0.01)
     assert float(observed.period[0]) == pytest.approx(period, rel=0.02)
-    assert "swinging with a period of" in observed.status
+    assert "It swings with a period of" in observed.status
     assert observed.after == ("rests" if floor else "ends",)
 
 
@@ -234,7 +234,7 @@ def test_several_images_are_counted():
     observed = rates.observed_rate(values)
     assert observed.after == ("rests", "ends", "rests", "")
     assert "per step (median of 3, fitted on x_0 to x_" in observed.status
-    assert "afterwards it levels off for 2" in observed.status
+    assert "Afterwards it levels off for 2" in observed.status
     assert observed.median == pytest.approx(0.7, rel=5e-3)
     plain = json.loads(json.dumps(observed.to_dict(), allow_nan=False))
     assert plain["after"] == list(observed.after) and plain["period"][0] is None
@@ -245,7 +245,7 @@ def test_the_middle_of_what_came_after_is_told():
     values = [torch.cat([0.6**n, 0.6**19 * r ** (n[:12] + 1)]) for r in (1.05, 1.3, 1.1)]
     observed = rates.observed_rate(torch.stack(values, 1))
     assert observed.after == ("rises",) * 3
-    assert "afterwards it rises for 3, by a factor 1.1 per step" in observed.status
+    assert "Afterwards it rises for 3, by a factor 1.1 per step" in observed.status
 
 
 @pytest.mark.parametrize("count", [3, 6, 30])

@@ -222,7 +222,7 @@ def test_page_is_self_contained_and_complete(on_network):
     assert parsed.open == []
     assert all(re.match("data:image/|#", source) for source in parsed.sources)
     for finding in on_network.findings:
-        assert finding.text in parsed.words
+        assert all(said in parsed.words for said in finding.sentences)
 
 
 def test_figures_draw_the_reports_numbers(on_network):

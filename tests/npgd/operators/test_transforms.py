@@ -175,6 +175,14 @@ def test_every_angle_sees_the_whole_mass_of_a_smooth_image():
     torch.testing.assert_close(sums, x.sum().expand(12), rtol=1e-3, atol=0)
 
 
+def test_the_matrix_and_the_rays_give_one_operator(monkeypatch):
+    A = npgd.Radon((2, 9, 12), 7)
+    x, y = normal(3, 2, 9, 12, seed=1), normal(3, A.m, seed=2)
+    rows = A(x), A.adjoint(y)
+    monkeypatch.setattr("npgd.operators.radon.MOST_ENTRIES", 0)
+    torch.testing.assert_close((A(x), A.adjoint(y)), rows, rtol=1e-12, atol=1e-12)
+
+
 def test_radon_follows_scikit_image():
     transform = pytest.importorskip("skimage.transform")
     t = torch.arange(33, dtype=DOUBLE) - 16
