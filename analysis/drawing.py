@@ -59,8 +59,13 @@ def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
         axis.set_ticks(numbers, [f"{number:,g}" for number in numbers])
         axis.set_ticks([], minor=True)
         return
-    axis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+
+    class Plain(LogFormatter):
+        def __call__(self, value: float, position: int | None = None) -> str:
+            return f"{value:g}" if super().__call__(value, position) else ""
+
+    axis.set_major_formatter(Plain(minor_thresholds=(2, 0.5)))
+    axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
 
 
 def iterations(axis: Any) -> None:

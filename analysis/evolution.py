@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 
+from analysis.drawing import plain_log
 from analysis.limits import PARTS
 from analysis.memory import ACTIVE, Footprint, memory_of, state
 from analysis.words import about, out_of
@@ -148,7 +149,9 @@ class DenoisingCurve(Drawn):
         se = self.error_se.nan_to_num(0.0)
         axis.errorbar(self.sigma, self.error, se, label="D(σ²)")
         axis.axhline(self.floor, color="grey", linestyle=":", label="σ → 0")
-        axis.set(xscale="log", yscale="log", xlabel="σ", ylabel="error per pixel")
+        plain_log(axis.xaxis)
+        plain_log(axis.yaxis)
+        axis.set(xlabel="σ", ylabel="error per pixel")
         axis.legend()
 
     def __str__(self) -> str:
@@ -399,7 +402,8 @@ class StateEvolution(Drawn):
         """The predicted error, iteration by iteration, and where it ends."""
         axis.plot(range(len(self.error)), self.error, "o-", label="predicted")
         axis.axhline(self.fixed_point, color="grey", linestyle=":", label="in the end")
-        axis.set(yscale="log", xlabel="iteration", ylabel="error per pixel", title=f"m = {self.m}")
+        plain_log(axis.yaxis)
+        axis.set(xlabel="iteration", ylabel="error per pixel", title=f"m = {self.m}")
         axis.legend()
 
     def __str__(self) -> str:

@@ -34,6 +34,7 @@ from npgd.files import (
     write_together,
 )
 from npgd.networks.architectures import channels_last
+from npgd.showing import Shown, brief
 
 Kind = Literal["prior", "denoiser", "onenet"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -161,15 +162,21 @@ def _precise(value: torch.Tensor, dtype: torch.dtype, key: str) -> torch.Tensor:
     return checks.finite(value.to(dtype), f"{key} in {dtype}")
 
 
-def card(name: str, kind: Kind) -> dict[str, Any]:
+class Card(dict[str, Any], Shown):
+    """A card: a dict, shown with a line an entry."""
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {brief(value)}" for name, value in self.items())
+
+
+def card(name: str, kind: Kind) -> Card:
     """The card of what is shipped; TypeError for no name, ValueError for an unknown one."""
     if not isinstance(name, str):
         raise TypeError(f"name must be one of {', '.join(SHIPPED[kind])}, got {shown(name)}")
     if name not in SHIPPED[kind]:
         raise ValueError(f"name must be one of {', '.join(SHIPPED[kind])}, got {shown(name)}")
     place = files("npgd.weights") / f"{_stem(name, kind)}.json"
-    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-    return found
+    return Card(json.loads(place.read_text(encoding="utf-8")))
 
 
 @contextmanager

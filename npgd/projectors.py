@@ -70,6 +70,10 @@ class AffineSet(Shown, nn.Module):
         self.register_buffer("triangle", triangle)
         self.register_buffer("offset", offset.detach().to(basis).clone())
 
+    def extra_repr(self) -> str:
+        """Its dimension, and the shape of its images."""
+        return f"latent_dim={self.latent_dim}, image_shape={self.image_shape}"
+
     def generate(self, z: Latents) -> Images:
         """B z + c."""
         checks.same_kind(checks.latents(z, self.latent_dim), self, "z", "the set")
@@ -125,6 +129,10 @@ class FiniteSet(Shown, nn.Module):
         self.image_shape = checks.image_shape(points.shape[1:])
         self.tie_tol = checks.number(tie_tol, "tie_tol", zero=True)
         self.register_buffer("points", points.detach().clone())
+
+    def extra_repr(self) -> str:
+        """How many points, of which shape."""
+        return f"{len(self.points)} points, image_shape={self.image_shape}"
 
     def project(self, w: Images, prefer: Int[torch.Tensor, " N"] | None = None) -> Images:
         """The nearest point; of tied points, the one that stands last in the order `prefer`.

@@ -24,6 +24,7 @@ from analysis.commands.options import (
 )
 from analysis.commands.output import output_directory, record
 from analysis.commands.terminal import console
+from analysis.drawing import plain_log
 
 if TYPE_CHECKING:
     import torch
@@ -259,6 +260,8 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         if name in rows[0]:
             errors = [row[name]["error"] for row in rows]
             axis.plot([row["m"] for row in rows], errors, marker, label=name)
-    axis.set(xscale="log", yscale="log", xlabel="measurements m", ylabel="error per pixel")
+    plain_log(axis.yaxis)
+    plain_log(axis.xaxis, sorted({row["m"] for row in known}))
+    axis.set(xlabel="measurements m", ylabel="error per pixel")
     axis.legend()
     return figure

@@ -30,16 +30,18 @@ from npgd.data.decoding import (
     decode,
     why,
 )
+from npgd.data.pixels import to_pixels
 from npgd.data.places import cache_directory
 from npgd.data.sources import Lmdb, Skipped, Source, source
 from npgd.files import a_path
+from npgd.showing import Shown
 
 # Raised whenever the same file would be decoded to other bytes: what older code kept is not read.
 DECODING = 2
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Shown):
     """Pictures of a folder, zip or LMDB, and what of it is not used."""
 
     images: UInt8[torch.Tensor, "n c h w"]
@@ -48,6 +50,9 @@ class Pictures:
     """Where each lies in its folder or zip, as it stands there; an LMDB's keys in hexadecimal."""
     skipped: list[Skipped]
     """The names of those that are not used, and why in one printable line each."""
+
+    def pictures(self) -> dict[str, Any]:
+        return {"": to_pixels(self.images), "name": self.names}
 
     def first(self, count: int | None) -> Pictures:
         """The first `count`, at most; all for None."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from npgd import checks
 from npgd.images import Images, PerImage
+from npgd.showing import Shown
 
 # Root mean square deviation that images on [-1, 1] are taken to have; it only sets scales.
 SPREAD = 0.5
@@ -46,7 +47,7 @@ def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
                     part.bias.zero_()
 
 
-class DenoisingNetwork(nn.Module):
+class DenoisingNetwork(Shown, nn.Module):
     """D(w, σ): an estimate of the mean of x given w = x + σ·noise, by a small U-Net F.
 
         D(w, σ) = a w + b F(c w, log σ),   c = 1/√(σ² + s²),   a = s² c²,   b = σ s c
@@ -75,6 +76,10 @@ class DenoisingNetwork(nn.Module):
         self.up = nn.ModuleList([_block(b, a, 1) for a, b in reversed(steps)])
         self.last = nn.Conv2d(c, channels, 3, 1, 1)
 
+    def extra_repr(self) -> str:
+        """What it is of, in a line."""
+        return f"channels={self.channels}, levels={self.levels}, {_size(self)}"
+
     def forward(self, w: Images, sigma: float | PerImage) -> Images:
         """D(w, σ); ValueError for sides that are no multiples of 2 to the power of `levels`."""
         _halved(w, self.channels, self.levels)
@@ -92,6 +97,10 @@ class DenoisingNetwork(nn.Module):
         return estimate
 
 
+def _size(network: nn.Module) -> str:
+    return f"{sum(weights.numel() for weights in network.parameters()):,} weights"
+
+
 def _halved(w: torch.Tensor, channels: int, levels: int) -> None:
     """Raise ValueError unless w is (batch, channels, height, width) and can be halved so often."""
     checks.floating(w, "w")
@@ -104,7 +113,7 @@ def _halved(w: torch.Tensor, channels: int, levels: int) -> None:
         )
 
 
-class ProximalNetwork(nn.Module):
+class ProximalNetwork(Shown, nn.Module):
     """P = decoder∘encoder, OneNet's proximal map: no noise level, no skip past the latent.
 
     Chang et al., ICCV 2017, section 3.3. `encode` gives the latent (4·width channels at a quarter
@@ -121,6 +130,10 @@ class ProximalNetwork(nn.Module):
         self.decoder = nn.Sequential(
             _block(4 * c, 2 * c, 1), _block(2 * c, c, 1), nn.Conv2d(c, channels, 3, 1, 1)
         )
+
+    def extra_repr(self) -> str:
+        """What it is of, in a line."""
+        return f"channels={self.channels}, {_size(self)}"
 
     def encode(self, w: Images) -> Float[torch.Tensor, "batch k p q"]:
         """The latent of w; ValueError for sides that are no multiples of four."""

@@ -117,6 +117,11 @@ def test_the_table_is_tidy_in_every_form(problem, tmp_path):
 def test_predicted_and_observed_are_drawn(problem):
     prior, x = problem
     axis = analysis.sweep(prior, x, **GRID).plot().axes[0]
+    figure = axis.get_figure()
+    figure.canvas.draw()
+    written = [label.get_text() for label in (*axis.get_xticklabels(), *axis.get_yticklabels())]
+    assert {"12", "20"} < set(written)
+    assert not any("10^" in text or "e-" in text for text in written)
     observed, predicted = axis.lines[:2], axis.lines[2:]
     assert len(observed) == len(predicted) == 2
     assert all(list(line.get_xdata()) == [12, 20] for line in axis.lines)

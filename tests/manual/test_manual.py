@@ -312,6 +312,12 @@ def test_commands_in_the_text_exist(page):
         assert not options(rest) - known, code
 
 
+def test_the_page_of_commands_names_each_without_being_built():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `npgd ([a-z-]+)` \|", page, re.MULTILINE)
+    assert listed == list(typer.main.get_command(analysis_app()).commands)
+
+
 def options(words):
     return {word for word in words if word.startswith("-")}
 

@@ -33,7 +33,6 @@ LARGEST = 300_000  # bytes
 SMALLER = {
     "01_first_recovery": [
         ("counts = (10, 30, 100, 300, 784)", "counts = (30, 300)"),
-        ("count=8, max_iter=15)", "count=2, max_iter=4)"),
     ],
     "02_are_the_assumptions_met": [
         ("points=2000,\n    tangent_points=100,", "points=200,\n    tangent_points=10,"),

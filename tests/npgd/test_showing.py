@@ -103,3 +103,7 @@ def test_priors_operators_and_solvers_say_what_they_are():
     for value in (A, *solvers, *sets, npgd.Reconstructor(npgd.AMP(prior))):
         assert within(repr(value)) and type(value).__name__ in repr(value)
     assert "church" in repr(npgd.NPGD(prior)) and "m=7" in repr(npgd.Gaussian((1, 4, 4), m=7))
+    results = (npgd.load_denoiser(), npgd.load_onenet(), npgd.prior_card("mnist"))
+    for value in results:
+        assert within(repr(value)) and "<" in value._repr_html_()
+    assert npgd.prior_card("mnist")["latent_dim"] == 20 and "latent_dim: 20" in repr(results[2])
