@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 PARTS = {
     "range": "distance of the image from the range",
-    "projector": "the projector beyond the nearest point",
+    "projector": "what P(x*) misses beyond the nearest point",
     "measurements": "what too few measurements add",
     "noise": "what noise adds",
-    "iterations": "the run beyond where it should end",
+    "iterations": "what a longer run would take off",
 }
 """The parts, in the order in which they are taken, and what they are."""
 

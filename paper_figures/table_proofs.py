@@ -1,6 +1,6 @@
 """Proofs of convergence: how many resting runs are proved, on which balls, and what is in the way.
 
-    python paper_figures/table_proofs.py [--prior mnist] [--count 100] [--quick] [--json FILE]
+    python paper_figures/table_proofs.py [--prior mnist] [--count 100] [--seed 0] [--quick] [--json FILE]
 
 Samples of the prior, Gaussian A, without noise (`analysis.prove_convergence`). For every run that
 rests: the radius r of the largest ball proved, the factor q on it, the distance of the limit, and
@@ -50,10 +50,10 @@ def steepest(
     return float(torch.linalg.matrix_norm(torch.linalg.inv(shape) @ turned, 2).max())
 
 
-def proofs(prior: Any, count: int, most: int, draws: int) -> dict[str, Any]:
+def proofs(prior: Any, count: int, most: int, draws: int, seed: int = 0) -> dict[str, Any]:
     """Of the runs that rest: what is proved, and what is seen."""
-    x = prior.sample(count, seed=5)
-    A = npgd.Gaussian(prior.image_shape, M).double()
+    x = prior.sample(count, seed=5 + seed)
+    A = npgd.Gaussian(prior.image_shape, M, seed=seed).double()
     y = A(x)
     rest = analysis.fixed_point(A, prior, y, STEP, max_iter=most)
     resting = rest.rests.nonzero().flatten().tolist()
@@ -111,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prior", default="mnist")
     parser.add_argument("--count", type=int, default=100, help="samples")
+    parser.add_argument("--seed", type=int, default=0, help="of A, and, 5 on, of the samples")
     parser.add_argument(
         "--quick", action="store_true", help="one sample, few iterations, no corrections"
     )
@@ -121,7 +122,8 @@ def main() -> None:
         prior.corrections = 0
         networks.NARROW = 20
     count = 1 if arguments.quick else arguments.count
-    found = proofs(prior, count, 60 if arguments.quick else 500, 2 if arguments.quick else 10)
+    most, draws = (60, 2) if arguments.quick else (500, 10)
+    found = proofs(prior, count, most, draws, arguments.seed)
     Console(width=120).print(table(found))
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")

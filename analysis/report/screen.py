@@ -258,7 +258,7 @@ def _limits(evidence: Evidence) -> tuple[str, ...]:
         for name in told
     )
     first = found.limits.largest
-    return (f"Of {about(total)}: {parts}. Most is {first}: {PARTS[first]}.",)
+    return (f"Of {about(total)}: {parts}. The largest part, {first}, is {PARTS[first]}.",)
 
 
 def _key(name: str, shares: Mapping[str, float]) -> str:
