@@ -1,6 +1,7 @@
 """Proofs of convergence: how many resting runs are proved, on which balls, and what is in the way.
 
-    python paper_figures/table_proofs.py [--prior mnist] [--count 100] [--seed 0] [--quick] [--json FILE]
+    python paper_figures/table_proofs.py [--prior mnist] [--count 100] [--seed 0] [--quick]
+        [--json FILE]
 
 Samples of the prior, Gaussian A, without noise (`analysis.prove_convergence`). For every run that
 rests: the radius r of the largest ball proved, the factor q on it, the distance of the limit, and
