@@ -234,7 +234,7 @@ def denoising_curve(
         clean = torch.cat(
             [estimate(part, part.new_zeros(len(part))) for part in torch.split(x, rows)]
         )
-        warn_of_range(x, clean, "images")
+        warn_of_range(x, clean)
         floor = squared_norm(clean - x).double().cpu() / x[0].numel()
     errors, traces = torch.zeros(2, len(levels), len(x), dtype=torch.float64)
     with bar(len(levels) * draws, "denoising curve", progress) as shown:

@@ -7,6 +7,7 @@ measurements (batch, m), latents (batch, k). Norms are Euclidean, squared norms 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -17,6 +18,9 @@ Images = Float[torch.Tensor, "batch channels height width"]
 Measurements = Float[torch.Tensor, "batch m"]
 Latents = Float[torch.Tensor, "batch k"]
 PerImage = Float[torch.Tensor, " batch"]
+
+INSIDE = ("npgd", "analysis", "torch")
+"""Packages whose lines no warning is about."""
 
 
 def other_range(x: Images) -> tuple[int, int] | None:
@@ -29,7 +33,7 @@ def other_range(x: Images) -> tuple[int, int] | None:
     return (0, 1) if low >= 0 and 0.2 < high - low <= 1 >= high else None
 
 
-def warn_of_range(x: Images, made: Images, name: str) -> None:
+def warn_of_range(x: Images, made: Images) -> None:
     """Warn where x looks like pixels of another range, and what was made for it is on [−1, 1].
 
     A set whose own pixels are in [0, 1] answers with such, and nothing is said.
@@ -37,12 +41,20 @@ def warn_of_range(x: Images, made: Images, name: str) -> None:
     pixels = other_range(x)
     if pixels is None or other_range(made) is not None or not -1.5 < float(made.min()) < -0.5:
         return
-    way = f"2 * {name} - 1" if pixels == (0, 1) else f"npgd.data.to_pixels({name})"
+    way = "2 * x - 1" if pixels == (0, 1) else "npgd.data.to_pixels(x)"
     warnings.warn(
-        f"{name} must have pixels in [-1, 1], got {float(x.min()):.3g} to {float(x.max()):.3g};"
-        f" if their range is {list(pixels)}, give {way}",
-        stacklevel=3,
+        f"images must have pixels in [-1, 1], got x from {float(x.min()):.3g} to"
+        f" {float(x.max()):.3g}; if their range is {list(pixels)}, give {way}",
+        stacklevel=_outside(),
     )
+
+
+def _outside() -> int:
+    """The stack level, for who asks, of the line that called this package from elsewhere."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in INSIDE:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def squared_norm(x: Float[torch.Tensor, "batch ..."]) -> PerImage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import traceback
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -147,6 +148,8 @@ def _is_path(name: Any) -> bool:
 
 def _usage(error: Any) -> str:
     text = " ".join(error.format_message().split())
+    # What the library that reads the values says of itself.
+    text = re.sub(r"Value error, |, unable to parse string as an? \w+", "", text)
     context = getattr(error, "ctx", None)
     help_of = f"; see {context.command_path} --help" if context is not None else ""
     return text.rstrip(".") + help_of

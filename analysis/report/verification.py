@@ -115,7 +115,7 @@ def verify(
     room.state(operator, prior, (rec, projection), cut, progress)
     prior = room.limited(prior)
     problem = _problem(operator, prior, images, asked, seed, search)
-    warn_of_range(problem.x_true, problem.x_bar, "images")
+    warn_of_range(problem.x_true, problem.x_bar)
     clock.lap("best points in S")
     found = estimate_rec(
         operator,

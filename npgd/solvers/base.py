@@ -298,7 +298,7 @@ def recover(
             break
     solution = run.solution(_now(y) - began)
     if x_true is not None:
-        warn_of_range(x_true, solution.x, "x_true")
+        warn_of_range(x_true, solution.x)
     return solution
 
 

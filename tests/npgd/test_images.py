@@ -59,9 +59,9 @@ def test_the_ratio_of_nothing_is_undefined_and_of_what_is_measured_whole_is_one(
 def test_pixels_of_another_range_are_warned_of_beside_images_of_ours(shift, scale, way):
     made = torch.linspace(-1, 1, 24).reshape(1, *SHAPE)
     with pytest.warns(UserWarning, match=way):
-        warn_of_range(shift + scale * made, made, "x")
+        warn_of_range(shift + scale * made, made)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for x, beside in ((made, made), (shift + scale * made, shift + scale * made)):
-            warn_of_range(x, beside, "x")  # as it should be; a set of that range
-        warn_of_range(made[:0], made, "x")
+            warn_of_range(x, beside)  # as it should be; a set of that range
+        warn_of_range(made[:0], made)
