@@ -26,6 +26,7 @@ from torch import nn
 
 import analysis
 import npgd
+from analysis.memory import memory_of
 from analysis.rec.tangents import tangents
 from analysis.tasks import draw_latents
 
@@ -82,7 +83,7 @@ def works(side: int, k: int, more: dict[str, Any]) -> dict[str, Callable[[], obj
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds, processor seconds and peak memory of one work in this process."""
     torch.set_num_threads(options.threads)
-    more = {"memory": options.memory} if options.memory else {}
+    more = {"memory": memory_of(options.memory)} if options.memory else {}
     work = works(options.side, options.latents, more)[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
