@@ -157,9 +157,10 @@ def passing_within(prior: T, bound: float | None) -> T:
     bare.corrections = 0
     one = Footprint.of(lambda z: bare.encode(bare.generate(z)), z)
     limited = copy.copy(prior)
-    limited.graph_rows = one.searching(bound, MOST)
+    graph = one.searching(bound, prior.graph_rows or MOST)
+    rows = one.passing(bound, prior.rows or MOST)
     # A step of the corrector differentiates.
-    limited.rows = limited.graph_rows if prior.corrections else one.passing(bound, MOST)
+    limited.graph_rows, limited.rows = graph, min(rows, graph) if prior.corrections else rows
     return limited
 
 

@@ -60,12 +60,6 @@ class GenerativePrior(Shown, nn.Module):
     [0, 255] in what is tried is warned of.
     """
 
-    rows: int | None = None
-    """Most images that pass through a network at a time: larger batches pass in parts, and take
-    more time and not more memory. None for no bound."""
-    graph_rows: int | None = None
-    """The same of a search's passes, which are differentiated."""
-
     def __init__(
         self,
         generator: nn.Module,
@@ -88,6 +82,7 @@ class GenerativePrior(Shown, nn.Module):
                 )
         self.generator, self.encoder, self.corrector = generator, encoder, corrector
         self.corrections = corrections
+        self.rows = self.graph_rows = None
         self.architecture: dict[str, Any] | None = None  # of networks read from a file
         self.latent_dim = checks.integer(latent_dim, "latent_dim")
         self.image_shape = checks.image_shape(image_shape)
@@ -107,6 +102,25 @@ class GenerativePrior(Shown, nn.Module):
         self._corrections = checks.integer(value, "corrections", minimum=0)
         if self._corrections > 0 and self.corrector is None:
             raise ValueError(f"corrections must be 0 for a prior without corrector, got {value}")
+
+    @property
+    def rows(self) -> int | None:
+        """Most images that pass through a network at a time: larger batches pass in parts, and take
+        more time and not more memory. None for no bound."""
+        return self._rows
+
+    @rows.setter
+    def rows(self, value: int | None) -> None:
+        self._rows = None if value is None else checks.integer(value, "rows")
+
+    @property
+    def graph_rows(self) -> int | None:
+        """The same of a search's passes, which are differentiated."""
+        return self._graph_rows
+
+    @graph_rows.setter
+    def graph_rows(self, value: int | None) -> None:
+        self._graph_rows = None if value is None else checks.integer(value, "graph_rows")
 
     def _try_out(self) -> None:
         """Two latents through G and two images through G†, twice: shapes, range, and chance."""

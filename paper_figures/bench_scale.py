@@ -2,7 +2,7 @@
 
 A generator and an encoder of DCGAN's kind with random weights (what is measured is the work, not
 the numbers), A by structured random rows (`npgd.StructuredRandom`, without a matrix). Each work
-runs in a process of its own, whose peak memory less that before it began is printed. Processor
+runs in a process of its own, whose peak memory less what it held before is printed. Processor
 seconds are the fairer scale on a busy machine.
 
     python paper_figures/bench_scale.py [--memory "2 GB"] [--only tangent …] [--quick]
@@ -26,6 +26,7 @@ from torch import nn
 
 import analysis
 import npgd
+from analysis.memory import memory_of
 from analysis.rec.tangents import tangents
 from analysis.tasks import draw_latents
 
@@ -79,12 +80,21 @@ def works(side: int, k: int, more: dict[str, Any]) -> dict[str, Callable[[], obj
     }
 
 
+def held() -> int:
+    """Kilobytes that this process holds now; where the system does not say, the most it has."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * resource.getpagesize() // 1024
+
+
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds, processor seconds and peak memory of one work in this process."""
     torch.set_num_threads(options.threads)
-    more = {"memory": options.memory} if options.memory else {}
+    more = {"memory": memory_of(options.memory)} if options.memory else {}
     work = works(options.side, options.latents, more)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = held()
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -252,3 +252,19 @@ def test_a_prior_of_ones_own_networks_is_saved_and_loaded_again(dtype, tmp_path,
     with pytest.raises(ValueError, match=r"settings must suit OwnGenerator, got .*'width'"):
         wrong = {"name": "OwnGenerator", "settings": {"width": 20}}
         npgd.save_prior(prior, path, {**architecture, "generator": wrong})
+
+
+def test_a_prior_with_rows_passes_few_images_at_a_time_and_says_the_same():
+    prior = own_prior()
+    z = normal(7, 3, dtype=torch.float32)
+    x = prior.generate(z)
+    sizes: list[int] = []
+    for network in (prior.generator, prior.encoder):
+        network.register_forward_hook(lambda _, given, out: sizes.append(len(given[0])))
+    prior.rows = 3
+    assert torch.allclose(prior.generate(z), x) and torch.allclose(
+        prior.project(x), prior.generate(prior.encode(x))
+    )
+    assert max(sizes) == 3 and sizes[:3] == [3, 3, 1]
+    with pytest.raises(ValueError, match="rows must be"):
+        prior.rows = 0

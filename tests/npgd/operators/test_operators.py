@@ -154,6 +154,7 @@ def test_gaussian_entries_have_variance_one_over_m_and_follow_their_seed():
         (MatrixOperator(torch.linalg.qr(normal(72, 20).float())[0].T, (2, 6, 6)), True),
         (MatrixOperator(2 * torch.linalg.qr(normal(72, 20))[0].T, (2, 6, 6)), False),
         (MatrixOperator(torch.linalg.qr(normal(90, 72))[0], (2, 6, 6)), False),
+        (MatrixOperator(torch.eye(72)[[*range(10), 9]], (2, 6, 6)), False),
         (SubsampledDCT((2, 6, 6), 20), True),
         (whiten(Gaussian((2, 6, 6), 20)), True),
         (whiten(Gaussian((2, 6, 6), 70, dtype=DOUBLE)), True),
