@@ -306,10 +306,17 @@ def nearest_run(
     """The latents of NPGD with exact projection, from z on; near a point of rest.
 
     The condition of the nearest point, J(z)ᵀ(w − G(z)) = 0, is solved from the last latent by steps
-    with (JᵀJ)⁻¹ of the start. It ends where nothing moves any more.
+    with the inverse of ∇² ½‖w − G(z)‖² = JᵀJ − ⟨w − G(z), ∇²G⟩ at the start. It ends where nothing
+    moves any more.
     """
     columns = jacobian(prior, z).flatten(2)
-    inverse = torch.linalg.pinv(columns @ columns.transpose(1, 2), hermitian=True)
+    curved = columns @ columns.transpose(1, 2)
+    missed = A(prior.generate(z)) - y
+    if bool((norm(missed) > 1e-12 * norm(y)).any()):
+        pulls = torch.split(step_size * A.adjoint(missed), 1)
+        bends = [_hessian(prior, *pair) for pair in zip(torch.split(z, 1), pulls, strict=True)]
+        curved = curved + torch.stack([(bend + bend.T) / 2 for bend in bends])
+    inverse = torch.linalg.pinv(curved, hermitian=True)
     points = [z]
     for _ in range(n_iter):
         x = prior.generate(z)

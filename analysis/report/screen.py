@@ -181,7 +181,8 @@ def _predicts(evidence: Evidence) -> tuple[str, ...]:
         row = _row(evidence, name)
         if math.isnan(row.predicted) or math.isnan(row.observed):
             continue
-        who = f" ({row.met.removeprefix('for ')})" if row.met.startswith("for ") else ""
+        whom = row.met.rpartition("rests ")[2]
+        who = f" ({whom.removeprefix('for ')})" if whom.startswith("for ") else ""
         bound = "at most " if name == "obtuse" else ""
         said.append(f"{words}: {bound}{about(row.predicted)}; seen {about(row.observed)}{who}.")
     if said:

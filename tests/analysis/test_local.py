@@ -112,18 +112,33 @@ def test_a_run_with_the_nearest_point_ends_at_the_local_rate(noise):
     torch.testing.assert_close(run.x, S.generate(rate.latent), atol=1e-4, rtol=0)
 
 
+class Circle:
+    """The unit circle in the plane, by its angle."""
+
+    latent_dim, image_shape = 1, (1, 1, 2)
+
+    def generate(self, z):
+        return torch.cat([z.cos(), z.sin()], 1).reshape(-1, 1, 1, 2)
+
+    def encode(self, w):
+        return torch.atan2(w[:, 0, 0, 1], w[:, 0, 0, 0])[:, None]
+
+
+@pytest.mark.parametrize(("d", "eta"), [(1.0, 0.4), (1.5, 0.4), (6.0, 0.4), (9.0, 0.3)])
+def test_the_run_of_the_nearest_point_follows_it_far_from_the_range_too(d, eta):
+    from analysis.local.exact import nearest_run
+
+    A = npgd.MatrixOperator(torch.eye(2, dtype=torch.float64), (1, 1, 2))
+    z = torch.tensor([[0.3], [1.2]], dtype=torch.float64)
+    y = d * Circle().generate(z).flatten(1)
+    run = nearest_run(A, Circle(), z + 1e-3, y, eta, 12)
+    expected = (1 - eta) / (1 + eta * (d - 1))
+    assert ((run[4] - z) / (run[3] - z)).flatten().tolist() == pytest.approx([expected] * 2, 1e-3)
+
+
 def test_curvature_moves_the_rate_as_a_circle_says():
     # On the unit circle, with A the identity and y outside it at distance d from the centre, the
     # nearest point's derivative is 1/(1 + r) of the tangential part, w = x + r x: r = η(d − 1).
-    class Circle:
-        latent_dim, image_shape = 1, (1, 1, 2)
-
-        def generate(self, z):
-            return torch.cat([z.cos(), z.sin()], 1).reshape(-1, 1, 1, 2)
-
-        def encode(self, w):
-            return torch.atan2(w[:, 0, 0, 1], w[:, 0, 0, 0])[:, None]
-
     A = npgd.MatrixOperator(torch.eye(2, dtype=torch.float64), (1, 1, 2))
     z = torch.tensor([[0.3], [1.2]], dtype=torch.float64)
     for d, eta in ((1.5, 0.4), (3.0, 0.25), (0.8, 0.9)):
