@@ -344,7 +344,7 @@ def _steps(
         above = math.log((t - rest) * (t + rest) / ((goal - rest) * (goal + rest)))
         steps = above / -math.log1p(-contraction) if contraction < 1 else 1.0
         counted = CLOSED
-    elif constant == 0:  # t is multiplied by √rate, which is 1 less this
+    elif constant == 0 or rest == 0:  # or underflows: t is multiplied by √rate, 1 less this
         less = contraction / (lead - mix + math.sqrt(inside))
         steps = math.log(t / goal) / -math.log1p(-less)
         counted = CLOSED

@@ -371,6 +371,7 @@ def counted(error, initial, alpha, beta, delta, options):
     initial=scales(0.1, 1e4),
     factor=st.floats(1.001, 50),
 )
+@example(kappa=1.5, relative=0.99, delta=5e-324, noise=0.0, initial=1.0, factor=2.0)
 def test_steps_to_reach_are_those_of_the_bound(kappa, relative, delta, noise, initial, factor):
     args = (1 / kappa, 1.0, delta)
     options = {"noise": noise, "step_size": relative}
