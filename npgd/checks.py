@@ -35,6 +35,10 @@ def shown(value: object) -> str:
     """What came, in one short line."""
     if isinstance(value, torch.Tensor | np.ndarray):
         kind = "tensor" if isinstance(value, torch.Tensor) else "array"
+        if isinstance(value, torch.Tensor) and value.layout != torch.strided:
+            kind = "sparse tensor"
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            kind = "tensor without data,"
         return f"a {kind} of shape {tuple(value.shape)} and {value.dtype}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__}"
