@@ -35,6 +35,10 @@ def shown(value: object) -> str:
     """What came, in one short line."""
     if isinstance(value, torch.Tensor | np.ndarray):
         kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
+        if isinstance(value, torch.Tensor) and value.layout != torch.strided:
+            kind = "a sparse tensor"
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            kind = "a tensor without data,"
         return f"{kind} of shape {tuple(value.shape)} and {value.dtype}"
     if isinstance(value, nn.Module):
         return f"a {type(value).__name__}"

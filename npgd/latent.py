@@ -83,17 +83,20 @@ def evaluate(
             image = prior.generate(free)
             residual = measure(image) - wanted
             fit = residual.square().sum()
-        if gradient and not fit.requires_grad:
+        # Of an empty batch, where all are at rest, nothing is left to differentiate.
+        asked = gradient and len(part) > 0
+        found = None
+        if asked and fit.requires_grad:
+            (found,) = torch.autograd.grad(fit, free, allow_unused=True)
+        if asked and found is None:
             raise TypeError(
                 f"prior must let gradients through G to be searched, got {type(prior).__name__}"
                 " whose images have none (torch.no_grad or detach inside?)"
             )
         images.append(image.detach())
         residuals.append(residual.detach())
-        if gradient:
-            gradients.append(torch.autograd.grad(fit, free)[0] + 2 * penalty * part)
-        else:
-            gradients.append(torch.zeros_like(part))
+        of_fit = torch.zeros_like(part) if found is None else found + 2 * penalty * part
+        gradients.append(of_fit)
     return torch.cat(images), torch.cat(residuals), torch.cat(gradients)
 
 

@@ -58,14 +58,14 @@ def _ordinary(value: Any) -> Any:
 def _ordinary_module(module: torch.nn.Module) -> torch.nn.Module:
     if not any(t.is_inference() for t in (*module.parameters(), *module.buffers())):
         return module
-    copied = copy.deepcopy(module)
-    for part in copied.modules():
+    ordinary = copied(module)
+    for part in ordinary.modules():
         for name, tensor in part.named_parameters(recurse=False):
             plain = torch.nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
             part.register_parameter(name, plain)
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, buffer.clone())
-    return copied
+    return ordinary
 
 
 def precision(thing: object) -> torch.dtype:
@@ -101,7 +101,31 @@ def converted(
         for t in tensors
     ):
         return thing
-    return copy.deepcopy(thing).to(device=wanted, dtype=dtype).requires_grad_(False)
+    return copied(thing).to(device=wanted, dtype=dtype).requires_grad_(False)
+
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+def copied(module: Module) -> Module:
+    """A deep copy.
+
+    What a module computed from its weights and keeps (torch's old `weight_norm` does so at every
+    call) hangs on a graph, and is copied without; what is left of a tangent is not copied at all.
+    """
+    held = [value for part in module.modules() for value in vars(part).values()]
+    made = {id(value): _bare(value) for value in held if isinstance(value, torch.Tensor)}
+    with torch.no_grad():  # a copy of TorchScript's would hang on the original's weights
+        return copy.deepcopy(module, {key: v for key, v in made.items() if v is not None})
+
+
+def _bare(tensor: torch.Tensor) -> torch.Tensor | None:
+    """What stands for a tensor that cannot be copied; None for one that can."""
+    try:
+        tensor.untyped_storage()
+    except NotImplementedError:  # of a transform of torch.func that is over
+        return torch.empty(0)
+    return None if tensor.is_leaf else tensor.detach().clone()
 
 
 def like(x: torch.Tensor, thing: object) -> torch.Tensor:

@@ -6,7 +6,6 @@ A prior is a generator and an encoder. The shipped ones are stored as weights wi
 
 from __future__ import annotations
 
-import copy
 import functools
 import os
 import warnings
@@ -20,9 +19,10 @@ from torch import nn
 from npgd import cards, checks
 from npgd.files import entry, sentence
 from npgd.images import Images, Latents, other_range
-from npgd.importing import imported, is_import_path, path_of
+from npgd.importing import imported, is_import_path, made, path_of
 from npgd.networks.architectures import outline
-from npgd.networks.foreign import require_tensor
+from npgd.networks.foreign import adapted, require_tensor
+from npgd.precision import copied
 from npgd.showing import Shown
 
 SHIPPED = cards.SHIPPED["prior"]
@@ -51,9 +51,10 @@ class GenerativePrior(Shown, nn.Module):
         corrections: how many; `prior.corrections = 0` gives the paper's plain G∘G†.
 
     Raises:
-        TypeError: a network that is no module.
+        TypeError: a network that is no module, in half precision, or not in the generator's.
         ValueError: networks whose shapes do not fit `latent_dim` and `image_shape`, or that give
-            different things for one input (each is tried twice on a batch of two).
+            different things for one input, alone, among others, or a second time (each is tried
+            twice on a batch of two, and on one).
 
     Networks of other forms (several outputs, pixels in [0, 1], latents that are images, one
     precision only, functions): `npgd.as_generator`, `npgd.as_encoder`. A range of [0, 1] or
@@ -89,6 +90,8 @@ class GenerativePrior(Shown, nn.Module):
         if not isinstance(name, str):
             raise TypeError(f"name must be a word, got {checks.shown(name)}")
         self.name = name
+        for argument, network in networks:
+            _require_kind(argument, network, self.dtype)
         self.eval()
         self._try_out()
 
@@ -129,16 +132,19 @@ class GenerativePrior(Shown, nn.Module):
         z = torch.linspace(-1.5, 1.5, 2 * k, dtype=torch.float64).reshape(k, 2).T.to(like)
         x = self._tried("generator", self.generator, z, self.image_shape)
         _warn_of_range(x)
-        self._tried("encoder", self.encoder, like.new_zeros(2, *self.image_shape), (k,))
+        self._tried("encoder", self.encoder, x, (k,))
 
     def _tried(
         self, argument: str, network: nn.Module, given: torch.Tensor, expected: tuple[int, ...]
     ) -> torch.Tensor:
         came = _shape(tuple(given.shape[1:]))
+        before = given.clone()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 outs = [network(given), network(given)]
         except Exception as error:  # a user's network fails in its own way
+            if str(error).startswith("output must"):
+                raise
             raise ValueError(
                 f"{argument} must take a batch of shape (2, {came}), got {type(error).__name__}:"
                 f" {sentence(error)}; npgd.as_{argument} adapts networks of other forms"
@@ -147,20 +153,30 @@ class GenerativePrior(Shown, nn.Module):
         if tuple(out.shape) != (2, *expected):
             raise ValueError(
                 f"{argument} must map (2, {came}) to (2, {_shape(expected)}), got"
-                f" {tuple(out.shape)}; npgd.as_{argument} adapts networks of other forms"
+                f" {tuple(out.shape)}; {adapted(argument, tuple(out.shape), expected)}"
             )
-        off = float((out - again).abs().max())
+        if not torch.equal(before, given):
+            raise ValueError(f"{argument} must leave its input as it is, got one that changes it")
+        if argument == "generator":
+            checks.finite(out, "what generator gives")
+        off, size = float((out - again).abs().max()), float(out.abs().max())
         # Sums in another order, on a GPU, are no chance.
-        if off > 1e-3 * float(out.abs().max()):
+        if off > (1e-5 if out.device.type == "cpu" else 1e-3) * size:
             raise ValueError(
                 f"{argument} must give the same for the same input, got two that differ by"
                 f" {off:.2g}; fix its noise (noise_mode='const', a mean in place of a draw)"
             )
+        _require_alone(argument, network, given, out)
         return out
 
     def train(self, mode: bool = True) -> GenerativePrior:
         """Stay in evaluation mode: a prior that is in use has no training mode."""
-        return super().train(False)
+        try:
+            return super().train(False)
+        except NotImplementedError:  # a program of torch.export has the mode it was exported in
+            for part in self.modules():
+                part.training = False
+            return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -251,6 +267,44 @@ class GenerativePrior(Shown, nn.Module):
         return (
             f"name={self.name!r}, latent_dim={self.latent_dim}, image_shape={self.image_shape}"
             f"{corrections}"
+        )
+
+
+def _require_kind(argument: str, network: nn.Module, dtype: torch.dtype) -> None:
+    """Raise unless a network has weights, in float32 or float64, as the others have them."""
+    found = checks.kind(network)
+    if found is None:
+        return
+    if found[1].type == "meta":
+        raise ValueError(f"{argument} must have its weights, got one on the meta device; load them")
+    if found[0] not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{argument} must be float32 or float64, got {found[0]}; convert it, {argument}.float()"
+        )
+    if found[0] != dtype:
+        raise TypeError(
+            f"{argument} must be {dtype} as the generator is, got {found[0]}; convert one with"
+            " .to(…)"
+        )
+
+
+def _require_alone(
+    argument: str, network: nn.Module, given: torch.Tensor, out: torch.Tensor
+) -> None:
+    """Raise unless the first of a batch is mapped alone as it is among others."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            alone = network(given[:1])
+    except Exception as error:
+        raise ValueError(
+            f"{argument} must take batches of any size, got one that takes two and of one says"
+            f" {type(error).__name__}: {sentence(error)}"
+        ) from error
+    off = float((alone - out[:1]).abs().max())
+    if off > 1e-3 * float(out.abs().max()):
+        raise ValueError(
+            f"{argument} must map an input alone as among others, got two that differ by {off:.2g};"
+            " fix the statistics that it takes from a batch (BatchNorm with running ones)"
         )
 
 
@@ -347,8 +401,8 @@ def load_prior(
 
     Args:
         name: of a shipped prior; the path of a .safetensors file; or an import path,
-            "package.module:make_prior", of a GenerativePrior or of a function without arguments
-            that returns one, whose module is imported.
+            "package.module:make_prior" or "folder/file.py:make_prior", of a GenerativePrior or of a
+            function without arguments that returns one, whose module is imported.
         dtype: of its weights.
         device: of its weights.
         architectures: classes of yours, or their import paths, that the file may name. What is not
@@ -374,9 +428,7 @@ def _made(path: str, dtype: torch.dtype, device: str | torch.device) -> Generati
     """The prior that an import path names, or that the function there returns."""
     checks.floating_type(dtype)
     found = imported(path, "name")
-    prior = copy.deepcopy(found) if isinstance(found, nn.Module) else found
-    if callable(found) and not isinstance(found, nn.Module):
-        prior = found()
+    prior = copied(found) if isinstance(found, nn.Module) else made(path, found, "name")
     if not isinstance(prior, GenerativePrior):
         raise TypeError(
             f"name must lead to a GenerativePrior, or to a function that returns one, got"

@@ -28,7 +28,8 @@ from analysis.commands.terminal import console
 from npgd import GenerativePrior, data, save_prior
 from npgd.checks import image_shape, integer, shown
 from npgd.denoisers import save_network
-from npgd.importing import imported, is_import_path
+from npgd.files import sentence
+from npgd.importing import imported, is_import_path, made
 from npgd.networks import DenoisingNetwork, ProximalNetwork
 from npgd.networks.architectures import network_spec
 from npgd.networks.dcgan import LAYERS
@@ -217,7 +218,7 @@ def _own(path: str, latent_dim: int | None) -> tuple[nn.Module, dict[str, Any], 
         ValueError: an unknown latent_dim, or images that are not (channels, height, width).
     """
     found = imported(path, "it")
-    network = found if isinstance(found, nn.Module) else found()
+    network = made(path, found, "it")
     if not isinstance(network, nn.Module):
         raise TypeError(
             f"it must lead to a torch nn.Module, or to a function that returns one, got"
@@ -227,8 +228,15 @@ def _own(path: str, latent_dim: int | None) -> tuple[nn.Module, dict[str, Any], 
     if k is None:
         raise ValueError("it must have a latent_dim, got none; give --latent-dim")
     k = integer(k, "--latent-dim")
-    with torch.no_grad():
-        shape = image_shape(network.eval()(torch.zeros(2, k)).shape[1:], "the shape of its images")
+    try:
+        with torch.no_grad():
+            came = network.eval()(torch.zeros(2, k)).shape[1:]
+    except Exception as error:  # a user's network fails in its own way
+        raise ValueError(
+            f"it must map latents (batch, {k}) to images, got {type(error).__name__}:"
+            f" {sentence(error)}; npgd.as_generator adapts networks of other forms"
+        ) from error
+    shape = image_shape(came, "the shape of its images")
     if shape[1] != shape[2] or shape[1] not in LAYERS:
         raise ValueError(
             f"its images must have sides of {' or '.join(map(str, LAYERS))} for this command, got"

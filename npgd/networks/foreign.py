@@ -29,6 +29,8 @@ def as_generator(
     output: Output = None,
     dtype: Fixed = None,
     arrays: bool = False,
+    image_shape: Sequence[int] | None = None,
+    channels_last: bool = False,
 ) -> nn.Module:
     """A generator of another library, z (batch, k) to images in [−1, 1].
 
@@ -44,12 +46,18 @@ def as_generator(
             about 1e-7.
         arrays: whether it is a function of numpy arrays (ONNX Runtime, JAX), in float32 unless
             `dtype` says another. It generates; what needs a gradient or a tangent of G is refused.
+        image_shape: (channels, height, width), where it gives its images in another shape, such as
+            rows (784,) or planes (28, 28).
+        channels_last: whether it gives (height, width, channels), or rows in this order.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
     shape = None if latent_shape is None else _sides(latent_shape)
-    return _Generator(network, shape, _range(pixels), output, dtype, arrays)
+    made = _Generator(network, shape, _range(pixels), output, dtype, arrays)
+    made.image_shape = None if image_shape is None else checks.image_shape(image_shape)
+    made.channels_last = checks.flag(channels_last, "channels_last")
+    return made
 
 
 def as_encoder(
@@ -59,6 +67,8 @@ def as_encoder(
     output: Output = None,
     dtype: Fixed = None,
     arrays: bool = False,
+    flat: bool = False,
+    channels_last: bool = False,
 ) -> nn.Module:
     """An encoder of another library, images in [−1, 1] to z (batch, k).
 
@@ -70,11 +80,16 @@ def as_encoder(
         output: the part that is the latent, as for `as_generator`: 0 of (mean, log-variance).
         dtype: as for `as_generator`.
         arrays: as for `as_generator`.
+        flat: whether it takes images as rows (batch, channels · height · width).
+        channels_last: whether it takes (batch, height, width, channels), or rows in this order.
 
     Raises:
         TypeError, ValueError: naming the argument that does not fit.
     """
-    return _Encoder(network, None, _range(pixels), output, dtype, arrays)
+    made = _Encoder(network, None, _range(pixels), output, dtype, arrays)
+    made.flat = checks.flag(flat, "flat")
+    made.channels_last = checks.flag(channels_last, "channels_last")
+    return made
 
 
 class _Foreign(nn.Module):
@@ -109,8 +124,13 @@ class _Foreign(nn.Module):
         self.held: list[Any] = [module] if keeps else []
         self.network = None if keeps else module
         self.register_buffer("like", torch.empty(0), persistent=False)
+        found = checks.kind(module) if isinstance(module, nn.Module) else None
+        if found is not None and found[0] not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"network must be float32 or float64, got {found[0]}; convert it, network.float()"
+            )
         if keeps and isinstance(module, nn.Module):
-            module.eval()
+            self.train(False)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> _Foreign:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -118,6 +138,16 @@ class _Foreign(nn.Module):
             if isinstance(module, nn.Module):
                 module.to(self.like.device)
         return self
+
+    def train(self, mode: bool = True) -> _Foreign:
+        """What is held as it is stays in evaluation mode."""
+        for module in self.held if not mode else ():
+            try:
+                if isinstance(module, nn.Module):
+                    module.eval()
+            except NotImplementedError:  # of torch.export, in the mode it was exported in
+                pass
+        return super().train(mode)
 
     @property
     def name(self) -> str:
@@ -137,19 +167,34 @@ class _Foreign(nn.Module):
 
 
 class _Generator(_Foreign):
+    image_shape: checks.ImageShape | None
+    channels_last: bool
+
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         x = self._called(z if self.shape is None else z.reshape(len(z), *self.shape))
         low, high = self.pixels
-        if self.pixels == (-1.0, 1.0) or not isinstance(x, torch.Tensor):
+        if not isinstance(x, torch.Tensor):
+            return x
+        if self.image_shape is not None and x[0].numel() == math.prod(self.image_shape):
+            channels, *plane = self.image_shape
+            sides = (*plane, channels) if self.channels_last else self.image_shape
+            x = x.reshape(len(x), *sides)
+        x = x.movedim(-1, 1) if self.channels_last and x.ndim == 4 else x
+        if self.pixels == (-1.0, 1.0):
             return x
         return (x - low) * (2 / (high - low)) - 1
 
 
 class _Encoder(_Foreign):
+    flat: bool
+    channels_last: bool
+
     def forward(self, w: torch.Tensor) -> torch.Tensor:
         low, high = self.pixels
         if self.pixels != (-1.0, 1.0):
             w = (w + 1) * ((high - low) / 2) + low
+        w = w.movedim(1, -1) if self.channels_last else w
+        w = w.flatten(1) if self.flat else w
         z = self._called(w)
         return z.flatten(1) if isinstance(z, torch.Tensor) and z.ndim > 2 else z
 
@@ -188,13 +233,37 @@ def part(out: Any, output: Output) -> Any:
     if output is None:
         return out
     for name in output.split(".") if isinstance(output, str) else (output,):
-        if isinstance(out, Mapping | tuple | list) and not hasattr(out, str(name)):
-            out = out[name]  # type: ignore[index]
-        else:
-            out = getattr(out, str(name))
+        try:
+            if isinstance(out, Mapping | tuple | list) and not hasattr(out, str(name)):
+                out = out[name]  # type: ignore[index]
+            else:
+                out = getattr(out, str(name))
+        except (LookupError, TypeError, AttributeError):
+            known = ", ".join(map(repr, _parts(out))) or "none"
+            raise ValueError(
+                f"output must be a part of what the network gives ({known}), got {output!r}"
+            ) from None
         if callable(out) and not isinstance(out, torch.Tensor):
             out = out()
     return out
+
+
+SPREAD = ("var", "std", "scale", "log", "sigma")
+"""Words in the names of what is no mean."""
+
+
+def adapted(argument: str, came: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What brings an output of that shape, for a batch of two, into the expected one, in words."""
+    batch, *sides = came
+    call = f"npgd.as_{argument}({argument}, "
+    if argument == "generator" and len(expected) == 3:
+        if batch == 2 and sides == [*expected[1:], expected[0]]:
+            return f"{call}channels_last=True) turns it"
+        if batch == 2 and math.prod(sides) == math.prod(expected):
+            return f"{call}image_shape={expected}) reshapes it"
+    if argument == "encoder" and sides == [2 * expected[0]]:
+        return f"if they are a mean and a log-variance, a module of yours takes {expected[0]}"
+    return f"npgd.as_{argument} adapts networks of other forms"
 
 
 def require_tensor(out: Any, argument: str, expected: tuple[int, ...]) -> torch.Tensor:
@@ -208,6 +277,7 @@ def require_tensor(out: Any, argument: str, expected: tuple[int, ...]) -> torch.
         raise TypeError(f"{argument} must give real tensors, got {type(out).__name__}")
     size = math.prod(expected)
     fits = [name for name, held in parts.items() if held.numel() == len(held) * size]
+    fits.sort(key=lambda name: any(word in str(name) for word in SPREAD))
     listed = ", ".join(f"{name!r} of {tuple(held.shape)}" for name, held in parts.items())
     raise TypeError(
         f"{argument} must give one tensor, got a {type(out).__name__} of {listed}; take its part,"

@@ -213,10 +213,13 @@ class MatrixOperator(LinearOperator):
         self, matrix: torch.Tensor | np.ndarray, image_shape: Sequence[int], name: str = "matrix"
     ) -> None:
         if isinstance(matrix, np.ndarray):
-            if matrix.dtype not in (np.float32, np.float64):
+            kind = matrix.dtype.newbyteorder("=")
+            if kind not in (np.float32, np.float64):
                 raise TypeError(f"{name} must be float32 or float64, got {matrix.dtype}")
-            matrix = torch.from_numpy(np.ascontiguousarray(matrix))
-        if not isinstance(matrix, torch.Tensor):
+            if np.ma.is_masked(matrix):
+                raise ValueError(f"{name} must have all its entries, got a masked array; fill it")
+            matrix = torch.from_numpy(np.ascontiguousarray(matrix, kind))
+        if not isinstance(matrix, torch.Tensor) or matrix.is_nested:
             raise TypeError(f"{name} must be a torch or numpy matrix, got {type(matrix).__name__}")
         if matrix.layout != torch.strided:
             raise TypeError(

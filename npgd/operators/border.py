@@ -39,8 +39,8 @@ class Maps:
     forward: Callable[[Any], Signal]
     adjoint: Callable[[Signal], Any] | None
     """None for what autograd makes of `forward`."""
-    numpy: bool | None = False
-    """Whether they take numpy arrays; None where that is to be found out."""
+    kinds: tuple[bool, ...] = (False,)
+    """Whether they take numpy arrays: both where that is to be found out, in the order to try."""
     device: torch.device = CPU
     views: tuple[str, ...] = ("plain", "complex")
     """How an image of ours may be one of theirs, in the order to try: "plain", as a "complex" one
@@ -48,6 +48,8 @@ class Maps:
     two channels "paired" as a complex one."""
     made_for: Any = None
     """The image size that the object says it is made for."""
+    numpy: bool = False
+    """Which of the `kinds` it is."""
 
     def measured(self, x: torch.Tensor) -> Signal:
         return self.forward(x.detach().cpu().numpy() if self.numpy else x)
@@ -55,18 +57,23 @@ class Maps:
 
 def torch_of(leaf: Any, name: str = "obj") -> torch.Tensor:
     """A tensor or array of floating point or complex numbers as a tensor."""
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fc":
-        leaf = torch.from_numpy(np.ascontiguousarray(leaf))
-    if not isinstance(leaf, torch.Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "fc":
+        largest = np.dtype(np.float64 if leaf.dtype.kind == "f" else np.complex128)
+        kind = min(leaf.dtype, largest, key=lambda dtype: dtype.itemsize).newbyteorder("=")
+        leaf = torch.from_numpy(np.ascontiguousarray(leaf, kind))
+    plain = isinstance(leaf, torch.Tensor) and not leaf.is_meta and leaf.layout == torch.strided
+    if not plain or not (leaf.is_floating_point() or leaf.is_complex()):
         raise TypeError(
-            f"{name} must give floating point or complex measurements, got {checks.shown(leaf)}"
+            f"{name} must give floating point or complex numbers, as a tensor, an array, or a list"
+            f" or tuple of such, got {checks.shown(leaf)}"
         )
-    return leaf.resolve_conj()
+    tensor: torch.Tensor = leaf.resolve_conj()
+    return tensor
 
 
 def described(error: Exception) -> str:
     """What an error of another library says, in one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = checks.printable(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 160 else f"{text[:159]}…"
 
 
@@ -76,6 +83,12 @@ def _listed(signal: Signal) -> list[Any] | None:
         return list(signal)
     parts = getattr(signal, "x", None)
     return list(parts) if isinstance(parts, list) else None
+
+
+def _wrapping(signal: Signal) -> Callable[[list[Any]], Signal]:
+    """What makes such a list, tuple or TensorList; namedtuples have a way of their own."""
+    made: Any = type(signal)
+    return cast(Callable[[list[Any]], Signal], getattr(made, "_make", made))
 
 
 @dataclass(frozen=True)
@@ -96,9 +109,11 @@ class Layout:
         if not leaves or any(leaf.ndim < 1 or leaf.shape[0] != 1 for leaf in leaves):
             raise ValueError(
                 "obj must give measurements (batch, …), got shapes"
-                f" {[tuple(leaf.shape) for leaf in leaves]} for one image"
+                f" {[tuple(leaf.shape) for leaf in leaves]} for a batch of one image"
             )
-        wrap = None if parts is None else cast(Callable[[list[Any]], Signal], type(signal))
+        if not sum(leaf.numel() for leaf in leaves):
+            raise ValueError("obj must give at least one measurement of an image, got none")
+        wrap = None if parts is None else _wrapping(signal)
         return cls(
             tuple(tuple(leaf.shape[1:]) for leaf in leaves),
             tuple(leaf.is_complex() for leaf in leaves),
@@ -124,10 +139,8 @@ class Layout:
         """The measurements of a batch as (batch, m) real numbers."""
         parts = _listed(signal)
         leaves = [torch_of(part) for part in ([signal] if parts is None else parts)]
-        rows = [
-            (torch.view_as_real(leaf) if leaf.is_complex() else leaf).reshape(len(leaf), -1)
-            for leaf in leaves
-        ]
+        real = [torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in leaves]
+        rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in real]
         if [row.shape[1] for row in rows] != self.counts:
             raise ValueError(
                 f"y must have parts of shape (batch, …) with … one of {list(self.shapes)}, got"
@@ -182,11 +195,13 @@ class Border:
     """The dtypes that it computes in as they come; others become the first of these."""
     precision: torch.dtype
     """What its products are as exact as, at best."""
+    spread: bool = False
+    """Whether its adjoint takes the parts of a tuple one by one, as mrpro's do."""
 
     def measure(self, x: Images) -> Measurements:
         """A x in the dtype and on the device of x."""
         measured = self.maps.measured(_enter(self._cast(x), self.view))
-        return self.layout.flat(measured).to(x)
+        return self.layout.flat(measured).to(x, copy=True)
 
     def back(self, y: Measurements) -> Images:
         """Aᵀ y in the dtype and on the device of y."""
@@ -196,17 +211,22 @@ class Border:
         signal = self.layout.shaped(cast)
         if self.maps.numpy:
             signal = self.layout.mapped(signal, lambda part: part.cpu().numpy())
-        return _leave(torch_of(self.maps.adjoint(signal), "adjoint"), self.view).to(y)
+        image = self.maps.adjoint(*signal) if self.spread else self.maps.adjoint(signal)
+        if isinstance(image, tuple | list) and len(image) == 1:
+            image = image[0]
+        return _leave(torch_of(image, "adjoint"), self.view).to(y, copy=True)
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy: what changes its argument in place, or gives the same array again and again,
+        as fast code does, does so on its side of the border alone."""
         dtype = tensor.dtype if tensor.dtype in self.takes else self.takes[0]
-        return tensor.to(device=self.maps.device, dtype=dtype)
+        return tensor.to(device=self.maps.device, dtype=dtype, copy=True)
 
     def _by_autograd(self, y: torch.Tensor) -> torch.Tensor:
         """∇_x ⟨A x, y⟩, of a linear A the same at every x."""
         with torch.enable_grad():
             x = torch.zeros(len(y), *self.shape, dtype=y.dtype, device=y.device, requires_grad=True)
-            measured = self.layout.flat(self.maps.forward(_enter(x, self.view)))
+            measured = self.layout.flat(self.maps.forward(_enter(x.clone(), self.view)))
             (gradient,) = torch.autograd.grad(measured, x, y)
         return gradient
 
@@ -238,7 +258,7 @@ def border(maps: Maps, shape: checks.ImageShape) -> Border:
         TypeError, ValueError: no way is taken; one sentence says why.
     """
     errors: list[Exception] = []
-    for numpy in (False, True) if maps.numpy is None else (maps.numpy,):
+    for numpy in maps.kinds:
         maps.numpy = numpy
         for view in maps.views:
             found = [
@@ -275,12 +295,16 @@ def _tried(
     except Exception as error:  # another library may fail in any way
         errors.append(error)
         return None
-    try:
-        back = made.back(torch.randn(1, layout.m, generator=generator, dtype=dtype))
-        if tuple(back.shape) != (1, *shape):
-            raise ValueError(f"it gives shape {tuple(back.shape)} for image_shape {shape}")
-    except Exception as error:
-        errors.append(_Adjoint(error))
+    y = torch.randn(1, layout.m, generator=generator, dtype=dtype)
+    for made.spread in (False, True) if isinstance(measured, tuple) else (False,):
+        try:
+            back = made.back(y)
+            if tuple(back.shape) != (1, *shape):
+                raise ValueError(f"it gives shape {tuple(back.shape)} for image_shape {shape}")
+            break
+        except Exception as error:
+            errors.append(_Adjoint(error))
+    else:
         return None
     if torch.finfo(flat.dtype).eps > torch.finfo(dtype).eps:
         made.precision = flat.dtype
@@ -301,7 +325,7 @@ def _refusal(maps: Maps, shape: Sequence[int], errors: Sequence[Exception]) -> E
     of_adjoint = [error.args[0] for error in errors if isinstance(error, _Adjoint)]
     if of_adjoint:
         why = of_adjoint[0]
-        how = "rmatvec" if maps.numpy and maps.adjoint is not None else "adjoint=…"
+        how = "rmatvec" if maps.kinds[0] else "A_adjoint"
         if maps.adjoint is None:
             return ValueError(
                 f"obj must have an adjoint, got {maps.name}, through which autograd does not see"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from npgd.files import (
     shown,
     write_atomically,
 )
-from npgd.importing import imported, is_import_path, path_of
+from npgd.importing import imported, is_import_path, made, path_of
 from npgd.operators.base import Gaussian, LinearOperator, MatrixOperator
 from npgd.operators.blur import Blur
 from npgd.operators.dct import SubsampledDCT
@@ -36,6 +35,7 @@ from npgd.operators.pixels import Inpainting, SuperResolution
 from npgd.operators.radon import Radon
 from npgd.operators.structured import StructuredRandom
 from npgd.operators.whitened import Whitened, WhitenedMatrix
+from npgd.precision import copied
 
 INNER = "operator."
 """How the names begin of the tensors of the operator inside a `Whitened`."""
@@ -192,15 +192,13 @@ def load_operator(
 def _made(path: str, dtype: torch.dtype | None, device: torch.device) -> LinearOperator:
     """The operator that an import path names, or that the function there returns."""
     found = imported(path, "path")
-    made = copy.deepcopy(found) if isinstance(found, LinearOperator) else found
-    if callable(found) and not isinstance(found, LinearOperator):
-        made = found()
-    if not isinstance(made, LinearOperator):
+    operator = copied(found) if isinstance(found, LinearOperator) else made(path, found, "path")
+    if not isinstance(operator, LinearOperator):
         raise TypeError(
             "path must lead to a LinearOperator, or to a function that returns one, got"
-            f" {checks.shown(made)} from {path}; npgd.as_operator makes one"
+            f" {checks.shown(operator)} from {path}; npgd.as_operator makes one"
         )
-    return made.to(device=device, dtype=dtype)
+    return operator.to(device=device, dtype=dtype)
 
 
 def _own(

@@ -23,6 +23,7 @@ from npgd import checks
 from npgd.images import Images, Measurements
 from npgd.operators.base import LinearOperator, MatrixOperator
 from npgd.operators.border import Border, Maps, Signal, border, described, torch_of
+from npgd.operators.vectors import as_vectors
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -35,10 +36,20 @@ EXACT = 1e-11
 """The same of float64; more is the rounding of float32 inside."""
 
 
+HALF = 1e-2
+"""Relative error that the rounding of half precision may make of linearity."""
+
+
+FAR = 1000
+"""Images so much larger and smaller must be measured alike: what is cut off, or rounded away, is
+seen."""
+
+
 class _Array(Protocol):
     """scipy's and pylops' way: products with numpy vectors (`dtype` and `matmat` at will)."""
 
-    shape: tuple[int, int]
+    @property
+    def shape(self) -> tuple[int, int]: ...
 
     def matvec(self, x: np.ndarray, /) -> np.ndarray: ...
 
@@ -69,8 +80,9 @@ def as_operator(
     Takes
 
     - a LinearOperator of this package, or a torch or numpy matrix, real or complex;
-    - a scipy sparse matrix of any format, a scipy or pylops LinearOperator, or any object with
-      `shape`, `matvec` and `rmatvec`;
+    - a sparse matrix of scipy or torch of any format, a scipy or pylops LinearOperator, or any
+      object with `shape`, `matvec` and `rmatvec`;
+    - an operator of ODL, sigpy or pyxu for images of `image_shape`, or for vectors;
     - a deepinv physics, or any object with `A` and `A_adjoint`;
     - a function of a batch of images, torch or numpy, with its `adjoint`; without one, the adjoint
       of a function of torch tensors is what autograd makes of it.
@@ -104,6 +116,8 @@ def as_operator(
         if obj.image_shape != shape:
             raise ValueError(f"obj must have image_shape {shape}, got {obj.image_shape}")
         return obj
+    if isinstance(obj, torch.Tensor) and obj.layout != torch.strided and not obj.is_nested:
+        obj = _scipy_of(obj)
     if isinstance(obj, torch.Tensor | np.ndarray):
         return _dense(obj, shape)
     maps = _maps(obj, adjoint, shape)
@@ -116,10 +130,8 @@ def _dense(matrix: torch.Tensor | np.ndarray, shape: checks.ImageShape) -> Linea
         matrix = torch_of(matrix, "obj")
     if not isinstance(matrix, torch.Tensor) or not matrix.is_complex() or matrix.is_meta:
         return MatrixOperator(matrix, shape, "obj")
-    if matrix.layout != torch.strided or matrix.ndim != 2:
-        raise ValueError(
-            f"obj must have shape (m, {math.prod(shape)}), dense, got {checks.shown(matrix)}"
-        )
+    if matrix.ndim != 2:
+        raise ValueError(f"obj must have shape (m, {math.prod(shape)}), got {checks.shown(matrix)}")
     rows = torch.view_as_real(matrix.resolve_conj())
     A = MatrixOperator(rows.movedim(2, 1).reshape(-1, matrix.shape[1]), shape, "obj")
     A.complex_measurements = True
@@ -142,12 +154,17 @@ def _maps(obj: Any, adjoint: Callable[..., Any] | None, shape: checks.ImageShape
             device=_device(obj),
             views=views,
             made_for=getattr(obj, "img_size", None),
+            kinds=(False, True),
         )
     if _is_array(obj):
         return _array_maps(obj, shape, name)
+    vectors = as_vectors(obj) if adjoint is None else None
+    if vectors is not None:
+        vectors.require_image(shape)
+        return _array_maps(vectors, shape, name)
     if callable(obj):
         named = getattr(obj, "__name__", name)
-        return Maps(named, obj, adjoint, numpy=None, device=_device(obj))
+        return Maps(named, obj, adjoint, kinds=(False, True), device=_device(obj))
     if hasattr(obj, "matvec"):
         raise TypeError(
             f"obj must have an adjoint, `rmatvec`, got {name} with `matvec` alone; give the two"
@@ -160,8 +177,24 @@ def _maps(obj: Any, adjoint: Callable[..., Any] | None, shape: checks.ImageShape
 
 
 def _device(obj: object) -> torch.device:
+    """Where a module computes; ValueError where it computes in less than float32."""
     found = checks.kind(obj) if isinstance(obj, nn.Module) else None
+    if found and torch.finfo(found[0]).bits < 32:
+        raise ValueError(
+            f"obj must compute in float32 or float64, got {type(obj).__name__} in {found[0]}; give"
+            " it in one of these, obj.float()"
+        )
     return found[1] if found else torch.device("cpu")
+
+
+def _scipy_of(matrix: torch.Tensor) -> Any:
+    """A sparse matrix of torch as scipy's."""
+    if matrix.ndim != 2 or matrix.is_meta:
+        raise ValueError(f"obj must have shape (m, n) and data, got {checks.shown(matrix)}")
+    held = matrix.detach().to_sparse().coalesce().cpu()
+    values = held.values().to(torch.complex128 if held.is_complex() else torch.float64)
+    places = tuple(held.indices().numpy())
+    return scipy.sparse.coo_array((values.numpy(), places), shape=tuple(held.shape))
 
 
 def _sparse(obj: Any) -> _Array:
@@ -178,21 +211,23 @@ def _sparse(obj: Any) -> _Array:
 
 
 def _array_maps(obj: _Array, shape: checks.ImageShape, name: str) -> Maps:
-    n, columns = math.prod(shape), obj.shape[1] if len(obj.shape) == 2 else 0
+    sides = obj.shape if isinstance(obj.shape, Sequence) else (obj.shape,)
+    n, columns = math.prod(shape), sides[1] if len(sides) == 2 else 0
     kind = getattr(obj, "dtype", None)
+    kind = str(kind).removeprefix("torch.") if isinstance(kind, torch.dtype) else kind
     is_complex = kind is not None and np.issubdtype(kind, np.complexfloating)
-    paired = is_complex and shape[0] == 2 and 2 * columns == n
+    paired = (is_complex or kind is None) and shape[0] == 2 and 2 * columns == n
     if columns != n and not paired:
         halves = f", or complex (m, {n // 2})" if shape[0] == 2 else ""
         raise ValueError(
-            f"obj must have shape (m, {n}){halves} for image_shape {shape}, got {tuple(obj.shape)}"
+            f"obj must have shape (m, {n}){halves} for image_shape {shape}, got {tuple(sides)}"
         )
     image = (1, *shape[1:]) if paired else shape
     real = kind is not None and not is_complex
 
-    def forward(x: np.ndarray) -> np.ndarray:
+    def forward(x: Any) -> Any:
         measured = _rows(obj, "", x.reshape(len(x), -1))
-        if real and np.iscomplexobj(measured):
+        if real and (measured.is_complex() if _is_torch(measured) else np.iscomplexobj(measured)):
             raise TypeError(
                 f"obj must be real as its dtype {kind} says, got {measured.dtype} from its product;"
                 " give it its complex dtype"
@@ -203,17 +238,25 @@ def _array_maps(obj: _Array, shape: checks.ImageShape, name: str) -> Maps:
         name,
         forward,
         lambda y: _rows(obj, "r", y).reshape(len(y), *image),
-        numpy=True,
+        kinds=(True, False),
         views=("paired",) if paired else ("plain",) if real else ("plain", "complex"),
     )
 
 
-def _rows(obj: _Array, side: str, rows: np.ndarray) -> np.ndarray:
+def _rows(obj: _Array, side: str, rows: Any) -> Any:
     """The product with every row."""
     if hasattr(obj, f"{side}matmat"):
-        return np.asarray(getattr(obj, f"{side}matmat")(rows.T)).T
+        made = getattr(obj, f"{side}matmat")(rows.T)
+        return (made if _is_torch(made) else np.asarray(made)).T
     one = getattr(obj, f"{side}matvec")
-    return np.stack([np.asarray(one(row)).reshape(-1) for row in rows])
+    vectors = [one(row) for row in rows]
+    if vectors and _is_torch(vectors[0]):
+        return torch.stack([vector.reshape(-1) for vector in vectors])
+    return np.stack([np.asarray(vector).reshape(-1) for vector in vectors])
+
+
+def _is_torch(thing: object) -> TypeGuard[torch.Tensor]:
+    return isinstance(thing, torch.Tensor)
 
 
 class ForeignOperator(LinearOperator):
@@ -308,13 +351,18 @@ def _tested(A: ForeignOperator) -> ForeignOperator:
     y = torch.randn(1, A.m, generator=generator, dtype=torch.float64).to(device)
     alone, back = A(x), A.adjoint(y)
     try:
-        at_zero, one, other, both, minus = A(torch.cat([0 * x, x, z, x + z, -x])).split(1)
+        nothing = A(0 * x)
+        at_zero, one, other, both, minus, large, small = A(
+            torch.cat([0 * x, x, z, x + z, -x, FAR * x, x / FAR])
+        ).split(1)
+        of_own = A.adjoint(alone)
     except Exception as error:
         raise ValueError(
-            f"obj must take a batch of images, got {name}, which takes one and of five says:"
+            f"obj must take a batch of images, got {name}, which takes one and of seven says:"
             f" {described(error)}"
         ) from error
-    if not bool(torch.isfinite(torch.cat([one, other, both], 1)).all() & back.isfinite().all()):
+    products = torch.cat([nothing, at_zero, one, other, both, large, small], 1)
+    if not bool(products.isfinite().all() & back.isfinite().all() & of_own.isfinite().all()):
         raise ValueError(f"obj must be finite, got NaN or infinity from {name}")
     size = float(one.norm() + other.norm())
 
@@ -332,19 +380,30 @@ def _tested(A: ForeignOperator) -> ForeignOperator:
             f" {float(at_zero.norm()):.3g}; give x ↦ A(x) − A(0), and y − A(0) for measurements"
         )
     worst = max(float((both - one - other).norm()), float((one + minus).norm()))
-    if worst > OFF * size:
-        raise ValueError(
-            f"obj must be linear, got {name}, whose A(x + z) and A(x) + A(z), or A(−x) and −A(x),"
-            f" differ by a relative {worst / size:.2g}"
+    scaled = max(float((large / FAR - one).norm()), float((small * FAR - one).norm()))
+    if max(worst, scaled) > OFF * size:
+        laws = (
+            "A(x + z) and A(x) + A(z), or A(−x) and −A(x),"
+            if worst > OFF * size
+            else (f"A({FAR}x) and {FAR} A(x), or A(x/{FAR}) and A(x)/{FAR},")
         )
-    forward, backward = float((one * y).sum()), float((back * x).sum())
-    scale = float(one.norm() * y.norm() + back.norm() * x.norm())
-    if not abs(forward - backward) <= OFF * scale:
+        off_by = max(worst, scaled) / size
+        half = "; where it computes in half precision, have it do so in float32"
         raise ValueError(
-            f"obj must have the adjoint of its own product, ⟨Ax, y⟩ = ⟨x, Aᵀy⟩, got {name} with"
-            f" {forward:.6g} and {backward:.6g} for random x, y"
+            f"obj must be linear, got {name}, whose {laws} differ by a relative"
+            f" {off_by:.2g}{half if off_by < HALF else ''}"
         )
-    if max(worst / size if size else 0.0, abs(forward - backward) / (scale or 1.0)) > EXACT:
+    ends = [(one, y, back, x), (alone, alone, of_own, x)]
+    sides = [(float((u * v).sum()), float((w * t).sum())) for u, v, w, t in ends]
+    scales = [float(u.norm() * v.norm() + w.norm() * t.norm()) for u, v, w, t in ends]
+    for (forward, backward), scale in zip(sides, scales, strict=True):
+        if not abs(forward - backward) <= OFF * scale:
+            raise ValueError(
+                f"obj must have the adjoint of its own product, ⟨Ax, y⟩ = ⟨x, Aᵀy⟩, got {name} with"
+                f" {forward:.6g} and {backward:.6g} for random x, y"
+            )
+    unequal = max(abs(u - v) / (scale or 1.0) for (u, v), scale in zip(sides, scales, strict=True))
+    if max(worst / size if size else 0.0, unequal) > EXACT:
         # Whatever dtype it gives back, inside it computes in less.
         A.border.precision = torch.float32
     return A

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from npgd import checks
 from npgd.images import Images, Measurements
 from npgd.operators.base import LinearOperator, MatrixOperator
 from npgd.operators.pixels import SuperResolution
+from npgd.precision import copied
 
 
 class Whitened(LinearOperator):
@@ -148,7 +148,7 @@ def whiten(A: LinearOperator) -> Whitened:
 def _gram(A: LinearOperator) -> Float[torch.Tensor, "m m"]:
     """A Aᵀ in float64, a few hundred columns at a time."""
     if checks.kind(A) is not None:
-        A = copy.deepcopy(A).double()
+        A = copied(A).double()
     dtype, device = A._kind()
     eye = torch.eye(A.m, dtype=dtype, device=device)
     gram = torch.cat([A(A.adjoint(rows)).double() for rows in torch.split(eye, 256)])

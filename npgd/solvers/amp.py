@@ -209,7 +209,7 @@ def column_norm(A: LinearOperator, like: torch.Tensor, seed: int = 0, count: int
         drawn = torch.randint(2, (count, A.m), generator=checks.seeded(seed))
         total = float(norm(A.adjoint((2 * drawn - 1).to(like))).double().square().mean())
     if not total > 0:
-        raise ValueError("AMP needs an operator other than zero")
+        raise ValueError("A must differ from zero for AMP, got A = 0")
     return math.sqrt(total / A.n)
 
 

@@ -92,7 +92,7 @@ def _chosen(
     lengths = secants.flatten(1).square().sum(1)
     gains = A(secants).square().sum(1)[lengths > 0] / lengths[lengths > 0]
     if gains.numel() == 0 or not float(gains.mean()) > 0:
-        raise ValueError("A maps the difference of any two images to zero: no step can help")
+        raise ValueError("A must differ from zero for a step to help, got A x = 0 for all x tried")
     y, unit = A(images), 1 / float(gains.mean())
     errors: dict[int, float] = {}
 

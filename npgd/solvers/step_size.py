@@ -73,7 +73,7 @@ def _of_noise(A: LinearOperator, y: Measurements) -> float:
     )
     found = float(ratio(A, noise.to(y)).mean())
     if not found > 0:
-        raise ValueError("A maps the difference of any two images to zero: no step can help")
+        raise ValueError("A must differ from zero for a step to help, got A x = 0 for all x tried")
     return found
 
 

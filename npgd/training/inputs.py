@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from npgd.checks import shown
 from npgd.files import a_path
@@ -69,6 +70,8 @@ def network(value: object, name: str) -> nn.Module:
     if not isinstance(value, nn.Module):
         raise TypeError(f"{name} must be a torch module, got {shown(value)}")
     for key, tensor in value.state_dict().items():
+        if is_lazy(tensor):
+            raise ValueError(f"{name} must have its weights, got {key} without; call it once first")
         if not tensor.is_floating_point():
             continue
         if tensor.dtype != torch.float32:
@@ -80,7 +83,9 @@ def network(value: object, name: str) -> nn.Module:
             raise ValueError(
                 f"{name} must be made outside torch.inference_mode(), got {key} from inside"
             )
-        if tensor.is_meta or not bool(torch.isfinite(tensor).all()):
+        if tensor.is_meta:
+            raise ValueError(f"{name} must have its weights, got {key} on the meta device; load it")
+        if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name} must hold finite numbers, got NaN or infinity in {key}")
     return value
 

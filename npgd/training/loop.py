@@ -27,7 +27,6 @@ before a checkpoint is written, and every number of the checkpoint.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import json
 import math
@@ -50,6 +49,7 @@ from npgd.data import to_pixels, to_uint8
 from npgd.files import write_atomically
 from npgd.networks.architectures import channels_last
 from npgd.networks.sagan import folded_state
+from npgd.precision import copied
 from npgd.progress import bar
 from npgd.settings import Real, count, kinds
 from npgd.training import inputs
@@ -123,7 +123,7 @@ class Task(ABC, Generic[Averaged]):
         """Train a network by Adam, and keep its average; returns it, on the task's device."""
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise ValueError(f"{name} must have weights to train, got none that takes a gradient")
-        mean = copy.deepcopy(network)
+        mean = copied(network)
         for part in (network, mean):
             channels_last(part.to(self.device))
         self.average = Average(network, mean, self.config.average)

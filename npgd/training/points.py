@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from torch import nn
 from npgd import checks
 from npgd.networks.architectures import channels_last
 from npgd.operators import Inpainting, SuperResolution
+from npgd.precision import copied
 from npgd.settings import (
     Count,
     Deviation,
@@ -161,11 +161,20 @@ class PointsTask(Task[Averaged]):
         inputs.network(generator_network, "generator_network")
         self.fixed = torch.randn(32, latent_dim, generator=generator_for(config.seed, 3))
         # A copy: the caller's keeps its device, its mode and its gradients.
-        self.g = channels_last(copy.deepcopy(generator_network).to(self.device))
-        self.g.eval().requires_grad_(False)
+        self.g = channels_last(copied(generator_network).to(self.device))
+        self.g.eval()
+        for weight in self.g.parameters():  # one by one, as TorchScript's modules want it
+            weight.requires_grad_(False)
         does = f"map latents (batch, {latent_dim}) to images (batch, channels, height, width)"
         self.made = inputs.output(self.fixed[:2].to(self.device), self.g, "generator_network", does)
         """Two samples, which say what G's images are like."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            off = float((self.g(self.fixed[:2].to(self.device)) - self.made).abs().max())
+        if off > 1e-3 * float(self.made.abs().max()):
+            raise ValueError(
+                "generator_network must give the same for the same latent, got two images that"
+                f" differ by {off:.2g}; fix its noise (noise_mode='const')"
+            )
         _, channels, height, width = self.made.shape
         self.shape = (int(channels), int(height), int(width))
         if images is not None:

@@ -34,6 +34,12 @@ def make_operator():
 
 def nothing():
     return 3
+
+def fails():
+    raise RuntimeError("no weights\\nhere")
+
+def asks(path):
+    return make_prior()
 """
 
 
@@ -51,6 +57,9 @@ def module(tmp_path, monkeypatch):
     [
         ("a.b:C", True),
         ("a:C.d", True),
+        ("folder/a.py:C", True),
+        ("a.py:C", True),
+        ("/folder/.py:C", False),
         ("mnist", False),
         ("C:file.safetensors", False),
         ("/a:b", False),
@@ -59,6 +68,32 @@ def module(tmp_path, monkeypatch):
 )
 def test_what_reads_as_an_import_path(text, expected):
     assert is_import_path(text) is expected
+
+
+def test_code_in_a_file_is_found_by_the_path_of_the_file(tmp_path):
+    (tmp_path / "npgd_test_file.py").write_text(CODE)
+    path = f"{tmp_path}/npgd_test_file.py"
+    try:
+        prior = npgd.load_prior(f"{path}:make_prior")
+        assert prior.name == "mine" and type(prior.generator).__module__ == "npgd_test_file"
+        assert npgd.load_operator(f"{path}:make_operator").m == 4
+        again = npgd.load_prior(f"{path}:make_prior")
+        assert type(again.generator) is type(prior.generator)  # the file runs once
+    finally:
+        sys.modules.pop("npgd_test_file", None)
+    with pytest.raises(ValueError, match=r"name must name what can be imported, .*FileNotFound"):
+        npgd.load_prior(f"{tmp_path}/none.py:make_prior")
+    (tmp_path / "npgd_test_bad.py").write_text("raise ImportError('no')")
+    with pytest.raises(ValueError, match=r"name must name what can be imported, .*ImportError: no"):
+        npgd.load_prior(f"{tmp_path}/npgd_test_bad.py:make_prior")
+    assert "npgd_test_bad" not in sys.modules
+
+
+@pytest.mark.parametrize("call", [npgd.load_prior, npgd.load_operator])
+def test_functions_that_fail_are_named(module, call):
+    for function, says in (("fails", "RuntimeError: no weights"), ("asks", "TypeError: asks")):
+        with pytest.raises(ValueError, match=f"without arguments, got '.*', which says {says}"):
+            call(f"{module}:{function}")
 
 
 def test_a_prior_and_an_operator_of_ones_own_code(module):

@@ -23,6 +23,7 @@ NEED_MNIST = {
     "table_prior",
     "table_recovery",
     "table_tasks",
+    "table_vae",
     "figure_design",
     "figure_error_vs_m",
     "figure_recovered",

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import analysis
 import npgd
 from analysis.testing import normal
 from npgd.gauss_newton import jacobian
@@ -294,9 +295,102 @@ def test_a_style_generator_with_its_noise_fixed():
     assert bool(found.isfinite().all())
 
 
+def hooked_by_old_norms():
+    g = generator()
+    torch.nn.utils.weight_norm(g[0])
+    return g
+
+
+def exported():
+    batch = {0: torch.export.Dim("batch", min=1, max=10**4)}
+    return torch.export.export(generator(), (torch.zeros(3, K),), dynamic_shapes=(batch,)).module()
+
+
+class Then(nn.Module):
+    def __init__(self, after, network=None):
+        super().__init__()
+        self.network, self.after = network or generator(), after
+
+    def forward(self, z):
+        return self.after(self.network(z))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make",
+    [
+        hooked_by_old_norms,
+        exported,
+        lambda: nn.DataParallel(generator()),
+        lambda: npgd.as_generator(Then(lambda x: x.flatten(1)), image_shape=SHAPE),
+        lambda: npgd.as_generator(Then(lambda x: x[:, 0]), image_shape=SHAPE),
+        lambda: npgd.as_generator(Then(lambda x: x.movedim(1, -1)), channels_last=True),
+    ],
+)
+def test_networks_of_many_kinds_are_copied_converted_and_differentiated(make):
+    plain, other = prior_of(generator()), prior_of(make())
+    z = plain.sample_latents(3, seed=0)
+    torch.testing.assert_close(other.generate(z), plain.generate(z))
+    torch.testing.assert_close(jacobian(other, z), jacobian(plain, z))
+    assert (
+        analysis.estimate_rec(
+            npgd.Gaussian(SHAPE, 8), other, analysis.RecSettings(20, 2, 2, 2)
+        ).beta
+        > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Then(lambda x: x / 0), "what generator gives must be finite"),
+        (Then(lambda x: x - x.mean(0)), "generator must map an input alone as among others"),
+        (
+            nn.Sequential(
+                nn.Linear(K, 16),
+                nn.BatchNorm1d(16, track_running_stats=False),
+                nn.Unflatten(1, SHAPE),
+            ),
+            "generator must take batches of any size, .* of one says",
+        ),
+        (nn.Sequential(Then(lambda z: z.mul_(2), nn.Identity()), generator()), "leave its input"),
+        (generator().to("meta"), "generator must have its weights"),
+        (generator().half(), r"generator must be float32 or float64, .*generator\.float\(\)"),
+        (generator().double(), r"encoder must be torch\.float64 as the generator is"),
+        (Then(lambda x: x.flatten(1)), r"image_shape=\(1, 4, 4\)\) reshapes it"),
+        (Then(lambda x: x.movedim(1, -1)), r"channels_last=True\) turns it"),
+        (Then(lambda x: x[:1]), "npgd.as_generator adapts networks"),
+        (npgd.as_generator(Then(lambda x: {"x": x}), output="y"), "output must be .*'x'.* got 'y'"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_by_name(network, message):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        prior_of(network)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_are_turned_and_flattened_both_ways():
+    shape = (3, 2, 4)
+    torch.manual_seed(0)
+    g, e = nn.Linear(K, 24), nn.Linear(24, K)
+    prior = npgd.GenerativePrior(
+        npgd.as_generator(g, image_shape=shape, channels_last=True),
+        npgd.as_encoder(e, flat=True, channels_last=True),
+        K,
+        shape,
+    )
+    z = prior.sample_latents(2, seed=0)
+    x = prior.generate(z)
+    torch.testing.assert_close(x, g(z).reshape(2, 2, 4, 3).movedim(-1, 1))
+    torch.testing.assert_close(prior.encode(x), e(g(z)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"image_shape": (4, 4)}, ValueError, "image_shape must be"),
+        ({"channels_last": 1}, TypeError, "channels_last must be"),
+        ({"network": generator().half()}, TypeError, "network must be float32 or float64"),
         ({"network": 3}, TypeError, "network must be a module or function"),
         ({"pixels": (1, 0)}, ValueError, "pixels must be"),
         ({"pixels": "01"}, TypeError, "pixels must be"),

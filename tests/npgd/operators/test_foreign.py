@@ -7,7 +7,7 @@ rows alone.
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -386,7 +386,191 @@ class Affine:
         return 2 * y
 
 
+class Space:
+    """As ODL's, with ⟨u, v⟩ = weight Σ u v."""
+
+    dtype = np.dtype("float64")
+
+    def __init__(self, shape: tuple[int, ...], weight: float) -> None:
+        self.shape, self.weight, self.size = shape, weight, int(np.prod(shape))
+
+    def one(self) -> np.ndarray:
+        return np.ones(self.shape)
+
+    def inner(self, u: np.ndarray, v: np.ndarray) -> float:
+        return self.weight * float((u * v).sum())
+
+    def element(self, u: np.ndarray) -> np.ndarray:
+        return np.asarray(u).reshape(self.shape)
+
+
+class Named(NamedTuple):
+    line: torch.Tensor
+    twice: torch.Tensor
+
+
+class OfSpaces:
+    """As ODL's operators: the adjoint is that of the weighted inner products."""
+
+    def __init__(self, shape: tuple[int, ...] = (8, 8), is_linear: bool = True) -> None:
+        self.domain, self.range, self.is_linear = Space(shape, 0.25), Space((20,), 2.0), is_linear
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return matrix() @ x.ravel()
+
+    @property
+    def adjoint(self) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda y: (2.0 / 0.25) * (matrix().T @ y).reshape(self.domain.shape)
+
+
+class OfShapes:
+    """As sigpy's operators."""
+
+    def __init__(self, ishape: tuple[int, ...], oshape: tuple[int, ...], M: np.ndarray) -> None:
+        self.ishape, self.oshape, self.M = ishape, oshape, M
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        assert x.shape == tuple(self.ishape)
+        return (self.M @ x.ravel()).reshape(self.oshape)
+
+    @property
+    def H(self) -> "OfShapes":
+        return OfShapes(self.oshape, self.ishape, self.M.conj().T)
+
+
+class Applied:
+    """As pyxu's operators."""
+
+    dim_shape, codim_shape = (8, 8), (4, 5)
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return (matrix() @ x.ravel()).reshape(4, 5)
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        return (matrix().T @ y.ravel()).reshape(8, 8)
+
+
+class Torch:
+    """Products with vectors of torch alone, and its kind as torch writes it."""
+
+    shape, dtype = (20, 64), torch.float64
+
+    def matvec(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.mv(torch.from_numpy(matrix()), x)
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        return torch.mv(torch.from_numpy(matrix()).T, y)
+
+
+class NumpyPhysics:
+    def A(self, x: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(x)[..., ::-1]
+
+    A_adjoint = A
+
+
+HELD: dict[Any, np.ndarray] = {}
+
+
+def reusing(x: np.ndarray) -> np.ndarray:
+    """Gives the same array at every call, as fast code does."""
+    held = HELD.setdefault((x.shape, x.dtype), np.empty_like(x))
+    return np.multiply(x, 2, out=held)
+
+
+ONE_BY_ONE = {
+    "spaces": Row(OfSpaces),
+    "spaces of another image": Row(
+        lambda: OfSpaces((4, 16)), refused=r"obj must take images .*made for \(4, 16\)"
+    ),
+    "spaces of what is not linear": Row(
+        lambda: OfSpaces(is_linear=False), refused="obj must be linear, .* says that it is not"
+    ),
+    "shapes": Row(lambda: OfShapes((8, 8), (20,), matrix())),
+    "shapes complex on two channels": Row(lambda: OfShapes((8, 8), (20,), complex_matrix()), PAIR),
+    "applied": Row(Applied),
+    "vectors of torch": Row(Torch),
+    "numpy physics": Row(NumpyPhysics),
+    "torch sparse": Row(lambda: torch.from_numpy(matrix()).to_sparse_csr()),
+    "torch sparse complex": Row(lambda: torch.from_numpy(complex_matrix()).to_sparse()),
+    "scipy long doubles": Row(lambda: scipy.sparse.csr_array(matrix().astype(np.longdouble))),
+    "numpy of another byte order": Row(lambda: matrix().astype(">f8")),
+    "numpy complex of another byte order": Row(lambda: complex_matrix().astype(">c16")),
+    "numpy masked": Row(
+        lambda: np.ma.masked_greater(matrix(), 1), refused="obj must have all its entries"
+    ),
+    "no measurements": Row(
+        lambda: scipy.sparse.csr_array((0, 64)), refused="obj must give at least one measurement"
+    ),
+    "shape of one number": Row(
+        lambda: type("Odd", (Torch,), {"shape": 20})(), refused=r"obj must have shape \(m, 64\)"
+    ),
+    **{
+        f"{home} {name}": Row(lambda home=home, make=make: make(home), *shape)
+        for home, name, make, *shape in [
+            ("odl", "Gradient", lambda o: library(o).Gradient(odl_space(o))),
+            ("odl", "Laplacian", lambda o: library(o).Laplacian(odl_space(o))),
+            ("odl", "MatrixOperator", lambda o: library(o).MatrixOperator(matrix())),
+            ("sigpy.mri", "Sense", lambda s: library(s).linop.Sense(coils()), PAIR),
+            ("sigpy.mri", "Sense of real images", lambda s: library(s).linop.Sense(coils())),
+            ("pyxu.operator", "Sum", lambda x: library(x).Sum((8, 8), axis=0)),
+            ("pyxu.operator", "SubSample", lambda x: library(x).SubSample((8, 8), slice(0, 8, 2))),
+        ]
+    },
+}
+
+
+def library(name: str) -> Any:
+    return pytest.importorskip(name, exc_type=ImportError)
+
+
+def odl_space(name: str) -> Any:
+    return library(name).uniform_discr([0, 0], [1, 1], [8, 8])
+
+
+def coils() -> np.ndarray:
+    return (matrix(3, 64) + 1j * matrix(3, 64, 1)).reshape(3, 8, 8)
+
+
 FUNCTIONS = {
+    "function that changes its argument": Row(
+        lambda: lambda x: x.mul_(2), adjoint=lambda y: y.mul_(2)
+    ),
+    "numpy function that changes its argument": Row(
+        lambda: lambda x: np.multiply(x, 2, out=x), adjoint=lambda y: np.multiply(y, 2, out=y)
+    ),
+    "function that gives the same array": Row(lambda: reusing, adjoint=reusing),
+    "function of a tuple of one, part by part": Row(
+        lambda: lambda x: (torch.fft.fft2(x, norm="ortho"),),
+        adjoint=lambda y: (torch.fft.ifft2(y + 0, norm="ortho"),),
+    ),
+    "function of a named tuple": Row(
+        lambda: lambda x: Named(x.mean(-1), 2 * x),
+        adjoint=lambda y: y.line[..., None].expand(-1, 1, 8, 8) / 8 + 2 * y.twice,
+    ),
+    "function that cuts off": Row(
+        lambda: lambda x: x.clamp(-10, 10), adjoint=lambda y: y, refused=r"linear, .*A\(1000x\)"
+    ),
+    "function with an adjoint slightly scaled": Row(
+        lambda: lambda x: x,
+        adjoint=lambda y: (1 + 1e-4) * y,
+        refused="obj must have the adjoint of its own product",
+    ),
+    "function that has no value at zero": Row(
+        lambda: lambda x: x * (x.norm() / x.norm()), adjoint=lambda y: y, refused="must be finite"
+    ),
+    "function without data": Row(
+        lambda: lambda x: x.to("meta"), adjoint=lambda y: y, refused="obj must give floating"
+    ),
+    "function of half precision": Row(
+        lambda: lambda x: (x.half() / 3).to(x),
+        adjoint=lambda y: (y.half() / 3).to(y),
+        refused="obj must be linear, .* half precision",
+    ),
+    "module of half precision": Row(
+        lambda: torch.nn.Conv2d(1, 2, 3, bias=False).half(),
+        refused=r"obj must compute in float32 or float64, .*obj\.float\(\)",
+    ),
     "function by autograd": Row(lambda: lambda x: x.cumsum(-1)[..., ::2]),
     "complex function by autograd": Row(lambda: lambda x: torch.fft.rfft2(x)),
     "function of a tuple": Row(lambda: lambda x: (x.mean(-1), torch.fft.fft(x)[..., 1])),
@@ -408,7 +592,7 @@ FUNCTIONS = {
     "a function of one image": Row(lambda: lambda x: x.sum(), refused="obj must give measurements"),
 }
 
-TABLE = SCIPY | PYLOPS | SKIMAGE | DEEPINV | FUNCTIONS
+TABLE = SCIPY | PYLOPS | SKIMAGE | DEEPINV | ONE_BY_ONE | FUNCTIONS
 LIBRARIES = SCIPY | PYLOPS | SKIMAGE | DEEPINV
 
 

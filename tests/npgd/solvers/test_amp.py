@@ -84,7 +84,7 @@ def test_the_norm_of_columns_is_measured_from_products_too():
     exact = float(matrix.square().sum() / 64) ** 0.5
     assert column_norm(MatrixOperator(matrix, SHAPE), matrix) == pytest.approx(exact)
     assert column_norm(Opaque(matrix), matrix) == pytest.approx(exact, rel=0.1)
-    with pytest.raises(ValueError, match="AMP needs an operator other than zero"):
+    with pytest.raises(ValueError, match="A must differ from zero for AMP"):
         column_norm(MatrixOperator(0 * matrix, SHAPE), matrix)
 
 

@@ -322,7 +322,7 @@ A0, S0, X0, Y0 = problem()
         (
             lambda: recover(MatrixOperator(0 * A0.matrix, SHAPE), Y0, NPGD(S0)),
             ValueError,
-            "A maps the difference",
+            "A must differ from zero for a step",
         ),
         (
             lambda: choose_step_size(A0, S0, images=X0[:1]),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from analysis.testing import normal
 from npgd.data import to_pixels
@@ -608,3 +609,27 @@ def test_two_processes_train_one_network(tmp_path):
         gradients = torch.autograd.grad(loss, list(task.d.parameters()))
         for i, gradient in enumerate(gradients):
             assert torch.allclose(seen[rank][f"before/0/{i}"], gradient, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scripted_generator_is_left_as_it_is_and_a_noisy_one_is_refused(tmp_path):
+    plain = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Unflatten(1, (1, 4, 4)))
+    scripted = torch.jit.trace(plain, torch.zeros(2, 4))
+    config = ProjectorConfig(steps=2, batch_size=4, real_fraction=0.0)
+
+    def trained(network, folder):
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+        return train_projector(network, 4, None, tmp_path / folder, config, encoder=encoder)
+
+    trained(scripted, "scripted")
+    assert all(w.requires_grad and w.grad is None for w in scripted.parameters())
+
+    class Noise(nn.Module):
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
+    with pytest.raises(ValueError, match="generator_network must give the same for the same"):
+        trained(nn.Sequential(plain, Noise()), "noisy")
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+    with pytest.raises(ValueError, match=r"encoder.* must have its weights, got 1\.weight without"):
+        train_projector(plain, 4, None, tmp_path / "lazy", config, encoder=lazy)
