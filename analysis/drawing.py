@@ -68,6 +68,24 @@ def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
     axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
 
 
+def by_image(
+    axis: Any, values: Any, label: str, colour: str, seen: bool = False, shift: float = 0.0
+) -> None:
+    """A mark for each image: a circle for what is predicted, a cross for what is seen."""
+    look: dict[str, Any] = {"marker": "x", "ms": 5} if seen else {"marker": "o", "ms": 7}
+    axis.plot(
+        [n + shift for n in range(len(values))], values, ls="none", mfc="none",
+        color=COLOURS[colour], label=label, **look,
+    )  # fmt: skip
+
+
+def rates_by_image(axis: Any, count: int) -> None:
+    """The axes of rates of `count` images: 1, from which on nothing comes nearer, is a line."""
+    axis.axhline(1, color="black", lw=0.8, ls=":", label="1: no nearer")
+    iterations(axis)
+    axis.set(xlabel="image", ylabel="factor per step of ‖xₙ − x∞‖", xlim=(-0.5, count - 0.5))
+
+
 def iterations(axis: Any) -> None:
     """A whole number for every tick of the x axis."""
     from matplotlib.ticker import MaxNLocator

@@ -31,18 +31,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import COLOURS, iterations
 from analysis.rates.identity import Decomposition, decompose
 from analysis.words import about, apart, at_most, median, out_of, spread
 from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Shown
+from npgd.showing import Drawn, Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_STEPS = 10**6
 """More steps than these are not counted."""
@@ -301,7 +305,7 @@ def obtuse_bound(
 
 
 @dataclass(frozen=True, eq=False)
-class Obtuseness(Shown):
+class Obtuseness(Drawn):
     """θ_n and κ_n of every step, and what the bound with a run's own constants says of it.
 
     Rows are iterations, columns are images. Everything per image counts from x_start on.
@@ -392,6 +396,26 @@ class Obtuseness(Shown):
             f"the error fell for {out_of(fell, total)}; obtuseness explains it for {both or 'none'}"
             f" of these, and θ = 0 for {plain or 'none'}"
         )
+
+    def draw(self, axis: Axes) -> None:
+        """κ_n(1 − θ_n) along the run, and the limit below which a step contracts."""
+        product, limit = self.product.double().cpu(), self.limit.double().cpu()
+        n = torch.arange(len(product))
+        later = n >= self.start
+        bottom, middle, top = (product.nanquantile(q, dim=1) for q in (0.25, 0.5, 0.75))
+        axis.fill_between(
+            n[later], bottom[later], top[later], color=COLOURS["alpha"], alpha=0.2, lw=0,
+            label="half of the images",
+        )  # fmt: skip
+        axis.plot(n[later], middle[later], color=COLOURS["alpha"], label="κₙ(1 − θₙ), median")
+        axis.plot(
+            n[later], limit.nanmedian(1).values[later], "--", color=COLOURS["uniform"], lw=1.2,
+            label="the limit, median",
+        )  # fmt: skip
+        axis.axhline(0, color="black", lw=0.6)
+        iterations(axis)
+        axis.set_ylabel("κₙ(1 − θₙ)")
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         theta, kappa = self.theta[self.start :], self.kappa[self.start :]

@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import COLOURS
 from analysis.memory import LARGE, memory_of, passing_within
 from analysis.rates.identity import check_run, needs_map
 from analysis.tasks import check_executor, in_order, one_thread
@@ -34,7 +35,10 @@ from npgd.precision import like, plainly
 from npgd.projectors import AffineSet, FiniteSet, LatentSearch
 from npgd.quasi_newton import Descent
 from npgd.sets import Generated, ImageSet
-from npgd.showing import Shown
+from npgd.showing import Drawn, Shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "FamilyError",
@@ -312,7 +316,7 @@ class FamilyError(Shown):
 
 
 @dataclass(frozen=True, eq=False)
-class ProjectionError(Shown):
+class ProjectionError(Drawn):
     """δ_x over families of points; `delta`, the largest, is a lower bound on the theorem's δ."""
 
     families: dict[str, FamilyError]
@@ -358,6 +362,17 @@ class ProjectionError(Shown):
         largest = max(float(family.achieved.max()) for family in self.families.values())
         return 100 * eps * largest
 
+    def draw(self, axis: Axes) -> None:
+        """δ_x of every point, family by family, with the quartiles."""
+        for i, (name, family) in enumerate(reversed(self.families.items())):
+            _draw_family(axis, i, name, family.deltas)
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+        axis.set_ylim(-0.5, len(self.families) - 0.3)
+        axis.axvline(0, color="black", lw=0.6)
+        axis.set_xlabel("δ_x = ‖x − P(x)‖² − min ‖x − s‖²")
+        axis.legend(fontsize=8)
+
     def __str__(self) -> str:
         lines = [self.status]
         for name, family in self.families.items():
@@ -380,6 +395,21 @@ class ProjectionError(Shown):
             "seconds": self.seconds,
             "status": self.status,
         }
+
+
+def _draw_family(axis: Axes, i: int, name: str, deltas: torch.Tensor) -> None:
+    """The points of one family at height i; it alone is named in the legend where i = 0."""
+    # Points are spread in a fixed pattern, so that the figure is the same every time.
+    jitter = 0.16 * torch.sin(torch.arange(len(deltas), dtype=torch.float64) * 12.9898)
+    axis.plot(
+        deltas, i + jitter, "o", ms=3, alpha=0.5, color=COLOURS["delta"], mec="none",
+        label="a point" if i == 0 else None,
+    )  # fmt: skip
+    low, middle, high = deltas.quantile(torch.tensor([0.25, 0.5, 0.75]).to(deltas)).tolist()
+    label = "quartiles, and the median" if i == 0 else None
+    axis.plot([low, high], [i, i], color="black", lw=2, solid_capstyle="butt", label=label)
+    axis.plot(middle, i, "|", color="black", ms=14, mew=2)
+    axis.text(0.01, i + 0.28, name, transform=axis.get_yaxis_transform(), fontsize=9)
 
 
 @plainly

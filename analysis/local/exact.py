@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scipy.optimize
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import by_image, rates_by_image
 from analysis.local.derivative import forward, wide
 from analysis.local.doors import check_fit, check_operator, measured, ranged
 from analysis.projection import nearest_in_range
@@ -24,11 +25,14 @@ from npgd.images import Images, Latents, Measurements, PerImage, norm
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import GENERATED, Generated
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
-class LocalRate(Shown):
+class LocalRate(Drawn):
     """How fast NPGD with the exact projection ends, image by image."""
 
     rate: PerImage
@@ -73,6 +77,13 @@ class LocalRate(Shown):
         if bent:
             text += f"; at {bent} S bends too much towards the point projected for a nearest point"
         return text
+
+    def draw(self, axis: Axes) -> None:
+        """The rate of every image at this step, and at its best one."""
+        by_image(axis, self.rate, f"η = {about(self.step_size)}", "beta")
+        by_image(axis, self.best_rate, "each image's best η", "alpha", seen=True)
+        rates_by_image(axis, len(self.rate))
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         lines = [

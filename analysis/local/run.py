@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import by_image, rates_by_image
 from analysis.local.doors import ranged
 from analysis.words import out_of
 from npgd import checks
 from npgd.images import PerImage
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, eq=False)
-class RunRate(Shown):
+class RunRate(Drawn):
     """The linear rate at which runs end, from their iterates alone."""
 
     rate: PerImage
@@ -28,6 +33,12 @@ class RunRate(Shown):
     """What a linear map leaves of the last differences, relative."""
     rank: tuple[int, ...]
     """Directions that the last differences span; 0 where the end is not linear."""
+
+    def draw(self, axis: Axes) -> None:
+        """The rate of every image whose run ends linearly."""
+        by_image(axis, self.rate, "seen", "beta", seen=True)
+        rates_by_image(axis, len(self.rate))
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         known = ~self.rate.isnan()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import COLOURS, iterations, powers
 from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
@@ -17,7 +19,10 @@ from analysis.words import about, apart, at_most, out_of
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STEP_PARTS = {
     "beta": ("β_n above 1/η", "β_n below 1/η"),
@@ -34,7 +39,7 @@ NEGLIGIBLE = 5e-4
 
 
 @dataclass(frozen=True, eq=False)
-class ConvergenceCheck(Shown):
+class ConvergenceCheck(Drawn):
     """The theorem's prediction held against a run."""
 
     alpha: PerImage
@@ -165,6 +170,20 @@ class ConvergenceCheck(Shown):
             sentences.append(f"The run has {symbol}_n = {measured}, {side} {symbol} = {constant_}.")
         return tuple(sentences)
 
+    def fractions(self) -> tuple[torch.Tensor, PerImage]:
+        """F_n over its value where the bound starts, and that value, image by image.
+
+        An image that starts at 0 is taken over its largest value, or over 1.
+        """
+        scale, largest = self.objective[self.start], self.objective.amax(0)
+        scale = torch.where(scale > 0, scale, torch.where(largest > 0, largest, 1.0))
+        return self.objective / scale, scale
+
+    def draw(self, axis: Axes) -> None:
+        """The objective ‖A x_n − y‖² and its bound, over the objective where the bound starts."""
+        draw_run_and_bounds(axis, {"bound (median)": self})
+        axis.legend(fontsize=8)
+
     def __str__(self) -> str:
         return self.status
 
@@ -190,6 +209,43 @@ class ConvergenceCheck(Shown):
             "decomposition": self.decomposition.to_dict(),
             "status": self.status,
         }
+
+
+def draw_run_and_bounds(axis: Axes, checks: Mapping[str, ConvergenceCheck]) -> None:
+    """The objective of one run, and the bound of each check of it, by its words in the legend.
+
+    What is infinite is not drawn, and nothing far above the iterates: the picture is theirs.
+    """
+    check = next(iter(checks.values()))
+    seen, scale = check.fractions()
+    n, colour = torch.arange(len(seen)), COLOURS["observed"]
+    axis.fill_between(
+        n, seen.amin(1), seen.amax(1), color=colour, alpha=0.15, lw=0, label="iterates, all"
+    )
+    axis.plot(n, seen.median(1).values, color=colour, lw=2, label="iterates, median")
+    low = max(float(seen[seen > 0].min()) if (seen > 0).any() else 1e-16, 1e-30)
+    for (words, result), (name, style) in zip(checks.items(), BOUND_LOOKS, strict=False):
+        bound = (result.bound / scale)[check.start :]
+        middle = bound.median(1).values
+        middle = torch.where(middle.isfinite(), middle, math.nan)
+        later = n[check.start :]
+        axis.plot(later, middle, style, color=COLOURS[name], lw=1.8, label=words)
+        floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
+        low = min(low, max(floor, low * 1e-3))
+    axis.set_ylim(low / 3, top_of(seen))
+    powers(axis)  # after the limits: where nothing is positive it would warn of its own
+    iterations(axis)
+    axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{str(check.start).translate(SUBSCRIPTS)} − y‖²")
+
+
+BOUND_LOOKS = (("uniform", "--"), ("pointwise", "-."))
+"""Colour and style of the first bound and the second."""
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+
+
+def top_of(seen: torch.Tensor) -> float:
+    """Where the picture of these fractions ends."""
+    return max(100 * float(seen.max()), 1e3)
 
 
 def check_convergence(

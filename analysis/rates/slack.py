@@ -6,17 +6,21 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import COLOURS, iterations
 from analysis.rates.bound import Constant, Recursion, constant, first_of, for_batch
 from analysis.rates.identity import Decomposition
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
 """The parts of the slack, by what they are called in print."""
@@ -26,7 +30,7 @@ ALLOWED = 1 + 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class SlackSplit(Shown):
+class SlackSplit(Drawn):
     """Bound minus observation, `gap = alpha + beta + delta + noise`, at every n.
 
     Rows are n = 0 … n_iter, NaN before `start`. The parts come in a fixed order, each what the
@@ -57,6 +61,42 @@ class SlackSplit(Shown):
             name: torch.where(total > 0, getattr(self, name).sum(1) / total, math.nan)
             for name in GREEK
         }
+
+    def percentages(self) -> dict[str, Float[torch.Tensor, " n_iter_plus_1"]]:
+        """`shares` in per cent, at the iterates where all of them are finite; else NaN."""
+        shares = {name: 100 * share for name, share in self.shares().items()}
+        kept = torch.stack(list(shares.values())).isfinite().all(0)
+        return {name: torch.where(kept, share, math.nan) for name, share in shares.items()}
+
+    @property
+    def has_negative(self) -> bool:
+        """Whether a part of a finite slack is negative: an assumption that the iterates broke."""
+        shares = torch.stack(list(self.percentages().values()))
+        return bool((shares < -1e-6).any())
+
+    def draw(self, axis: Axes) -> None:
+        """Each part's percentage of the slack, iterate by iterate: areas, or lines where a part is
+        negative."""
+        shares = self.percentages()
+        n = torch.arange(len(self.gap))
+        kept = shares["alpha"].isfinite()
+        if self.has_negative:
+            for name, share in shares.items():
+                axis.plot(n[kept], share[kept], color=COLOURS[name], label=GREEK[name])
+            axis.axhline(0, color="black", lw=0.6)
+        elif bool(kept.any()):
+            axis.stackplot(
+                n[kept],
+                *[share[kept].clamp_min(0) for share in shares.values()],
+                labels=[GREEK[name] for name in shares],
+                colors=[COLOURS[name] for name in shares],
+                lw=0,
+            )
+            axis.set_ylim(0, 100)
+        iterations(axis)
+        axis.set_ylabel("% of the slack")
+        if bool(kept.any()):
+            axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         last = {name: float(share[-1]) for name, share in self.shares().items()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from analysis.rates.check import top_of
 from analysis.rates.slack import GREEK
 from analysis.report.evidence import Evidence
 from analysis.report.figures import (
@@ -26,14 +27,10 @@ from analysis.report.figures import (
     draw_slack,
     error_bound,
     exact_rates,
-    fractions,
-    has_negative,
     own_rates,
     rule_of,
-    shares_of,
     single_cause,
     slack_checks,
-    top_of,
 )
 from analysis.words import about, median, sentence
 
@@ -84,7 +81,7 @@ def _about_bounds(evidence: Evidence) -> str:
         "The objective of every image as a fraction of its value where the bound starts, and the "
         "bound from the uniform constants and from each image's own."
     )
-    seen, scale = fractions(evidence)
+    seen, scale = evidence.uniform.fractions()
     bounds = [
         check.bound.nan_to_num(nan=0.0, posinf=math.inf)
         for check in (evidence.uniform, evidence.pointwise)
@@ -110,7 +107,7 @@ def _about_slack(evidence: Evidence) -> str:
         "Share of each quantity in the slack, bound minus objective. The parts sum to the slack: "
         "first α_n replaces α, then β_n replaces β, then δ_n replaces δ; the rest is the noise."
     )
-    if any(has_negative(check) for check in slack_checks(evidence).values()):
+    if any(check.slack.has_negative for check in slack_checks(evidence).values()):
         text += (
             " Where lines are drawn in place of areas, a part is negative: the iterates broke that "
             "assumption."
@@ -174,7 +171,7 @@ def _see_histogram(evidence: Evidence) -> str:
 
 
 def _see_bounds(evidence: Evidence) -> str:
-    seen, scale = fractions(evidence)
+    seen, scale = evidence.uniform.fractions()
     check = evidence.uniform
     text = f"The median objective goes {_ends(seen.median(1).values[check.start :])}"
     for name, result in (("uniform", check), ("each image's own", evidence.pointwise)):
@@ -209,7 +206,7 @@ def _see_constants(evidence: Evidence) -> str:
 def _see_slack(evidence: Evidence) -> str:
     parts = []
     for name, check in slack_checks(evidence).items():
-        shares = {key: share[share.isfinite()] for key, share in shares_of(check).items()}
+        shares = {key: share[share.isfinite()] for key, share in check.slack.percentages().items()}
         said = ", ".join(f"{round(float(v[-1]))} % {GREEK[k]}" for k, v in shares.items())
         parts.append(f"with {name} constants {said}")
     return f"At the end of the run, {'; '.join(parts)}."
@@ -277,7 +274,7 @@ def _no_slack(evidence: Evidence) -> str:
         return ""
     said: dict[tuple[str, int], list[str]] = {}
     for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
-        single = single_cause(shares_of(check))
+        single = single_cause(check.slack.percentages())
         if single[0]:
             said.setdefault(single, []).append(f"{name} constants")
     if not said:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from analysis.drawing import COLOURS, iterations, powers
+from analysis.drawing import COLOURS, by_image, iterations, powers, rates_by_image
 from analysis.rates import ConvergenceCheck
-from analysis.rates.slack import GREEK
+from analysis.rates.check import draw_run_and_bounds
 from analysis.report.evidence import Evidence
 from analysis.words import about
+from npgd.showing import Drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUBSCRIPTS = "₀₁"
 WIDTH = 4.4
 """Inches. At letters of 10 points a figure as wide as a phone can be read."""
 
@@ -37,65 +37,29 @@ def _figure(height: float, rows: int = 1) -> tuple[Figure, Any]:
     return figure, axes if rows > 1 else axes[0]
 
 
+def _without_legend(result: Drawn, axis: Any) -> None:
+    """What `.plot()` of a result draws, its legend left to the page."""
+    result.draw(axis)
+    legend = axis.get_legend()
+    if legend is not None:
+        legend.remove()
+
+
 def draw_histogram(evidence: Evidence) -> Figure:
     """Histogram of ‖A s‖² over unit secants; the extremes of every look, tangent by tangent."""
     figure, axis = _figure(2.9)
-    evidence.rec.draw(axis)
-    axis.get_legend().remove()
+    _without_legend(evidence.rec, axis)
     return figure
 
 
 def draw_bounds(evidence: Evidence) -> Figure:
     """Objective and bounds, as fractions of the objective where the bound starts."""
     figure, axis = _figure(3.1)
-    check = evidence.uniform
-    seen, scale = fractions(evidence)
-    n = torch.arange(len(seen))
-    axis.fill_between(
-        n,
-        seen.amin(1),
-        seen.amax(1),
-        color=COLOURS["observed"],
-        alpha=0.15,
-        lw=0,
-        label="iterates, all",
-    )
-    axis.plot(n, seen.median(1).values, color=COLOURS["observed"], lw=2, label="iterates, median")
-    low = max(float(seen[seen > 0].min()) if (seen > 0).any() else 1e-16, 1e-30)
-    for name, result, style in (("uniform", check, "--"), ("pointwise", evidence.pointwise, "-.")):
-        bound = (result.bound / scale)[check.start :]
-        words = "uniform constants" if name == "uniform" else "each image's own"
-        middle = bound.median(1).values
-        axis.plot(
-            n[check.start :],
-            torch.where(middle.isfinite(), middle, math.nan),
-            style,
-            color=COLOURS[name],
-            lw=1.8,
-            label=f"bound, {words} (median)",
-        )
-        floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
-        low = min(low, max(floor, low * 1e-3))
-    axis.set_ylim(low / 3, top_of(seen))
-    powers(axis)  # after the limits: where nothing is positive it would warn of its own
-    iterations(axis)
-    axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{SUBSCRIPTS[check.start]} − y‖²")
+    words = ("uniform constants", "each image's own")
+    checks = (evidence.uniform, evidence.pointwise)
+    named = {f"bound, {name} (median)": c for name, c in zip(words, checks, strict=True)}
+    draw_run_and_bounds(axis, named)
     return figure
-
-
-def fractions(evidence: Evidence) -> tuple[torch.Tensor, torch.Tensor]:
-    """The objective over its value where the bound starts, and that value, image by image.
-
-    An image that starts at 0 is drawn over its largest value, or over 1.
-    """
-    check = evidence.uniform
-    scale, largest = check.objective[check.start], check.objective.amax(0)
-    scale = torch.where(scale > 0, scale, torch.where(largest > 0, largest, 1.0))
-    return check.objective / scale, scale
-
-
-def top_of(seen: torch.Tensor) -> float:
-    return max(100 * float(seen.max()), 1e3)
 
 
 def error_bound(evidence: Evidence) -> torch.Tensor:
@@ -197,13 +161,6 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
     return torch.where(result.isfinite(), result, math.nan)
 
 
-def shares_of(check: ConvergenceCheck) -> dict[str, torch.Tensor]:
-    """Percentages of the slack by quantity, at the iterates where they are finite."""
-    shares = {name: 100 * share for name, share in check.slack.shares().items()}
-    kept = torch.stack(list(shares.values())).isfinite().all(0)
-    return {name: torch.where(kept, share, math.nan) for name, share in shares.items()}
-
-
 def single_cause(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
     """What alone makes the slack from some x_n in the first quarter on; "" if nothing does."""
     for name, share in shares.items():
@@ -222,8 +179,8 @@ def slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
     return {
         name: check
         for name, check in found.items()
-        if bool(shares_of(check)["alpha"].isfinite().any())
-        and not single_cause(shares_of(check))[0]
+        if bool(check.slack.percentages()["alpha"].isfinite().any())
+        and not single_cause(check.slack.percentages())[0]
     }
 
 
@@ -232,59 +189,16 @@ def draw_slack(evidence: Evidence) -> Figure:
     checks = slack_checks(evidence)
     count = max(1, len(checks))
     figure, axes = _figure(0.6 + 1.8 * count, rows=count)
-    for axis, (title, check) in zip(axes if count > 1 else [axes], checks.items(), strict=False):
-        shares = shares_of(check)
-        n = torch.arange(len(shares["alpha"]))
-        kept = shares["alpha"].isfinite()
-        if not has_negative(check):
-            axis.stackplot(
-                n[kept],
-                *[share[kept].clamp_min(0) for share in shares.values()],
-                labels=[GREEK[name] for name in shares],
-                colors=[COLOURS[name] for name in shares],
-                lw=0,
-            )
-            axis.set_ylim(0, 100)
-        else:
-            for name, share in shares.items():
-                axis.plot(n[kept], share[kept], color=COLOURS[name], label=GREEK[name])
-            axis.axhline(0, color="black", lw=0.6)
+    for axis, (title, found) in zip(axes if count > 1 else [axes], checks.items(), strict=False):
+        _without_legend(found.slack, axis)
         axis.set_title(f"{title} constants", fontsize=9)
-        iterations(axis)
-        axis.set_ylabel("% of the slack")
     return figure
-
-
-def has_negative(check: ConvergenceCheck) -> bool:
-    """Whether a part of a finite slack is negative: an assumption that the iterates broke."""
-    shares = torch.stack(list(check.slack.shares().values()))
-    return bool((shares[:, shares.isfinite().all(0)] < -1e-8).any())
 
 
 def draw_projection(evidence: Evidence) -> Figure:
     """Distribution of δ_x, family by family: every point, the quartiles and the largest."""
-    families = evidence.projection.families
-    figure, axis = _figure(0.7 + 0.6 * len(families))
-    for i, (name, family) in enumerate(reversed(families.items())):
-        deltas = family.deltas
-        # Points are spread in a fixed pattern, so that the figure is the same every time.
-        jitter = 0.16 * torch.sin(torch.arange(len(deltas), dtype=torch.float64) * 12.9898)
-        axis.plot(
-            deltas, i + jitter, "o", ms=3, alpha=0.5, color=COLOURS["delta"], mec="none",
-            label="a point" if i == 0 else None,
-        )  # fmt: skip
-        quartiles = deltas.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64))
-        label = "quartiles, and the median" if i == 0 else None
-        axis.plot(
-            quartiles[[0, 2]], [i, i], color="black", lw=2, solid_capstyle="butt", label=label
-        )
-        axis.plot(quartiles[1], i, "|", color="black", ms=14, mew=2)
-        axis.text(0.01, i + 0.28, name, transform=axis.get_yaxis_transform(), fontsize=9)
-    axis.set_yticks([])
-    axis.spines["left"].set_visible(False)
-    axis.set_ylim(-0.5, len(families) - 0.3)
-    axis.axvline(0, color="black", lw=0.6)
-    axis.set_xlabel("δ_x = ‖x − P(x)‖² − min ‖x − s‖²")
+    figure, axis = _figure(0.7 + 0.6 * len(evidence.projection.families))
+    _without_legend(evidence.projection, axis)
     return figure
 
 
@@ -292,27 +206,19 @@ def draw_local(evidence: Evidence) -> Figure:
     """Predicted and seen local rates, image by image."""
     figure, axis = _figure(2.9)
     found = evidence.predictions
+    count = 0
     for shift, colour, words, predicted, run in (
         (-0.12, "beta", "exact projection", exact_rates(evidence), found.local_run),
         (0.12, "pointwise", "this projector", own_rates(evidence), found.rest_run),
     ):
         if predicted is None:
             continue
-        n = torch.arange(len(predicted)) + shift
-        axis.plot(
-            n, predicted, "o", ms=7, mfc="none", color=COLOURS[colour], label=f"{words}, predicted"
-        )
+        count = max(count, len(predicted))
+        by_image(axis, predicted, f"{words}, predicted", colour, shift=shift)
         if run is not None and bool((~run.rate.isnan()).any()):
             seen = torch.where(predicted.isnan(), math.nan, run.rate)
-            axis.plot(n, seen, "x", ms=5, color=COLOURS[colour], label=f"{words}, seen")
-    axis.axhline(1, color="black", lw=0.8, ls=":", label="1: no nearer")
-    iterations(axis)
-    axis.set_xlabel("image")
-    axis.set_ylabel("factor per step of ‖xₙ − x∞‖")
-    count = max(
-        len(rates) for rates in (exact_rates(evidence), own_rates(evidence)) if rates is not None
-    )
-    axis.set_xlim(-0.5, count - 0.5)
+            by_image(axis, seen, f"{words}, seen", colour, seen=True, shift=shift)
+    rates_by_image(axis, count)
     return figure
 
 
@@ -362,30 +268,9 @@ TINY = 1e-16
 def draw_obtuse(evidence: Evidence) -> Figure:
     """κ_n(1 − θ_n) along the run, and the limit below which a step contracts."""
     figure, axis = _figure(2.9)
-    found = evidence.predictions.obtuse
-    assert found is not None
-    product, limit = found.product.cpu(), found.limit.cpu()
-    n = torch.arange(len(product))
-    later = n >= found.start
-    middle = product.nanmedian(1).values
-    bottom, top = (_quartile(product, q) for q in (0.25, 0.75))
-    axis.fill_between(
-        n[later], bottom[later], top[later], color=COLOURS["alpha"], alpha=0.2, lw=0,
-        label="half of the images",
-    )  # fmt: skip
-    axis.plot(n[later], middle[later], color=COLOURS["alpha"], label="κₙ(1 − θₙ), median")
-    axis.plot(
-        n[later], limit.nanmedian(1).values[later], "--", color=COLOURS["uniform"], lw=1.2,
-        label="the limit, median",
-    )  # fmt: skip
-    axis.axhline(0, color="black", lw=0.6)
-    iterations(axis)
-    axis.set_ylabel("κₙ(1 − θₙ)")
+    assert evidence.predictions.obtuse is not None
+    _without_legend(evidence.predictions.obtuse, axis)
     return figure
-
-
-def _quartile(values: torch.Tensor, q: float) -> torch.Tensor:
-    return values.double().nanquantile(q, dim=1)
 
 
 def svg(figure: Figure) -> str:
