@@ -182,8 +182,9 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
         return []
 
     def _kind(self) -> tuple[torch.dtype, torch.device]:
-        """The dtype and device the operator works in; float64 on the CPU where it has none."""
-        return checks.kind(self) or (torch.float64, torch.device("cpu"))
+        """The dtype and device the operator works in; float64 where it holds only whole numbers."""
+        where = (tensor.device for tensor in (*self.parameters(), *self.buffers()))
+        return checks.kind(self) or (torch.float64, next(where, torch.device("cpu")))
 
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, m={self.m}"

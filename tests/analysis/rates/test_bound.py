@@ -245,7 +245,7 @@ def test_a_step_is_bounded_by_the_worst_of_all_smaller_objectives(
     inside = reach(grid).clamp_max(memory) + drive - h * (2 - h) * grid**2
     following = torch.where(inside >= 0, (h - 1) * grid + inside.clamp_min(0).sqrt(), 0.0)
     found, kept = recursion(torch.tensor(t, dtype=DOUBLE), torch.tensor(memory, dtype=DOUBLE))
-    assert float(following.max()) <= float(found) * (1 + 1e-9)
+    assert float(following.max()) <= float(found) * (1 + 1e-9) + 1e-15
     assert float(found) == pytest.approx(float(following.max()), rel=2e-3)
     assert float(kept) == pytest.approx(min(memory, float(reach(grid)[-1])) + drive)
 
