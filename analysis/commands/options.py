@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -121,10 +121,27 @@ def options_of(group: type) -> list[Parameter]:
             field.name,
             Parameter.KEYWORD_ONLY,
             default=Parameter.empty if field.default is dataclasses.MISSING else field.default,
-            annotation=Annotated[hints[field.name], typer.Option(help=texts[field.name])],
+            annotation=Annotated[
+                hints[field.name], _option(group, field, hints[field.name], texts[field.name])
+            ],
         )
         for field in sorted(dataclasses.fields(group), key=lambda field: rank[field.name])
     ]
+
+
+def _option(group: type, field: dataclasses.Field[Any], hint: Any, text: str) -> Any:
+    """The option of one field. What is off by default has no --no-…; long choices stand in the
+    help, which breaks between words."""
+    name = f"--{field.name.replace('_', '-')}"
+    flag = hint is bool and field.default is False
+    (kind, *_) = typing.get_args(hint) or (hint,)
+    choices = list(kind) if isinstance(kind, type) and issubclass(kind, StrEnum) else []
+    metavar = "<name>" if choices else None
+    if choices:
+        text = f"{text} One of {', '.join(choice.value for choice in choices)}."
+    panel = getattr(group, "panel", None)
+    names = (name,) if flag else ()
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel)
 
 
 def documented(group: type) -> dict[str, str]:
@@ -201,13 +218,14 @@ Memory = Annotated[
 Baselines = Annotated[
     bool, typer.Option("--baselines", help="Run total variation and plug-and-play, too.")
 ]
-Force = Annotated[bool, typer.Option(help="Replace what stands there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
 
 
 @dataclass(frozen=True)
 class Data:
     """Where data sets come from."""
 
+    panel: ClassVar[str] = "Images"
     data_dir: Path | None = None
     """Where data sets are; default: $NPGD_DATA, else a cache folder."""
     download: bool = False
@@ -363,6 +381,7 @@ MOST_STEPS = 10**6
 class Run:
     """The measurements' noise, and NPGD's run."""
 
+    panel: ClassVar[str] = "Method"
     noise: float = 0.0
     """Standard deviation of the noise on each measurement."""
     step_size: str = "1/beta"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from analysis.commands.options import invocation, naming, own_code, within
 
@@ -46,6 +46,7 @@ MOST_ANGLES = 720
 class Problem:
     """The operator: a task's, or a file's."""
 
+    panel: ClassVar[str] = "Operator"
     task: TaskName = TaskName.CS
     """The inverse problem: compressed sensing by a Gaussian matrix (cs) or without one
     (structured), inpainting, super-resolution, a Gaussian blur, MRI (fourier), CT (radon)."""
