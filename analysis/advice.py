@@ -483,28 +483,10 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
         yield Change("more", words, "more", data=True), lambda: measured(more)
     elif type(A) is Gaussian and 2 * A.m <= A.n:
         m, dtype = 2 * A.m, A.matrix.dtype
-        python = f"npgd.Gaussian(prior.image_shape, m={m}, seed={problem.seed})"
-        change = Change(
-            "twice the measurements",
-            f"take twice the measurements (m = {m})",
-            python,
-            {"--m": f"{m}"},
-            data=True,
-        )
-        yield (
-            change,
-            lambda: measured(_drawn(problem, m, dtype).to(x)),
-        )
+        yield _twice(A, problem.seed), lambda: measured(_drawn(problem, m, dtype).to(x))
     elif type(A) is StructuredRandom and A.transform == "dct" and 2 * A.m <= A.n:
         larger = StructuredRandom(A.image_shape, 2 * A.m, problem.seed, dtype=A.signs.dtype).to(x)
-        change = Change(
-            "twice the measurements",
-            f"take twice the measurements (m = {larger.m})",
-            f"npgd.StructuredRandom(prior.image_shape, m={larger.m}, seed={problem.seed})",
-            {"--m": f"{larger.m}"},
-            data=True,
-        )
-        yield change, lambda: measured(larger)
+        yield _twice(A, problem.seed), lambda: measured(larger)
     elif type(A) is Radon and A.angles == Radon(A.image_shape, len(A.angles)).angles:
         count = 2 * len(A.angles)
         finer_scan = Radon(A.image_shape, count, A.detectors)
@@ -554,6 +536,18 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             data=True,
         )
         yield change, lambda: (A, halved, NPGD(problem.prior))
+
+
+def _twice(A: Gaussian | StructuredRandom, seed: int) -> Change:
+    """Twice the measurements, by a random A of the same kind."""
+    m = 2 * A.m
+    return Change(
+        "twice the measurements",
+        f"take twice the measurements (m = {m})",
+        f"npgd.{type(A).__name__}(prior.image_shape, m={m}, seed={seed})",
+        {"--m": f"{m}"},
+        data=True,
+    )
 
 
 def _drawn(problem: _Problem, m: int, dtype: torch.dtype) -> Gaussian:
