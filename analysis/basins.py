@@ -38,7 +38,7 @@ from npgd.operators import LinearOperator
 from npgd.precision import plainly
 from npgd.progress import bar
 from npgd.sets import Encoded
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,8 @@ class Basin(Drawn):
         for i in range(self.share.shape[1]):
             axis.plot(self.radius, self.share[:, i], color="C0", alpha=0.6)
         axis.axhline(self.wanted, color="grey", linestyle=":")
-        axis.set(xscale="log", xlabel="distance r", ylabel="share that moves nearer")
+        plain_log(axis.xaxis)
+        axis.set(xlabel="distance r", ylabel="share that moves nearer")
 
     def __str__(self) -> str:
         known = ~self.share[0].isnan()

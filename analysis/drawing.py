@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 COLOURS = {
@@ -17,55 +15,6 @@ COLOURS = {
 }
 """Hues of Okabe and Ito, told apart with any colour vision, as dark as a white ground asks for. The
 page puts its own in their place on a dark one."""
-
-
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def powers(axis: Any) -> None:
-    """A logarithmic y axis whose numbers are plain text: 10⁻³."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _power(value: float) -> str:
-    if not value > 0:
-        return ""
-    exponent = round(math.log10(value))
-    if -3 < exponent < 4:
-        return f"{value:g}"
-    return f"10{str(exponent).translate(SUPERSCRIPTS)}"
-
-
-def decimal_log(axis: Any) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2, 5 of each decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
-    """A logarithmic `axis.xaxis` or `axis.yaxis` in plain numbers; a tick at each of a few."""
-    from matplotlib.ticker import LogFormatter
-
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    if 2 <= len(numbers) <= 8:
-        axis.set_ticks(numbers, [f"{number:,g}" for number in numbers])
-        axis.set_ticks([], minor=True)
-        return
-
-    class Plain(LogFormatter):
-        def __call__(self, value: float, position: int | None = None) -> str:
-            return f"{value:g}" if super().__call__(value, position) else ""
-
-    axis.set_major_formatter(Plain(minor_thresholds=(2, 0.5)))
-    axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
 
 
 def by_image(

@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 
-from analysis.drawing import plain_log
 from analysis.limits import PARTS
 from analysis.memory import ACTIVE, Footprint, memory_of, state
 from analysis.words import about, out_of
@@ -44,7 +43,7 @@ from npgd.images import Images, PerImage, inner, squared_norm, warn_of_range
 from npgd.precision import like, plainly
 from npgd.progress import bar
 from npgd.sets import ImageSet, Projector, encodes
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

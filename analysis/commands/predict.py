@@ -24,7 +24,6 @@ from analysis.commands.options import (
 )
 from analysis.commands.output import output_directory, record
 from analysis.commands.terminal import console
-from analysis.drawing import plain_log
 
 if TYPE_CHECKING:
     import torch
@@ -246,6 +245,8 @@ def limits(rows: list[dict[str, Any]]) -> list[str]:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Error against m, predicted and (with --check) observed."""
     from matplotlib.figure import Figure
+
+    from npgd.showing import plain_log
 
     figure = Figure(figsize=(4.5, 3.2), layout="constrained")
     axis = figure.subplots()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations, powers
+from analysis.drawing import COLOURS, iterations
 from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
@@ -19,7 +19,7 @@ from analysis.words import about, apart, at_most, out_of
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -233,7 +233,7 @@ def draw_run_and_bounds(axis: Axes, checks: Mapping[str, ConvergenceCheck]) -> N
         floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
         low = min(low, max(floor, low * 1e-3))
     axis.set_ylim(low / 3, top_of(seen))
-    powers(axis)  # after the limits: where nothing is positive it would warn of its own
+    plain_log(axis.yaxis)  # after the limits: where nothing is positive it would warn of its own
     iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{str(check.start).translate(SUBSCRIPTS)} − y‖²")
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import iterations
 from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, inner, quotient, squared_norm
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import needs
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,7 +144,9 @@ class Decomposition(Drawn):
         """α_n and β_n of every iteration, the median over the images."""
         for values, label in ((self.alpha, "α_n"), (self.beta, "β_n")):
             axis.plot(range(len(values)), values.nanmedian(1).values, "o-", label=label)
-        axis.set(yscale="log", xlabel="iteration n", ylabel="median over images")
+        plain_log(axis.yaxis)
+        iterations(axis)
+        axis.set_ylabel("median over images")
         axis.legend()
 
     def __str__(self) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from analysis.drawing import COLOURS, decimal_log, powers
+from analysis.drawing import COLOURS
 from analysis.rec.secants import Histogram
 from analysis.words import at_least, at_most, exactly
-from npgd.showing import Drawn, Shown
+from npgd.showing import Drawn, Shown, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -268,7 +268,7 @@ class RecEstimate(Drawn):
         if self.histogram is not None:
             counts, edges = self.histogram.counts, self.histogram.edges
             axis.stairs(counts, edges, fill=True, color="#BBBBBB", label="secants of S")
-            powers(axis)
+            plain_log(axis.yaxis)
             axis.set_ylim(0.7, 4 * max(1, counts.max()))
         for height, values, colour, label in (
             (0.04, self.tangent_alpha, COLOURS["alpha"], "least tangent ratio at a point"),
@@ -296,7 +296,7 @@ class RecEstimate(Drawn):
             axis.axvline(self.alpha, color=COLOURS["alpha"], label=f"exact α = {self.alpha:.3g}")
             axis.axvline(self.beta, color=COLOURS["uniform"], label=f"exact β = {self.beta:.3g}")
         if self.alpha > 0 and self.kappa > 8:
-            decimal_log(axis)
+            plain_log(axis.xaxis)
         axis.set_xlabel("‖A s‖² over unit directions s")
         axis.set_ylabel("secants")
         axis.legend(fontsize=8)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from analysis.drawing import COLOURS, by_image, iterations, powers, rates_by_image
+from analysis.drawing import COLOURS, by_image, iterations, rates_by_image
 from analysis.rates import ConvergenceCheck
 from analysis.rates.check import draw_run_and_bounds
 from analysis.report.evidence import Evidence
 from analysis.words import about
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +116,7 @@ def draw_predictions(evidence: Evidence) -> Figure:
         bound = torch.where(bound <= 100 * top, bound, math.nan)
         line(bound, "--", COLOURS["uniform"], "Theorem 1's bound, uniform")
         axis.set_ylim(max(low / 10, float(values.min()) / 2), 100 * top)
-    powers(axis)
+    plain_log(axis.yaxis)
     iterations(axis)
     axis.set_ylabel("error per pixel, mean")
     return figure
@@ -147,7 +147,7 @@ def draw_constants(evidence: Evidence) -> Figure:
         axis.axhline(alpha, color=COLOURS["alpha"], ls="--", lw=1.2, label="α on S")
     axis.axhline(float(check.beta.max()), color=COLOURS["uniform"], ls="--", lw=1.2, label="β on S")
     axis.axhline(1 / check.step_size, color=COLOURS["noise"], ls=":", lw=1.2, label="1/η")
-    powers(axis)
+    plain_log(axis.yaxis)
     iterations(axis)
     axis.set_ylabel("‖A s‖²/‖s‖²")
     return figure
@@ -255,7 +255,7 @@ def draw_evolution(evidence: Evidence) -> Figure:
         max(found.evolution.fixed_point, TINY), color=COLOURS["uniform"], ls="--", lw=1.2,
         label="its fixed point",
     )  # fmt: skip
-    powers(axis)
+    plain_log(axis.yaxis)
     iterations(axis)
     axis.set_ylabel("error per pixel, mean")
     return figure
