@@ -26,6 +26,7 @@ import scipy.stats
 import torch
 from jaxtyping import Bool, Float, Int
 
+from analysis.drawing import says
 from analysis.local import FixedPoint
 from analysis.local.derivative import AnyMap, Iteration, Map
 from analysis.local.doors import ranged
@@ -139,7 +140,9 @@ class Basin(Drawn):
             axis.plot(self.radius, self.share[:, i], color="C0", alpha=0.6)
         axis.axhline(self.wanted, color="grey", linestyle=":")
         plain_log(axis.xaxis)
-        axis.set(xlabel="distance r", ylabel="share that moves nearer")
+        axis.set(xlabel="distance r", ylabel="share that moves nearer", ylim=(-0.03, 1.03))
+        if bool(self.share.isnan().all()):
+            says(axis, self.status)
 
     def __str__(self) -> str:
         known = ~self.share[0].isnan()

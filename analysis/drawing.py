@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 COLOURS = {
@@ -28,11 +29,27 @@ def by_image(
     )  # fmt: skip
 
 
-def rates_by_image(axis: Any, count: int) -> None:
-    """The axes of rates of `count` images: 1, from which on nothing comes nearer, is a line."""
-    axis.axhline(1, color="black", lw=0.8, ls=":", label="1: no nearer")
+def rates_by_image(
+    axis: Any, count: int, of: str = "‖xₙ − x∞‖", limit: str = "1: no nearer"
+) -> None:
+    """The axes of rates of `count` images: 1, from which on nothing falls, is a line."""
+    axis.axhline(1, color="black", lw=0.8, ls=":", label=limit)
+    axis.set_ylabel(f"factor per step of {of}")
+    images(axis, count)
+
+
+def images(axis: Any, count: int) -> None:
+    """An x axis of so many images, by their number."""
     iterations(axis)
-    axis.set(xlabel="image", ylabel="factor per step of ‖xₙ − x∞‖", xlim=(-0.5, count - 0.5))
+    axis.set(xlabel="image", xlim=(-0.5, count - 0.5))
+
+
+def says(axis: Any, words: str, height: float = 0.5) -> None:
+    """What is to be seen, or why nothing is, in words on the axes, `height` of them up."""
+    axis.text(
+        0.5, height, textwrap.fill(words, 44), transform=axis.transAxes, ha="center", va="center",
+        fontsize=9,
+    )  # fmt: skip
 
 
 def iterations(axis: Any) -> None:

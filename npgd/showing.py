@@ -103,6 +103,8 @@ def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
     """
     import matplotlib.ticker as ticks
 
+    if min(axis.get_view_interval()) <= 0 and not math.isfinite(axis.get_minpos()):
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(0.1, 1)  # nothing positive to scale
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     if 2 <= len(numbers) <= 8:
         axis.set_ticks(numbers, [f"{number:,g}" for number in numbers])

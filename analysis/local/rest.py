@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Complex, Float
 
+from analysis.drawing import says
 from analysis.local.derivative import AnyMap, Iteration, LatentNPGD, Map, Points, wide
 from analysis.local.doors import check_fit, check_operator, measured, ranged
 from analysis.local.search import anderson, iterated
@@ -147,6 +148,8 @@ class FixedPoint(Drawn):
         axis.plot(angle.cos(), angle.sin(), "k--", lw=0.8, label="within, a point attracts")
         axis.set(xlabel="real part", ylabel="imaginary part")
         axis.set_aspect("equal", adjustable="datalim")
+        if not bool(known.any()):
+            says(axis, "no fixed point with a rate was found")
         axis.legend(fontsize=8)
 
     def _moves(self) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations
+from analysis.drawing import COLOURS, iterations, says
 from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
@@ -182,6 +182,10 @@ class ConvergenceCheck(Drawn):
     def draw(self, axis: Axes) -> None:
         """The objective ‖A x_n − y‖² and its bound, over the objective where the bound starts."""
         draw_run_and_bounds(axis, {"bound (median)": self})
+        seen, scale = self.fractions()
+        later = (self.bound / scale)[self.start + 1 :].median(1).values
+        if len(later) and not bool((later <= top_of(seen)).any()):
+            says(axis, "the bound lies above all this, from its first step on", 0.9)
         axis.legend(fontsize=8)
 
     def __str__(self) -> str:

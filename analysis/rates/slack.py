@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations
+from analysis.drawing import COLOURS, iterations, says
 from analysis.rates.bound import Constant, Recursion, constant, first_of, for_batch
 from analysis.rates.identity import Decomposition
 from npgd import checks
@@ -74,6 +74,18 @@ class SlackSplit(Drawn):
         shares = torch.stack(list(self.percentages().values()))
         return bool((shares < -1e-6).any())
 
+    def single_cause(self) -> tuple[str, int]:
+        """What alone makes the slack (to 1 %) from some x_n in the first quarter on, and that n;
+        "" if nothing does."""
+        for name, share in self.percentages().items():
+            known = share.isfinite().nonzero().flatten()
+            mixed = known[(share[known] - 100).abs() >= 1]
+            if len(known) and 4 * len(mixed) <= len(known):
+                later = known[known > mixed[-1]] if len(mixed) else known
+                if len(later) and 4 * len(later) >= 3 * len(known):
+                    return name, int(later[0])
+        return "", 0
+
     def draw(self, axis: Axes) -> None:
         """Each part's percentage of the slack, iterate by iterate: areas, or lines where a part is
         negative."""
@@ -95,8 +107,13 @@ class SlackSplit(Drawn):
             axis.set_ylim(0, 100)
         iterations(axis)
         axis.set_ylabel("% of the slack")
+        name, first = self.single_cause()
+        if name:
+            says(axis, f"from x_{first} on, all of the slack (to 1 %) is by {GREEK[name]}")
         if bool(kept.any()):
             axis.legend(fontsize=8)
+        else:
+            says(axis, "no iterate has a finite slack with parts")
 
     def __str__(self) -> str:
         last = {name: float(share[-1]) for name, share in self.shares().items()}

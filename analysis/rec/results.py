@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from analysis.drawing import COLOURS
+from analysis.drawing import COLOURS, by_image, images, says
 from analysis.rec.secants import Histogram
-from analysis.words import at_least, at_most, exactly
+from analysis.words import at_least, at_most, exactly, out_of
 from npgd.showing import Drawn, Shown, plain_log
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class DistributionFree(Shown):
 
 
 @dataclass(frozen=True)
-class PointwiseRec(Shown):
+class PointwiseRec(Drawn):
     """Constants of single images: α(x*) = inf over x in S of ‖A(x − x*)‖²/‖x − x*‖².
 
     It is the only α that recovering x* needs (Theorem 1 uses α on pairs (x, x*) alone).
@@ -185,6 +185,20 @@ class PointwiseRec(Shown):
             "exact": self.exact,
             "worst": [direction.to_dict() for direction in self.worst],
         }
+
+    def draw(self, axis: Axes) -> None:
+        """κ(x*) of every image, and 2, below which Theorem 1 speaks of it."""
+        finite = np.isfinite(self.kappa)
+        label = "κ(x*)" if self.exact else "κ(x*) is at least this"
+        by_image(axis, np.where(finite, self.kappa, np.nan), label, "pointwise")
+        axis.axhline(2, color=COLOURS["uniform"], ls="--", lw=1.2, label="2, the theorem's limit")
+        if not finite.all():
+            lost = out_of(int((~finite).sum()), len(finite))
+            says(axis, f"κ(x*) is not finite for {lost}", 0.9)
+        plain_log(axis.yaxis)
+        images(axis, len(self.kappa))
+        axis.set_ylabel("κ(x*)")
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         met = int((self.kappa < 2).sum())

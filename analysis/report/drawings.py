@@ -29,7 +29,6 @@ from analysis.report.figures import (
     exact_rates,
     own_rates,
     rule_of,
-    single_cause,
     slack_checks,
 )
 from analysis.words import about, median, sentence
@@ -274,7 +273,7 @@ def _no_slack(evidence: Evidence) -> str:
         return ""
     said: dict[tuple[str, int], list[str]] = {}
     for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
-        single = single_cause(check.slack.percentages())
+        single = check.slack.single_cause()
         if single[0]:
             said.setdefault(single, []).append(f"{name} constants")
     if not said:

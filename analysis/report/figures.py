@@ -161,18 +161,6 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
     return torch.where(result.isfinite(), result, math.nan)
 
 
-def single_cause(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
-    """What alone makes the slack from some x_n in the first quarter on; "" if nothing does."""
-    for name, share in shares.items():
-        known = share.isfinite().nonzero().flatten()
-        mixed = known[(share[known] - 100).abs() >= 1]
-        if len(known) and 4 * len(mixed) <= len(known):
-            later = known[known > mixed[-1]] if len(mixed) else known
-            if len(later) and 4 * len(later) >= 3 * len(known):
-                return name, int(later[0])
-    return "", 0
-
-
 def slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
     """The checks whose slack has parts to draw, by the constants that they use."""
     found = {"uniform": evidence.uniform, "each image's own": evidence.pointwise}
@@ -180,7 +168,7 @@ def slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
         name: check
         for name, check in found.items()
         if bool(check.slack.percentages()["alpha"].isfinite().any())
-        and not single_cause(check.slack.percentages())[0]
+        and not check.slack.single_cause()[0]
     }
 
 
