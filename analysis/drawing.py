@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from npgd.showing import iterations
+
 COLOURS = {
     "alpha": "#0072B2",
     "beta": "#A66F00",
@@ -44,17 +46,15 @@ def images(axis: Any, count: int) -> None:
     axis.set(xlabel="image", xlim=(-0.5, count - 0.5))
 
 
-def says(axis: Any, words: str, height: float = 0.5) -> None:
+def says(axis: Any, words: str, height: float = 0.5, colour: str = "black") -> None:
     """What is to be seen, or why nothing is, in words on the axes, `height` of them up."""
     axis.text(
         0.5, height, textwrap.fill(words, 44), transform=axis.transAxes, ha="center", va="center",
-        fontsize=9,
+        fontsize=9, color=colour,
     )  # fmt: skip
 
 
-def iterations(axis: Any) -> None:
-    """A whole number for every tick of the x axis."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("iteration n")
+def no_rates(axis: Any, words: str) -> None:
+    """Why there are none, in words, on what `rates_by_image` has made."""
+    axis.set_ylim(0, 1.1)
+    says(axis, words)

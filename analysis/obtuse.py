@@ -36,14 +36,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations, says
+from analysis.drawing import COLOURS, says
 from analysis.rates.identity import Decomposition, decompose
 from analysis.words import about, apart, at_most, median, out_of, spread
 from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Drawn, plain_log
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

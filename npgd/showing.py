@@ -128,6 +128,14 @@ def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
     axis.set_minor_formatter(ticks.NullFormatter())
 
 
+def iterations(axis: Any) -> None:
+    """A whole number for every tick of the x axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("iteration n")
+
+
 def _plain(value: float) -> str:
     """0.001 to 5,000 in digits, what is beyond by a power of ten: 2·10⁻⁵."""
     if not value > 0:

@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from analysis.drawing import iterations
+from npgd.showing import iterations
 from paper_figures.figure import run, weights
 from paper_figures.style import BLACK, BLUE, GREEN, GREY, SKY, VERMILLION, YELLOW, new_figure
 

@@ -150,7 +150,7 @@ class FixedPoint(Drawn):
         axis.set_aspect("equal", adjustable="datalim")
         if not bool(known.any()):
             says(axis, "no fixed point with a rate was found")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper right")
 
     def _moves(self) -> float:
         return float(self.residual[self.found].max()) if bool(self.found.any()) else math.nan

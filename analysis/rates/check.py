@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations, says
+from analysis.drawing import COLOURS, says
 from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
@@ -19,7 +19,7 @@ from analysis.words import about, apart, at_most, out_of
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Drawn, plain_log
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

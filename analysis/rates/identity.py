@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import iterations
 from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, inner, quotient, squared_norm
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import needs
-from npgd.showing import Drawn, plain_log
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +141,7 @@ class Decomposition(Drawn):
 
     def draw(self, axis: Axes) -> None:
         """α_n and β_n of every iteration, the median over the images."""
-        for values, label in ((self.alpha, "α_n"), (self.beta, "β_n")):
+        for values, label in ((self.alpha, "αₙ"), (self.beta, "βₙ")):
             axis.plot(range(len(values)), values.nanmedian(1).values, "o-", label=label)
         plain_log(axis.yaxis)
         iterations(axis)

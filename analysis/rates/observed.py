@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import by_image, rates_by_image, says
+from analysis.drawing import by_image, no_rates, rates_by_image
 from analysis.rates.bound import Constant, constant, first_of, for_batch
 from analysis.rates.fits import (
     FALL,
@@ -127,7 +127,7 @@ class ObservedRate(Drawn):
         by_image(axis, self.rate, "fitted", "beta", seen=True)
         rates_by_image(axis, len(self.rate), "‖A xₙ − y‖²", "1: no fall")
         if bool(self.rate.isnan().all()):
-            says(axis, f"no rate: {self.reasons[0] if self.reasons else 'no image'}")
+            no_rates(axis, f"no rate: {self.reasons[0] if self.reasons else 'no image'}")
         axis.legend(fontsize=8)
 
     def __str__(self) -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations, says
+from analysis.drawing import COLOURS, says
 from analysis.rates.bound import Constant, Recursion, constant, first_of, for_batch
 from analysis.rates.identity import Decomposition
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
-from npgd.showing import Drawn
+from npgd.showing import Drawn, iterations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,9 +109,11 @@ class SlackSplit(Drawn):
         axis.set_ylabel("% of the slack")
         name, first = self.single_cause()
         if name:
-            says(axis, f"from x_{first} on, all of the slack (to 1 %) is by {GREEK[name]}")
+            says(
+                axis, f"from x_{first} on all of it, to 1 %, comes from {GREEK[name]}", 0.3, "white"
+            )
         if bool(kept.any()):
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc="upper right")
         else:
             says(axis, "no iterate has a finite slack with parts")
 

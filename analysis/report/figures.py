@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from analysis.drawing import COLOURS, by_image, iterations, rates_by_image
+from analysis.drawing import COLOURS, by_image, rates_by_image
 from analysis.rates import ConvergenceCheck
 from analysis.rates.check import draw_run_and_bounds
 from analysis.report.evidence import Evidence
 from analysis.words import about
-from npgd.showing import Drawn, plain_log
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -32,7 +32,7 @@ from npgd.images import (
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.progress import track
-from npgd.showing import Drawn, Shown, brief, plain_log
+from npgd.showing import Drawn, Shown, brief, iterations, plain_log
 from npgd.solvers.rows import merged, separable, taken
 
 if TYPE_CHECKING:
@@ -235,7 +235,8 @@ class Solution(Drawn):
         axis.plot(range(len(values)), values.mean(1).cpu(), color="C0", label="mean")
         name = "‖Ax − y‖²" if self.error is None else "error per pixel"
         plain_log(axis.yaxis)
-        axis.set(xlabel="iteration", ylabel=name, title=self.method)
+        iterations(axis)
+        axis.set(ylabel=name, title=self.method)
         axis.legend()
 
     def pictures(self) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def test_observed_rates_are_those_of_the_images_that_have_one(problem, run):
 def test_the_constants_of_a_run_are_medians_over_the_images(run):
     parts = rates.decompose(*run)
     axis = axes_of(parts)
-    assert shows(axis, "α_n", parts.alpha.nanmedian(1).values)
-    assert shows(axis, "β_n", parts.beta.nanmedian(1).values)
+    assert shows(axis, "αₙ", parts.alpha.nanmedian(1).values)
+    assert shows(axis, "βₙ", parts.beta.nanmedian(1).values)
 
 
 # The slack ----------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_a_slack_of_one_part_is_told_in_words(run):
     none = torch.zeros_like(some.gap)
     only = replace(some, alpha=none, beta=none, delta=some.gap, noise=none)
     assert only.single_cause() == ("delta", 2) and some.single_cause() == ("", 0)
-    assert words(axes_of(only)) == "from x_2 on, all of the slack (to 1 %) is by δ"
+    assert words(axes_of(only)) == "from x_2 on all of it, to 1 %, comes from δ"
 
 
 def test_a_slack_without_parts_is_told_in_words(run):
