@@ -103,7 +103,7 @@ class FixedPoint(Drawn):
         if bool(self.rests.any()):
             text += f", by a factor {about(median(self.rate[self.rests]))} per step (median)"
         others = ", ".join(f"{counts[word]} {word}" for word in OUTCOMES[2:] if counts[word])
-        return text + (f"; not for {others}" if others else "")
+        return text + (f" ({others})" if others else "")
 
     def __str__(self) -> str:
         known = self.found & self.rate.isfinite()

@@ -224,8 +224,9 @@ def draw_run_and_bounds(axis: Axes, checks: Mapping[str, ConvergenceCheck]) -> N
     seen, scale = check.fractions()
     n, colour = torch.arange(len(seen)), COLOURS["observed"]
     axis.fill_between(
-        n, seen.amin(1), seen.amax(1), color=colour, alpha=0.15, lw=0, label="iterates, all"
-    )
+        n, seen.amin(1), seen.amax(1), color=COLOURS["noise"], alpha=0.25, lw=0,
+        label="iterates, all",
+    )  # fmt: skip
     axis.plot(n, seen.median(1).values, color=colour, lw=2, label="iterates, median")
     low = max(float(seen[seen > 0].min()) if (seen > 0).any() else 1e-16, 1e-30)
     for (words, result), (name, style) in zip(checks.items(), BOUND_LOOKS, strict=False):

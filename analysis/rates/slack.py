@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
 """The parts of the slack, by what they are called in print."""
 
+NEARLY_ALL = 97
+"""Per cent of the slack that are drawn as if they were all of it."""
 ALLOWED = 1 + 1e-9
 """A constant is known to this factor: a measured number that near breaks nothing."""
 
@@ -75,11 +77,11 @@ class SlackSplit(Drawn):
         return bool((shares < -1e-6).any())
 
     def single_cause(self) -> tuple[str, int]:
-        """What alone makes the slack (to 1 %) from some x_n in the first quarter on, and that n;
-        "" if nothing does."""
+        """What makes at least `NEARLY_ALL` per cent of the slack from some x_n in the first quarter
+        on, and that n; "" if nothing does."""
         for name, share in self.percentages().items():
             known = share.isfinite().nonzero().flatten()
-            mixed = known[(share[known] - 100).abs() >= 1]
+            mixed = known[(share[known] - 100).abs() > 100 - NEARLY_ALL]
             if len(known) and 4 * len(mixed) <= len(known):
                 later = known[known > mixed[-1]] if len(mixed) else known
                 if len(later) and 4 * len(later) >= 3 * len(known):
@@ -110,7 +112,10 @@ class SlackSplit(Drawn):
         name, first = self.single_cause()
         if name:
             says(
-                axis, f"from x_{first} on all of it, to 1 %, comes from {GREEK[name]}", 0.3, "white"
+                axis,
+                f"from x_{first} on at least {NEARLY_ALL} % of it comes from {GREEK[name]}",
+                0.3,
+                "white",
             )
         if bool(kept.any()):
             axis.legend(fontsize=8, loc="upper right")

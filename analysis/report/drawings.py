@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from analysis.rates.check import top_of
-from analysis.rates.slack import GREEK
+from analysis.rates.slack import GREEK, NEARLY_ALL
 from analysis.report.evidence import Evidence
 from analysis.report.figures import (
     draw_bounds,
@@ -279,8 +279,8 @@ def _no_slack(evidence: Evidence) -> str:
     if not said:
         return "There is no finite slack between bound and objective to split."
     parts = (
-        f"from x_{first} on all of the slack, bound minus objective, is of {GREEK[name]}, with "
-        f"{' and with '.join(names)}"
+        f"from x_{first} on at least {NEARLY_ALL} % of the slack, bound minus objective, is of"
+        f" {GREEK[name]}, with {' and with '.join(names)}"
         for (name, first), names in said.items()
     )
     return sentence("; ".join(parts))

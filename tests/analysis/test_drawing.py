@@ -126,7 +126,7 @@ def test_a_slack_of_one_part_is_told_in_words(run):
     none = torch.zeros_like(some.gap)
     only = replace(some, alpha=none, beta=none, delta=some.gap, noise=none)
     assert only.single_cause() == ("delta", 2) and some.single_cause() == ("", 0)
-    assert words(axes_of(only)) == "from x_2 on all of it, to 1 %, comes from δ"
+    assert words(axes_of(only)) == "from x_2 on at least 97 % of it comes from δ"
 
 
 def test_a_slack_without_parts_is_told_in_words(run):
