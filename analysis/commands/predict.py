@@ -42,7 +42,7 @@ class Measured(Subject):
     """The images whose error is predicted."""
 
     count: int = 24
-    """Images to measure the denoising curve on, at most."""
+    """How many images the denoising curve is measured on, at most."""
 
 
 @command
@@ -56,7 +56,9 @@ def predict(
     noise: Annotated[
         float, typer.Option(help="Standard deviation of the noise on each measurement.")
     ] = 0.0,
-    check: Annotated[bool, typer.Option("--check", help="Recover, by AMP and NPGD, too.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Recover as well, by AMP and NPGD, to compare.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     memory: Memory = None,

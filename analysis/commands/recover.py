@@ -85,7 +85,7 @@ class Recovery(Run):
     """A solver's run as `npgd recover` has it."""
 
     method: Method = Method.NPGD
-    """The solver; the others run at their own settings."""
+    """The solver; all but npgd run at settings of their own."""
     step_size: str = "own"
     """A number, "own" (the run's own, iteration by iteration), "auto" or "1/beta"."""
     finish: int = 0
