@@ -20,7 +20,7 @@ import torch
 from analysis.design import design_secant_pca
 from analysis.limits import fitting, moments, per_pixel
 from analysis.memory import gigabytes, memory_of, passing_within
-from analysis.methods import BASELINES, Method, solver_of
+from analysis.methods import BASELINES, Method, algorithm, algorithm_name, solver_of
 from analysis.words import about, at_most, out_of, sentence
 from npgd import checks, sets
 from npgd.denoisers import fitting_name
@@ -32,6 +32,7 @@ from npgd.sets import ImageSet
 from npgd.showing import Drawn, Shown
 from npgd.solvers import NPGD, Solution, recover
 from npgd.solvers.base import Solver
+from npgd.solvers.npgd import finishes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -165,6 +166,8 @@ class Advice(Drawn):
     """In the order in which they were run."""
     without: dict[str, str]
     """Why a candidate was not tried, or has no finite error, by its name."""
+    run: str = "NPGD(prior)"
+    """What the changes are changes of."""
 
     @cached_property
     def ranked(self) -> tuple[Trial, ...]:
@@ -224,13 +227,13 @@ class Advice(Drawn):
         known = [error if math.isfinite(error) else 0.0 for _, error in pairs]
         names = [trial.change.name for trial in ranked]
         axis.barh(names, [mean for mean, _ in pairs], xerr=known, color="#999999")
-        axis.axvline(float(self.error.mean()), color="#D55E00", label="NPGD(prior)")
+        axis.axvline(float(self.error.mean()), color="#D55E00", label=self.run)
         axis.invert_yaxis()
         axis.set(xlabel="error per pixel")
         axis.legend(frameon=False)
 
     def __str__(self) -> str:
-        lines = [f"NPGD(prior): error {about(float(self.error.mean()))} per pixel (mean)"]
+        lines = [f"{self.run}: error {about(float(self.error.mean()))} per pixel (mean)"]
         for i, trial in enumerate(self.ranked, 1):
             lines += [f"{i}. {trial.change.words}: {trial}", f"   {trial.change.python}"]
         if not self.ranked:
@@ -273,6 +276,8 @@ def advise(
 ) -> Advice:
     """Try what may lower the error of NPGD(prior), and say what each change gains.
 
+    What is changed is Algorithm 1 at NPGD's defaults (`finish=0`), of which the theory speaks.
+
     On the same data: more iterations, the end of the run on the latent (`finish`, `refine`),
     message passing where A is `npgd.Gaussian`, an image near the range (`npgd.Deviation`), and
     total variation and plug-and-play ADMM, which know nothing of the prior. With other data: twice
@@ -314,7 +319,7 @@ def advise(
     noise = checks.number(noise, "noise", zero=True)
     bound = memory_of(memory)
     prior = passing_within(prior, None if bound is None else bound / 2)
-    solver: Solver[Any] = NPGD(prior)
+    solver = algorithm(prior)
     if solution is None:
         solution = recover(A, y, solver, progress=progress)
     elif not isinstance(solution, Solution) or solution.x.shape != x.shape:
@@ -349,7 +354,7 @@ def advise(
             trials.append(Trial(change, base, error, run.seconds, run.x))
         else:
             without[change.name] = "diverged"
-    return Advice(base, tuple(trials), without)
+    return Advice(base, tuple(trials), without, algorithm_name(prior))
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,6 +372,16 @@ class _Problem:
     """Bytes that a run may take."""
     tried: frozenset[str] = frozenset()
     """The candidates whose solutions are there already."""
+
+    @cached_property
+    def finishes(self) -> bool:
+        """Whether NPGD(prior) ends on the latent unless told otherwise."""
+        return finishes(self.prior)
+
+    @property
+    def plain(self) -> dict[str, str | None]:
+        """The options of `npgd recover` without which it would not run as is tried here."""
+        return {"--finish": "0"} if self.finishes else {}
 
     @property
     def skips(self) -> bool:
@@ -400,15 +415,15 @@ def _methods(problem: _Problem) -> Iterator[tuple[Change, Callable[[], Solver[An
     seed, sigma, encodes = problem.seed, problem.noise, sets.encodes(problem.prior)
     denoiser = fitting_name(checks.image_shape(problem.A.image_shape))
     if problem.stopped:
-        most = LONGER * NPGD(prior).max_iter
+        most = LONGER * algorithm(prior).max_iter
         yield (
             Change(
                 "more iterations",
                 f"run on, for up to {most} iterations",
-                f"npgd.NPGD(prior, max_iter={most})",
-                {"--max-iter": f"{most}"},
+                f"npgd.NPGD(prior, max_iter={most}{', finish=0' * problem.finishes})",
+                {"--max-iter": f"{most}", **problem.plain},
             ),
-            lambda: NPGD(prior, max_iter=most),
+            lambda: algorithm(prior, max_iter=most),
         )
     if encodes:
         steps = f", max_iter={STEPS})"
@@ -476,36 +491,37 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
     def measured(
         operator: LinearOperator,
     ) -> tuple[LinearOperator, Measurements, Solver[Any]]:
-        return operator, _measured(problem, operator), NPGD(problem.prior)
+        return operator, _measured(problem, operator), algorithm(problem.prior)
 
     if more is not None:
         words = f"measure with the operator given (m = {more.m})"
         yield Change("more", words, "more", data=True), lambda: measured(more)
     elif type(A) is Gaussian and 2 * A.m <= A.n:
         m, dtype = 2 * A.m, A.matrix.dtype
-        yield _twice(A, problem.seed), lambda: measured(_drawn(problem, m, dtype).to(x))
+        yield _twice(A, problem), lambda: measured(_drawn(problem, m, dtype).to(x))
     elif type(A) is StructuredRandom and A.transform == "dct" and 2 * A.m <= A.n:
-        larger = StructuredRandom(A.image_shape, 2 * A.m, problem.seed, dtype=A.signs.dtype).to(x)
-        yield _twice(A, problem.seed), lambda: measured(larger)
+        given: dict[str, Any] = {"seed": problem.seed, "dtype": A.signs.dtype}
+        larger = partial(StructuredRandom, A.image_shape, 2 * A.m, **given)
+        yield _twice(A, problem), lambda: measured(larger().to(x))
     elif type(A) is Radon and A.angles == Radon(A.image_shape, len(A.angles)).angles:
         count = 2 * len(A.angles)
-        finer_scan = Radon(A.image_shape, count, A.detectors)
-        given = f", detectors={A.detectors}" * (A.detectors != Radon(A.image_shape).detectors)
+        finer_scan = partial(Radon, A.image_shape, count, A.detectors)
+        wide = f", detectors={A.detectors}" * (A.detectors != Radon(A.image_shape).detectors)
         change = Change(
             "twice the angles",
-            f"measure at twice the angles (m = {finer_scan.m})",
-            f"npgd.Radon(prior.image_shape, angles={count}{given})",
-            {"--angles": f"{count}"},
+            f"measure at twice the angles (m = {2 * A.m})",
+            f"npgd.Radon(prior.image_shape, angles={count}{wide})",
+            {"--angles": f"{count}", **problem.plain},
             data=True,
         )
-        yield change, lambda: measured(finer_scan)
+        yield change, lambda: measured(finer_scan())
     elif type(A) is SuperResolution and A.factor % 2 == 0 and A.factor > 2:
         finer = SuperResolution(A.image_shape, A.factor // 2)
         change = Change(
             "half the factor",
             f"measure finer, by a factor of {finer.factor} (m = {finer.m})",
             f"npgd.SuperResolution(prior.image_shape, factor={finer.factor})",
-            {"--factor": f"{finer.factor}"},
+            {"--factor": f"{finer.factor}", **problem.plain},
             data=True,
         )
         yield change, lambda: measured(finer)
@@ -515,7 +531,7 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             "designed A",
             f"measure with an A designed for the prior, as many measurements (m = {A.m})",
             f"analysis.design_secant_pca(prior, m={A.m}, seed={problem.seed})",
-            {"--operator": file, "--m": None, "--task": None},
+            {"--operator": file, "--m": None, "--task": None, **problem.plain},
             before=f"npgd design --m {A.m} --seed {problem.seed} --output {file}",
             data=True,
         )
@@ -532,20 +548,20 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
             "half the noise",
             "halve the noise: average four measurements of each",
             "A(x) + v / 2",
-            {"--noise": f"{problem.noise / 2:g}"},
+            {"--noise": f"{problem.noise / 2:g}", **problem.plain},
             data=True,
         )
-        yield change, lambda: (A, halved, NPGD(problem.prior))
+        yield change, lambda: (A, halved, algorithm(problem.prior))
 
 
-def _twice(A: Gaussian | StructuredRandom, seed: int) -> Change:
+def _twice(A: Gaussian | StructuredRandom, problem: _Problem) -> Change:
     """Twice the measurements, by a random A of the same kind."""
     m = 2 * A.m
     return Change(
         "twice the measurements",
         f"take twice the measurements (m = {m})",
-        f"npgd.{type(A).__name__}(prior.image_shape, m={m}, seed={seed})",
-        {"--m": f"{m}"},
+        f"npgd.{type(A).__name__}(prior.image_shape, m={m}, seed={problem.seed})",
+        {"--m": f"{m}", **problem.plain},
         data=True,
     )
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npgd import GenerativePrior
+    from npgd import NPGD, GenerativePrior
     from npgd.solvers import Solver
 
 
@@ -27,6 +27,20 @@ class Method(StrEnum):
 NAMES = tuple(method.value for method in Method)
 BASELINES = {Method.TV: "total variation", Method.PNP_ADMM: "plug-and-play ADMM"}
 """Those that know nothing of the prior and are held beside the others, and what they are called."""
+
+
+def algorithm(prior: Any, **settings: Any) -> NPGD:
+    """Algorithm 1 at NPGD's defaults, of which the theory speaks: never finished on the latent."""
+    from npgd import NPGD
+
+    return NPGD(prior, finish=0, **settings)
+
+
+def algorithm_name(prior: object) -> str:
+    """How it is called: NPGD(prior), unless that would finish by itself."""
+    from npgd.solvers.npgd import finishes
+
+    return "NPGD(prior, finish=0)" if finishes(prior) else "NPGD(prior)"
 
 
 def solver_of(name: str, prior: GenerativePrior, seed: int, noise: float) -> Solver[Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def draw_panel(axis: Axes, cells: list[dict[str, Any]]) -> None:
         if cell["method"] == "CSGM":  # the one whose time the paper compares
             times = cell["ratio"] or cell["elapsed"][-1] / cell["npgd_seconds"]
             axis.annotate(
-                f"{'' if reached else 'above it after '}{times:.0f} times\nNPGD's time",
+                f"{'' if reached else 'above it after '}{math.floor(times)} times\nNPGD's time",
                 (reached or seconds[-1], goal),
                 xytext=(-3 if reached else 4, -4),
                 textcoords="offset points",

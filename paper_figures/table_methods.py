@@ -50,6 +50,7 @@ from rich.console import Console
 from rich.table import Table
 
 import npgd
+from analysis.words import at_least
 from npgd.data import mnist
 from npgd.files import write_atomically
 from npgd.solvers import Solution, Solver
@@ -362,7 +363,7 @@ def timing_table(cells: list[dict[str, Any]], device: str) -> Table:
     for cell in cells:
         if cell["time_to_npgd_error"] is None:
             when = f"never (least {cell['least_error']:.4f})"
-            ratio, fast = f"> {cell['elapsed'][-1] / cell['npgd_seconds']:.3g}", "never"
+            ratio, fast = f"> {at_least(cell['elapsed'][-1] / cell['npgd_seconds'])}", "never"
         else:
             when, ratio = f"{cell['time_to_npgd_error']:.3g}", f"{cell['ratio']:.3g}"
             fast = "yes" if cell["ratio"] >= SPEEDUP else "no"

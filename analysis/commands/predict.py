@@ -161,7 +161,7 @@ def recovered(
     drawn = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed + 2))
     y = y + noise * drawn.to(y)
     found: dict[str, Any] = {}
-    for solver in (npgd.AMP(prior, seed=seed), npgd.NPGD(prior)):
+    for solver in (npgd.AMP(prior, seed=seed), npgd.NPGD(prior, finish=0)):
         solution = npgd.recover(A, y, solver, x_true=x, progress=console.is_terminal)
         assert solution.error is not None
         found[solution.method] = {

@@ -88,8 +88,9 @@ class Recovery(Run):
     """The solver; all but npgd run at settings of their own."""
     step_size: str = "own"
     """A number, "own" (the run's own, iteration by iteration), "auto" or "1/beta"."""
-    finish: int = 0
-    """How many iterations at the end are quasi-Newton steps on the latent."""
+    finish: int | None = None
+    """How many iterations at the end are quasi-Newton steps on the latent. Default: 20 where the
+    prior's encoder projects poorly and the step is the run's own; else 0."""
     refine: int = 0
     """How many iterations at the end are Gauss–Newton steps on the latent."""
 
@@ -97,7 +98,8 @@ class Recovery(Run):
         super().__post_init__()
         within("--refine", self.refine, 0, self.max_iter, "iterations of --max-iter")
         left = self.max_iter - self.refine
-        within("--finish", self.finish, 0, left, "iterations of --max-iter less --refine")
+        if self.finish is not None:
+            within("--finish", self.finish, 0, left, "iterations of --max-iter less --refine")
         for name in sorted({"step_size", "refine", "finish"} & invocation().given):
             if self.method is not Method.NPGD:
                 raise ValueError(
@@ -199,6 +201,11 @@ def recover(
         console.print(comparison(solutions, "the methods, mean over the images"))
     stepped = run.method is Method.NPGD
     step = f"{step_sizes(solution)} ({run.step_size}); " if stepped else ""
+    if stepped and run.finish is None and "finish" in solution.info:
+        console.print(
+            f"the prior's encoder projects poorly: {solution.info['finish']} iterations at the end"
+            " are steps on the latent (--finish 0: none)"
+        )
     console.print(f"{step}{solution.status}")
     console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
 

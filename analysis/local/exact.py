@@ -309,7 +309,9 @@ def _local(parts: list[_Tangents], z: Latents, step_size: float, k: int) -> Loca
 
 
 CHORDS = 8
-"""Steps to the nearest point, from one iterate to the next."""
+"""Steps to the nearest point, from one iterate to the next;"""
+SOLVED = 0.1
+"""the last is no longer than this share of the first, where they lead to one."""
 
 
 @torch.no_grad()
@@ -320,7 +322,8 @@ def nearest_run(
 
     The condition of the nearest point, J(z)ᵀ(w − G(z)) = 0, is solved from the last latent by steps
     with the inverse of ∇² ½‖w − G(z)‖² = JᵀJ − ⟨w − G(z), ∇²G⟩ at the start. It ends where nothing
-    moves any more.
+    moves any more. Where the steps lead to no solution, as at a kink of G, an image stays at its
+    start throughout, and its run has no rate.
     """
     columns = jacobian(prior, z).flatten(2)
     curved = columns @ columns.transpose(1, 2)
@@ -330,8 +333,9 @@ def nearest_run(
         bends = [_hessian(prior, *pair) for pair in zip(torch.split(z, 1), pulls, strict=True)]
         curved = curved + torch.stack([(bend + bend.T) / 2 for bend in bends])
     inverse = torch.linalg.pinv(curved, hermitian=True)
-    points = [z]
+    points, lost = [z], torch.zeros(len(z), dtype=torch.bool, device=z.device)
     for _ in range(n_iter):
+        first = None
         x = prior.generate(z)
         w = x - step_size * A.adjoint(A(x) - y)
         for _ in range(CHORDS):
@@ -340,9 +344,13 @@ def nearest_run(
                 pulled = made[1]((w - made[0]).detach())[0].detach()
             moved = (inverse @ pulled[..., None])[..., 0]
             z = z + moved
+            first = norm(moved) if first is None else first
             if float(norm(moved).max()) < 1e-13:
                 break
+        assert first is not None
+        lost |= ~((norm(moved) <= SOLVED * first) | (norm(moved) < 1e-12))
+        z = torch.where(lost[:, None], points[0], z)
         points.append(z)
         if float(norm(points[-1] - points[-2]).max()) < 1e-12:
             break
-    return torch.stack(points)
+    return torch.where(lost[:, None], points[0], torch.stack(points))

@@ -234,7 +234,7 @@ def _see_evolution(evidence: Evidence) -> str:
     found = evidence.predictions
     assert found.evolution is not None
     text = f"State evolution goes {_ends(found.evolution.error)} per pixel"
-    for name, run in (("AMP(prior)", found.amp), ("NPGD(prior)", found.default)):
+    for name, run in (("AMP(prior)", found.amp), (found.default_name, found.default)):
         if run is not None and run.error is not None:
             text += f"; {name}, {_ends(run.error.mean(1))}"
     return text + "."

@@ -87,9 +87,10 @@ def draw_predictions(evidence: Evidence) -> Figure:
             axis.plot(n[kept], values[kept], style, color=colour, lw=1.8, label=label)
             shown.append(values[kept])
 
+    own_step = f"{found.default_name}, its own step"
     for name, run in found.runs(evidence.solution, rule_of(evidence)):
         assert run.error is not None
-        colour = {"AMP(prior)": "alpha", "NPGD(prior), its own step": "delta"}.get(name, "observed")
+        colour = {"AMP(prior)": "alpha", own_step: "delta"}.get(name, "observed")
         line(run.error.double().mean(1), "-", COLOURS[colour], f"{name}, seen")
     if found.evolution is not None and math.isfinite(found.evolution.fixed_point):
         line(found.evolution.error[:31], "o", COLOURS["alpha"], "state evolution")
@@ -230,7 +231,7 @@ def draw_evolution(evidence: Evidence) -> Figure:
     found = evidence.predictions
     assert found.evolution is not None
     predicted = found.evolution.error[:31].double().cpu()
-    runs = (("AMP(prior)", found.amp, "alpha"), ("NPGD(prior)", found.default, "delta"))
+    runs = (("AMP(prior)", found.amp, "alpha"), (found.default_name, found.default, "delta"))
     for name, run, colour in runs:
         if run is not None and run.error is not None:
             seen = run.error.double().mean(1).cpu()

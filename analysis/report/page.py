@@ -327,7 +327,8 @@ def _limits(evidence: Evidence) -> str:
     """The parts of the error, seen and predicted."""
     found = evidence.predictions
     link = manual("how-to/limits.md", "Find out what limits a recovery")
-    text = f"<p>The error of NPGD(prior), split by what causes it. {link} explains the parts.</p>"
+    text = f"<p>The error of {found.default_name}, split by what causes it."
+    text += f" {link} explains the parts.</p>"
     if found.limits is None:
         return text + f"<p>{escaped(limits_said(evidence)[0])}</p>"
     if found.budget is not None:

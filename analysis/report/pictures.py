@@ -70,9 +70,9 @@ def columns(evidence: Evidence, baselines: Mapping[str, Images]) -> list[Column]
     )
     if not bool(evidence.inside.all()):
         found.append(_recovered("best of S, x̄", evidence.target[:MOST], x))
-    default = evidence.predictions.default
+    default, default_name = evidence.predictions.default, evidence.predictions.default_name
     name, images = (
-        ("NPGD(prior)", default.x) if default is not None else ("NPGD", evidence.solution.x)
+        (default_name, default.x) if default is not None else ("NPGD", evidence.solution.x)
     )
     shown = {name: images, **baselines}
     estimates = {name: images[:MOST].detach().cpu().double() for name, images in shown.items()}

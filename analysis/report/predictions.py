@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from jaxtyping import Bool
 
 from analysis.advice import Advice, advise
 from analysis.evolution import (
@@ -34,7 +35,7 @@ from analysis.local.derivative import together
 from analysis.local.exact import nearest_run
 from analysis.local.rest import found_from, latent_npgd
 from analysis.memory import ACTIVE, LARGE, Footprint, entries, gigabytes
-from analysis.methods import BASELINES, solver_of
+from analysis.methods import BASELINES, algorithm, algorithm_name, solver_of
 from analysis.obtuse import Obtuseness, obtuse_bound, obtuseness
 from analysis.projection import projects_exactly
 from analysis.proofs.contraction import ConvergenceProof, prove_convergence
@@ -46,8 +47,9 @@ from npgd.images import Images, PerImage, norm, quotient, ratio
 from npgd.operators import Blur, Gaussian, Inpainting, LinearOperator, Radon, SuperResolution
 from npgd.precision import converted, like
 from npgd.priors import GenerativePrior
-from npgd.solvers import AMP, NPGD, Solution, recover
+from npgd.solvers import AMP, Solution, recover
 from npgd.solvers.amp import column_norm, orthonormal_rows
+from npgd.solvers.npgd import missed
 
 if TYPE_CHECKING:
     from analysis.rec import RecEstimate
@@ -167,7 +169,7 @@ class Predictions:
     rows: tuple[Prediction, ...]
     """In the order of `STATEMENTS`."""
     default: Solution | None
-    """NPGD(prior), all settings at their defaults."""
+    """Algorithm 1, all settings at their defaults."""
     amp: Solution | None
     """AMP(prior), where state evolution speaks of A."""
     evolution: StateEvolution | None
@@ -190,12 +192,16 @@ class Predictions:
     """Methods that know nothing of the prior, by name, where they were asked for."""
     without: dict[str, str]
     """Why something was not computed, by name."""
+    default_name: str = "NPGD(prior)"
+    """How the default run is called."""
+    missed: float = 0.0
+    """What P misses of samples of S, see `npgd.solvers.npgd.missed`."""
 
     def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
         """The theorem's run, the one that users get, and AMP's, by name."""
         found: list[tuple[str, Solution | None]] = [
             (f"NPGD, η = {rule}", theorem),
-            ("NPGD(prior), its own step", self.default),
+            (f"{self.default_name}, its own step", self.default),
             ("AMP(prior)", self.amp),
         ]
         return [(name, run) for name, run in found if run is not None]
@@ -328,6 +334,8 @@ def predictions(
         advice,
         others,
         without,
+        algorithm_name(problem.prior),
+        missed(problem.prior),
     )
 
 
@@ -408,7 +416,7 @@ def _exact(
     local = local_rate(problem.A, S, x, eta, y=y if off else None, latents=z)
     if not depth.exact_run:
         return local, None
-    good = local.rate < 1
+    good = _rests(local)
     if not bool(good.any()):
         return local, None
     rest = local.latent[good.to(local.latent.device)]
@@ -418,6 +426,15 @@ def _exact(
     seen = run_rate(run)
     wide = torch.full((len(good),), math.nan, dtype=torch.float64)
     return local, replace(seen, rate=wide.masked_scatter(good, seen.rate))
+
+
+AT_REST = 1e-6
+"""What a step moves at rest, at most, in relation to the image."""
+
+
+def _rests(local: LocalRate) -> Bool[torch.Tensor, " batch"]:
+    """Whether a run with the exact P rests there: at a kink of G, say, none may."""
+    return (local.rate < 1) & (local.residual <= AT_REST)
 
 
 def _small(S: object, depth: Depth, memory: int | None) -> None:
@@ -441,7 +458,7 @@ def _exact_row(
     if local is None:
         return _failed("exact", without) or _row("exact", "", None, None)
     met = "yes" if projects_exactly(problem.S) else "not by this P"
-    good, batch = local.rate < 1, len(local.rate)
+    good, batch = _rests(local), len(local.rate)
     if not bool(good.any()):
         return _row("exact", met, None, None, silent="nothing: no run rests", unseen="not run")
     if int(good.sum()) < batch:
@@ -531,7 +548,7 @@ class _Own:
 
 def _default_run(problem: Problem, own: _Own, progress: bool) -> Solution:
     prior: Any = problem.prior
-    return recover(own.A, own.y, NPGD(prior), x_true=own.x, progress=progress)
+    return recover(own.A, own.y, algorithm(prior), x_true=own.x, progress=progress)
 
 
 def _random(A: LinearOperator) -> tuple[str, str]:
@@ -654,7 +671,7 @@ def _limits(
         raise _Silent("no run")
     prior: Any = problem.prior
     return split_error(
-        own.A, prior, own.x, own.y, NPGD(prior), default,
+        own.A, prior, own.x, own.y, algorithm(prior), default,
         nearest=problem.x_bar, longer=depth.longer, seed=seed, progress=progress,
     )  # fmt: skip
 

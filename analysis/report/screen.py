@@ -19,6 +19,7 @@ from analysis.words import WIDTH, about, at_least, decibels, exactly, out_of, se
 from npgd.files import plain
 from npgd.images import PerImage
 from npgd.showing import Shown
+from npgd.solvers.npgd import SHARE
 
 if TYPE_CHECKING:
     from analysis.report.evidence import Evidence
@@ -214,7 +215,8 @@ def _quality(evidence: Evidence) -> tuple[str, ...]:
     if run is None or run.error is None:
         return (f"Not known: {found.without.get('default', 'no run')}.",)
     batch, values = len(evidence.inside), run_summary("", run)
-    said = [f"NPGD(prior): {_good(run.error[-1].cpu())}; {about(values['iterations'])} iterations"]
+    said = [f"{found.default_name}: {_good(run.error[-1].cpu())};"]
+    said[0] += f" {about(values['iterations'])} iterations"
     said[0] += f", {values['status']}."
     if bool(evidence.inside.all()):
         said.append(f"S holds {out_of(batch, batch)}, to rounding.")
@@ -271,7 +273,13 @@ def _limits(evidence: Evidence) -> tuple[str, ...]:
         for name in told
     )
     first = found.limits.largest
-    return (f"Of {about(total)}: {parts}. The largest part, {first}, is {PARTS[first]}.",)
+    said = (f"Of {about(total)}: {parts}. The largest part, {first}, is {PARTS[first]}.",)
+    if found.missed <= SHARE:
+        return said
+    share = math.floor(100 * found.missed)
+    text = "The encoder projects poorly: of noise as strong as the spread of S, P leaves"
+    text += f" {share} % more than the nearest points of a flat set."
+    return (*said, f"{text} So `npgd recover` ends on the latent, unless told --finish 0.")
 
 
 def _key(name: str, shares: Mapping[str, float]) -> str:

@@ -72,8 +72,9 @@ def limits_table(evidence: Evidence) -> TableRows:
         share = f"{round(100 * mean / total)} %" if total and math.isfinite(total) else "–"
         what = PARTS.get(name, "")
         rows.append([name, what, about(mean), about(error, 2), share, about(predicted)])
+    run = evidence.predictions.default_name
     head = ("part", "what it is", "error per\npixel", "± standard\nerror", "share", "predicted")
-    return ("What limits NPGD(prior): the parts sum to the error seen (means)", head, rows, 2)
+    return (f"What limits {run}: the parts sum to the error seen (means)", head, rows, 2)
 
 
 def limits_said(evidence: Evidence) -> list[str]:
@@ -93,7 +94,7 @@ def advice_table(evidence: Evidence) -> TableRows:
     """Title, head and rows: every change that was tried, least mean error first."""
     advice = evidence.predictions.advice
     assert advice is not None
-    rows = [["NPGD(prior), unchanged", about(float(advice.error.mean())), "", "", ""]]
+    rows = [[f"{advice.run}, unchanged", about(float(advice.error.mean())), "", "", ""]]
     for trial in sorted(advice.trials, key=lambda trial: float(trial.error.mean())):
         better, batch = int((trial.gain > 0).sum()), len(trial.gain)
         word = "yes" if trial.gains else "no"

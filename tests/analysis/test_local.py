@@ -136,6 +136,27 @@ def test_the_run_of_the_nearest_point_follows_it_far_from_the_range_too(d, eta):
     assert ((run[4] - z) / (run[3] - z)).flatten().tolist() == pytest.approx([expected] * 2, 1e-3)
 
 
+class Bent:
+    """The graph of |z|, whose nearest point to what lies below is its kink."""
+
+    latent_dim, image_shape = 1, (1, 1, 2)
+
+    def generate(self, z):
+        return torch.cat([z, z.abs()], 1).reshape(-1, 1, 1, 2)
+
+
+def test_a_run_whose_nearest_point_is_a_kink_has_no_rate():
+    from analysis.local.exact import nearest_run
+
+    A = npgd.MatrixOperator(torch.eye(2, dtype=torch.float64), (1, 1, 2))
+    y = torch.tensor([[0.0, -1.0], [1.0, 1.2]], dtype=torch.float64)  # by the kink; by a side
+    start = torch.tensor([[1e-4], [1.1 + 1e-4]], dtype=torch.float64)
+    run = nearest_run(A, Bent(), start, y, 0.5, 12)
+    assert torch.equal(run[:, 0], start[0].expand(len(run), 1))
+    rates = analysis.run_rate(run).rate
+    assert bool(rates[0].isnan()) and float(rates[1]) == pytest.approx(0.5, abs=1e-6)
+
+
 def test_curvature_moves_the_rate_as_a_circle_says():
     # On the unit circle, with A the identity and y outside it at distance d from the centre, the
     # nearest point's derivative is 1/(1 + r) of the tangential part, w = x + r x: r = η(d − 1).

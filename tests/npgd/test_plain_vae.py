@@ -62,6 +62,6 @@ def test_a_plain_autoencoder_recovers_its_samples_and_held_out_digits():
 
     searching = npgd.NPGD(npgd.LatentRefinement(own))
     assert error(searching, held_out) <= 0.045
-    assert error(npgd.NPGD(own, finish=20), held_out) <= 0.045
+    assert error(npgd.NPGD(own), held_out) <= 0.045
     for prior in (own, without):
         assert error(npgd.NPGD(npgd.LatentRefinement(prior, steps=3)), samples) < 0.01

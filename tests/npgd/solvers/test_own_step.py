@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npgd
 from analysis import decompose, testing
 from analysis.testing import normal
 from npgd.contents import contents
@@ -14,6 +15,7 @@ from npgd.images import squared_norm
 from npgd.operators import Gaussian, MatrixOperator
 from npgd.solvers import CSGM, NPGD, choose_step_size, recover
 from npgd.solvers import choose as choose_module
+from npgd.solvers.npgd import finishes, missed
 from npgd.solvers.rows import merged, separable, taken
 from npgd.solvers.step_size import LONGEST, SHORTEST, drawn, mean_gain, next_step_size
 
@@ -236,3 +238,85 @@ def test_rows_taken_and_merged(batch, data):
     torch.testing.assert_close(back.x - state.x, change[:, None].expand(-1, 2))
     torch.testing.assert_close(back.inner.first - state.inner.first, change.expand(3, -1))
     assert back.n == 4 and back.inner.count == 1 and back.shared is part.shared
+
+
+class Shrinking(torch.nn.Module):
+    """G†(w) = (1 − ε) B⁺ w."""
+
+    def __init__(self, S, epsilon):
+        super().__init__()
+        self.S, self.epsilon = S, epsilon
+
+    def forward(self, w):
+        return (1 - self.epsilon) * self.S.encode(w)
+
+
+def behind(epsilon, seed=0, k=3):
+    """A prior with a linear G and an encoder that shrinks: it projects where ε = 0."""
+    S = testing.random_affine_set(SHAPE, k, seed)
+    S.offset.zero_()
+
+    class Linear(torch.nn.Module):
+        def forward(self, z):
+            return S.generate(z)
+
+    return npgd.GenerativePrior(Linear(), Shrinking(S, epsilon), k, SHAPE).double()
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=seeds, k=st.integers(1, 12))
+def test_a_projection_misses_nothing_beyond_what_the_nearest_points_leave(seed, k):
+    """Π v has k/n of the energy of v: eight draws tell it to 4 √(2/8k) of itself."""
+    found = missed(behind(0.0, seed, k))
+    assert abs(found) <= 4 * (2 / (8 * k)) ** 0.5 * k / 36
+    assert missed(testing.random_affine_set(SHAPE, k, seed)) == 0
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=seeds)
+def test_what_an_encoder_misses_that_says_nothing_is_the_spread_about_the_origin(seed):
+    prior = behind(1.0, seed)
+    x = drawn(prior)[:8]
+    expected = float(squared_norm(x).sum() / squared_norm(x - x.mean(0)).sum()) - 3 / 36
+    assert missed(prior) == pytest.approx(expected, rel=1e-9)
+    assert finishes(prior)
+
+
+def test_a_run_finishes_by_itself_behind_an_encoder_that_projects_poorly():
+    prior = behind(0.8)
+    A, x = Gaussian(SHAPE, 24, seed=0, dtype=DOUBLE), prior.sample(4, seed=5)
+    own, plain = (recover(A, A(x), NPGD(prior, finish=f), x_true=x) for f in (None, 0))
+    asked = recover(A, A(x), NPGD(prior, finish=20), x_true=x)
+    assert own.info["finish"] == 20 and "finish" not in plain.info
+    assert torch.equal(own.x, asked.x)
+    assert float(own.error[-1].max()) < 0.01 * float(plain.error[-1].min())
+
+
+@pytest.mark.parametrize("max_iter, kept", [(1, 0), (2, 1), (6, 4), (30, 20), (300, 20)])
+def test_it_keeps_two_thirds_of_a_short_run_to_finish(max_iter, kept):
+    prior = behind(0.8)
+    A, x = Gaussian(SHAPE, 24, seed=0, dtype=DOUBLE), prior.sample(2, seed=5)
+    solution = recover(A, A(x), NPGD(prior, max_iter=max_iter))
+    assert solution.info.get("finish", 0) == kept
+    assert len(solution.objective) - 1 <= max_iter
+
+
+def test_it_does_not_finish_by_itself_where_p_projects_or_another_run_is_asked_for():
+    A, S, _, y = problem()
+    prior = behind(0.8)
+    asked = [
+        NPGD(S),
+        NPGD(S.project),
+        NPGD(behind(0.1)),
+        NPGD(prior, 0.5),
+        NPGD(prior, finish=0),
+        NPGD(npgd.LatentRefinement(prior)),
+        NPGD(prior, refine=2),
+    ]
+    assert not any("finish" in recover(A, y, solver).info for solver in asked)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-k2", "mnist-k100", "celeba", "church"])
+def test_the_packages_own_priors_project(name):
+    """As the docstring of `missed` says."""
+    assert missed(npgd.load_prior(name)) <= 0.02
