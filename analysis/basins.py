@@ -26,6 +26,7 @@ import scipy.stats
 import torch
 from jaxtyping import Bool, Float, Int
 
+from analysis.drawing import says
 from analysis.local import FixedPoint
 from analysis.local.derivative import AnyMap, Iteration, Map
 from analysis.local.doors import ranged
@@ -38,7 +39,7 @@ from npgd.operators import LinearOperator
 from npgd.precision import plainly
 from npgd.progress import bar
 from npgd.sets import Encoded
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +139,10 @@ class Basin(Drawn):
         for i in range(self.share.shape[1]):
             axis.plot(self.radius, self.share[:, i], color="C0", alpha=0.6)
         axis.axhline(self.wanted, color="grey", linestyle=":")
-        axis.set(xscale="log", xlabel="distance r", ylabel="share that moves nearer")
+        plain_log(axis.xaxis)
+        axis.set(xlabel="distance r", ylabel="share that moves nearer", ylim=(-0.03, 1.03))
+        if bool(self.share.isnan().all()):
+            says(axis, self.status)
 
     def __str__(self) -> str:
         known = ~self.share[0].isnan()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import textwrap
 from typing import Any
+
+from npgd.showing import iterations
 
 COLOURS = {
     "alpha": "#0072B2",
@@ -19,55 +20,6 @@ COLOURS = {
 page puts its own in their place on a dark one."""
 
 
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def powers(axis: Any) -> None:
-    """A logarithmic y axis whose numbers are plain text: 10⁻³."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-    axis.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _power(value: float) -> str:
-    if not value > 0:
-        return ""
-    exponent = round(math.log10(value))
-    if -3 < exponent < 4:
-        return f"{value:g}"
-    return f"10{str(exponent).translate(SUPERSCRIPTS)}"
-
-
-def decimal_log(axis: Any) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2, 5 of each decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
-    """A logarithmic `axis.xaxis` or `axis.yaxis` in plain numbers; a tick at each of a few."""
-    from matplotlib.ticker import LogFormatter
-
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    if 2 <= len(numbers) <= 8:
-        axis.set_ticks(numbers, [f"{number:,g}" for number in numbers])
-        axis.set_ticks([], minor=True)
-        return
-
-    class Plain(LogFormatter):
-        def __call__(self, value: float, position: int | None = None) -> str:
-            return f"{value:g}" if super().__call__(value, position) else ""
-
-    axis.set_major_formatter(Plain(minor_thresholds=(2, 0.5)))
-    axis.set_minor_formatter(Plain(minor_thresholds=(2, 0.5)))
-
-
 def by_image(
     axis: Any, values: Any, label: str, colour: str, seen: bool = False, shift: float = 0.0
 ) -> None:
@@ -79,16 +31,30 @@ def by_image(
     )  # fmt: skip
 
 
-def rates_by_image(axis: Any, count: int) -> None:
-    """The axes of rates of `count` images: 1, from which on nothing comes nearer, is a line."""
-    axis.axhline(1, color="black", lw=0.8, ls=":", label="1: no nearer")
+def rates_by_image(
+    axis: Any, count: int, of: str = "‖xₙ − x∞‖", limit: str = "1: no nearer"
+) -> None:
+    """The axes of rates of `count` images: 1, from which on nothing falls, is a line."""
+    axis.axhline(1, color="black", lw=0.8, ls=":", label=limit)
+    axis.set_ylabel(f"factor per step of {of}")
+    images(axis, count)
+
+
+def images(axis: Any, count: int) -> None:
+    """An x axis of so many images, by their number."""
     iterations(axis)
-    axis.set(xlabel="image", ylabel="factor per step of ‖xₙ − x∞‖", xlim=(-0.5, count - 0.5))
+    axis.set(xlabel="image", xlim=(-0.5, count - 0.5))
 
 
-def iterations(axis: Any) -> None:
-    """A whole number for every tick of the x axis."""
-    from matplotlib.ticker import MaxNLocator
+def says(axis: Any, words: str, height: float = 0.5, colour: str = "black") -> None:
+    """What is to be seen, or why nothing is, in words on the axes, `height` of them up."""
+    axis.text(
+        0.5, height, textwrap.fill(words, 44), transform=axis.transAxes, ha="center", va="center",
+        fontsize=9, color=colour,
+    )  # fmt: skip
 
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_xlabel("iteration n")
+
+def no_rates(axis: Any, words: str) -> None:
+    """Why there are none, in words, on what `rates_by_image` has made."""
+    axis.set_ylim(0, 1.1)
+    says(axis, words)

@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 
-from analysis.drawing import plain_log
 from analysis.limits import PARTS
 from analysis.memory import ACTIVE, Footprint, memory_of, state
 from analysis.words import about, out_of
@@ -44,7 +43,7 @@ from npgd.images import Images, PerImage, inner, squared_norm, warn_of_range
 from npgd.precision import like, plainly
 from npgd.progress import bar
 from npgd.sets import ImageSet, Projector, encodes
-from npgd.showing import Drawn
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -403,7 +402,8 @@ class StateEvolution(Drawn):
         axis.plot(range(len(self.error)), self.error, "o-", label="predicted")
         axis.axhline(self.fixed_point, color="grey", linestyle=":", label="in the end")
         plain_log(axis.yaxis)
-        axis.set(xlabel="iteration", ylabel="error per pixel", title=f"m = {self.m}")
+        iterations(axis)
+        axis.set(ylabel="error per pixel", title=f"m = {self.m}")
         axis.legend()
 
     def __str__(self) -> str:

@@ -30,20 +30,20 @@ whatever S is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations
+from analysis.drawing import COLOURS, says
 from analysis.rates.identity import Decomposition, decompose
 from analysis.words import about, apart, at_most, median, out_of, spread
 from npgd import checks
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Drawn, Shown
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ MOST_STEPS = 10**6
 
 
 @dataclass(frozen=True)
-class ObtuseBound(Shown):
+class ObtuseBound(Drawn):
     """The bound on ‖x_n − x*‖² that α, β, θ, δ, ‖v‖² and η give."""
 
     alpha: float
@@ -184,6 +184,28 @@ class ObtuseBound(Shown):
             f"contracts, κ(1 − θ) = {one} being below {other}: ‖x_n − x*‖² is multiplied by"
             f" {at_most(self.rate, 4)} per step, and tends to at most {at_most(self.floor)}"
         )
+
+    def draw(self, axis: Axes) -> None:
+        """The bound on ‖x_n − x*‖², from 1,000 times its floor or from 1, beside that of θ = 0."""
+        above = self.contracts and self.floor > 0
+        initial, goal = (1e3 * self.floor, 1.01 * self.floor) if above else (1.0, 1e-6)
+        count = int(max(5, min(self.steps_to_reach(goal, initial), 40)))
+        for bound, style, name, label in (
+            (self, "o-", "beta", f"θ = {about(self.theta)}"),
+            (replace(self, theta=0.0), "--", "uniform", "θ = 0"),
+        ):
+            if style == "--" and self.theta == 0:
+                continue
+            errors = [e if 0 < e < math.inf else math.nan for e in bound.errors(initial, count)]
+            axis.plot(range(count + 1), errors, style, color=COLOURS[name], ms=4, label=label)
+        if above:
+            axis.axhline(self.floor, color=COLOURS["noise"], ls=":", label="tends to at most")
+        if not self.contracts:
+            says(axis, self.status, 0.9)
+        plain_log(axis.yaxis)
+        iterations(axis)
+        axis.set_ylabel("bound on ‖xₙ − x*‖²")
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         where = "S" if self.everywhere else "x*"
@@ -415,6 +437,8 @@ class Obtuseness(Drawn):
         axis.axhline(0, color="black", lw=0.6)
         iterations(axis)
         axis.set_ylabel("κₙ(1 − θₙ)")
+        if bool(product[later].isnan().all()):
+            says(axis, "at no step are θₙ and κₙ defined")
         axis.legend(fontsize=8)
 
     def __str__(self) -> str:

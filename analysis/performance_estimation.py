@@ -51,7 +51,7 @@ from analysis.gram_program import (
     round_up,
 )
 from analysis.words import at_least, at_most
-from npgd.showing import Drawn, Shown
+from npgd.showing import Drawn, Shown, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -850,7 +850,8 @@ class StepSizeSweep(Drawn):
         axis.plot(steps, [case.value for case in self.cases], "o-", label="worst case")
         axis.plot(steps, [case.dual_bound for case in self.cases], ":", label="dual bound")
         axis.plot(steps, [case.induction_bound for case in self.cases], "--", label="induction")
-        axis.set(yscale="log", xlabel="ηβ", ylabel="‖Ax − y‖² at most")
+        plain_log(axis.yaxis)
+        axis.set(xlabel="ηβ", ylabel="‖Ax − y‖² at most")
         axis.legend()
 
     def __str__(self) -> str:

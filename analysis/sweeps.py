@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import npgd
-from analysis.drawing import plain_log
 from analysis.evolution import denoising_curve, state_evolution
 from analysis.methods import NAMES, solver_of
 from analysis.tasks import check_executor, one_by_one, one_thread
@@ -30,7 +29,7 @@ from analysis.words import about
 from npgd import checks
 from npgd.files import a_path, as_json, plain, shown, write_atomically
 from npgd.images import Images, psnr
-from npgd.showing import Drawn
+from npgd.showing import Drawn, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ import base64
 import html
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,61 @@ def new_figure(size: tuple[float, float] = (5.0, 3.4)) -> Figure:
             return content.getvalue()
 
     return Picture(figsize=size, layout="constrained")
+
+
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def plain_log(axis: Any, numbers: Sequence[float] = ()) -> None:
+    """A logarithmic `axis.xaxis` or `axis.yaxis` in plain numbers; a tick at each of a few.
+
+    Without `numbers` the ticks are at 1, 2 and 5 of each decade, at 1 alone where there are many,
+    and at even distances where there is less than one.
+    """
+    import matplotlib.ticker as ticks
+
+    if min(axis.get_view_interval()) <= 0 and not math.isfinite(axis.get_minpos()):
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(0.1, 1)  # nothing positive to scale
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    if 2 <= len(numbers) <= 8:
+        axis.set_ticks(numbers, [f"{number:,g}" for number in numbers])
+        axis.set_ticks([], minor=True)
+        return
+
+    class Places(ticks.LogLocator):
+        def tick_values(self, low: float, high: float) -> Any:
+            if 0 < low < high < 6 * low:  # as on a linear axis, which it looks like
+                return ticks.MaxNLocator(4).tick_values(low, high)
+            few = 0 < low < high < 150 * low
+            self.set_params(subs=(1, 2, 5) if few else (1,))
+            places = super().tick_values(low, high)
+            if len(places):
+                return places
+            self.set_params(subs=(1,))  # a small axis has no room for three a decade
+            return super().tick_values(low, high)
+
+    axis.set_major_locator(Places())
+    axis.set_major_formatter(ticks.FuncFormatter(lambda value, _: _plain(value)))
+    axis.set_minor_formatter(ticks.NullFormatter())
+
+
+def iterations(axis: Any) -> None:
+    """A whole number for every tick of the x axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("iteration n")
+
+
+def _plain(value: float) -> str:
+    """0.001 to 5,000 in digits, what is beyond by a power of ten: 2·10⁻⁵."""
+    if not value > 0:
+        return ""
+    if 0.00099 < value < 9999:
+        return f"{value:,.6g}"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    factor, power = f"{value / 10**exponent:.6g}", f"10{str(exponent).translate(SUPERSCRIPTS)}"
+    return power if factor == "1" else f"{factor}·{power}"
 
 
 def cut(text: str) -> str:

@@ -63,6 +63,7 @@ MEASURED, DRAWN, UP_TO_DATE = "measured", "drawn", "up to date"
 NOT_MEASURING = (
     "npgd/training/",
     "npgd/progress.py",
+    "npgd/showing.py",
     "analysis/commands/",
     "analysis/drawing.py",
     "analysis/report/drawings.py",

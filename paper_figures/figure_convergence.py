@@ -22,6 +22,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from npgd.showing import iterations
 from paper_figures.figure import run, weights
 from paper_figures.style import BLACK, BLUE, GREEN, GREY, SKY, VERMILLION, YELLOW, new_figure
 
@@ -137,7 +138,7 @@ def draw(results: dict[str, Any]) -> Figure:
     least = min(min(row) for one in results["runs"].values() for row in one["objective"])
     rows[0][0].set_ylim(0.5 * least, 40 * max(seen))
     for axis in rows[1]:
-        axis.set_xlabel("iteration n")
+        iterations(axis)
         axis.legend(*axis.get_legend_handles_labels(), loc="upper center",
                     bbox_to_anchor=(0.5, -0.22), ncols=2)  # fmt: skip
     return figure

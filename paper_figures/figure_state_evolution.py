@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npgd.showing import plain_log
 from paper_figures.figure import dataset, run, weights
 from paper_figures.style import BLACK, COLOURS, GREY, METHODS, new_figure, written_out
 
@@ -88,7 +89,8 @@ def draw_iterations(axis: Axes, found: dict[str, Any]) -> None:
     for colour, (m, row) in zip(COLOURS, found["by_m"].items(), strict=False):
         axis.plot(row["predicted"], color=colour, label=f"m = {int(m):,}")
         axis.plot(row["observed"], "o", color=colour, markerfacecolor="white")
-    axis.set(yscale="log", xlabel="iteration of message passing")
+    plain_log(axis.yaxis)
+    axis.set(xlabel="iteration of message passing")
     axis.legend(loc="best")
     axis.grid(which="major")
 
@@ -106,8 +108,9 @@ def draw_against_m(axis: Axes, found: dict[str, Any]) -> None:
             found["least"], 0.97, f" m = {found['least']:,}", transform=axis.get_xaxis_transform(),
             va="top", color=GREY,
         )  # fmt: skip
-    axis.set(xscale="log", yscale="log", xlabel="measurements m")
+    axis.set(xscale="log", xlabel="measurements m")
     written_out(axis.xaxis, (20, 50, 100, 200, 500, 1000, 2000, 5000))
+    plain_log(axis.yaxis)
     axis.grid(which="major")
 
 

@@ -66,7 +66,7 @@ class Plan:
     method: Design = Design.SECANT_PCA
     """How to design A."""
     m: int | None = None
-    """Measurements; of numax a budget, else its own choice."""
+    """How many measurements; numax, which chooses its own, takes it as the most."""
     delta: float = 0.3
     """Of numax: |‖A s‖² − 1| ≤ δ for unit s."""
 

@@ -21,9 +21,13 @@ def figures(
     names: Annotated[
         list[str] | None, typer.Argument(help="Figures or tables; default: every figure.")
     ] = None,
-    quick: Annotated[bool, typer.Option(help="At reduced size, into the folder quick.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="At reduced size, into the folder quick.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="Directory to write into.")] = Path("figures"),
-    fresh: Annotated[bool, typer.Option(help="Measure everything again, changed or not.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure everything again, changed or not.")
+    ] = False,
     tables: Annotated[
         bool, typer.Option("--tables", help="Make the tables as well, which takes hours.")
     ] = False,

@@ -200,14 +200,19 @@ Prior = Annotated[
         " code: module:function."
     ),
 ]
+MOST_SEEDS = 2**62
+
+
+def _seed(value: int) -> int:
+    """A seed that other draws may count up from. (A range in the option would widen its column.)"""
+    if not 0 <= value <= MOST_SEEDS:
+        raise typer.BadParameter(f"must be from 0 to {MOST_SEEDS}, got {value}")
+    return value
+
+
 Seed = Annotated[
     int,
-    typer.Option(
-        help="Seed of every random draw: operator, noise, samples.",
-        min=0,
-        max=2**62,
-        metavar="<int>",
-    ),
+    typer.Option(help="Seed of every random draw: operator, noise, samples.", callback=_seed),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ….")]
 Output = Annotated[Path, typer.Option(help="Directory to write.")]
@@ -216,7 +221,8 @@ Memory = Annotated[
     typer.Option(help="Most memory that the work may take, such as '2 GB'.", metavar="<size>"),
 ]
 Baselines = Annotated[
-    bool, typer.Option("--baselines", help="Run total variation and plug-and-play, too.")
+    bool,
+    typer.Option("--baselines", help="Run total variation and plug-and-play as well, to compare."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
 
@@ -237,7 +243,7 @@ class Archives(Data):
     """Where data sets of single pictures come from."""
 
     strict: bool = False
-    """Refuse pictures that cannot be read; else skip them."""
+    """Stop at a picture that cannot be read; without it, such are skipped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,11 +341,11 @@ class Subject(Pictures):
     """The images to recover."""
 
     dataset: Dataset | None = None
-    """Recover images of this data set."""
+    """Take images of this data set; without it and --images, samples of the prior."""
     images: Path | None = None
-    """A picture, or a folder, zip or LMDB of pictures, to recover."""
+    """Take a picture, or those of a folder, zip or LMDB."""
     count: int = 12
-    """Images to recover, at most."""
+    """How many images, at most."""
 
     def load(self, prior: GenerativePrior, seed: int) -> Given:
         """The images, and where they come from."""

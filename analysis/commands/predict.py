@@ -24,7 +24,6 @@ from analysis.commands.options import (
 )
 from analysis.commands.output import output_directory, record
 from analysis.commands.terminal import console
-from analysis.drawing import plain_log
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +42,7 @@ class Measured(Subject):
     """The images whose error is predicted."""
 
     count: int = 24
-    """Images to measure the denoising curve on, at most."""
+    """How many images the denoising curve is measured on, at most."""
 
 
 @command
@@ -57,7 +56,9 @@ def predict(
     noise: Annotated[
         float, typer.Option(help="Standard deviation of the noise on each measurement.")
     ] = 0.0,
-    check: Annotated[bool, typer.Option("--check", help="Recover, by AMP and NPGD, too.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Recover as well, by AMP and NPGD, to compare.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     memory: Memory = None,
@@ -246,6 +247,8 @@ def limits(rows: list[dict[str, Any]]) -> list[str]:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Error against m, predicted and (with --check) observed."""
     from matplotlib.figure import Figure
+
+    from npgd.showing import plain_log
 
     figure = Figure(figsize=(4.5, 3.2), layout="constrained")
     axis = figure.subplots()

@@ -85,7 +85,7 @@ class Recovery(Run):
     """A solver's run as `npgd recover` has it."""
 
     method: Method = Method.NPGD
-    """The solver; the others run at their own settings."""
+    """The solver; all but npgd run at settings of their own."""
     step_size: str = "own"
     """A number, "own" (the run's own, iteration by iteration), "auto" or "1/beta"."""
     finish: int | None = None
@@ -315,25 +315,23 @@ def table(solution: Solution, title: str) -> Table:
     """The first twenty images' errors, where they are known, and outcomes, and the mean of all."""
     from rich.table import Table
 
-    from analysis.words import about
-
     table = Table(title=title)
     known = solution.error is not None
-    columns = ("image", *(("error per pixel", "PSNR (dB)") if known else ()), "‖Ax − y‖²")
-    for column in columns:
+    for column in ("image", *_headings(known)):
         table.add_column(column, justify="right")
     table.add_column("outcome")
     numbers = _numbers(solution)
 
     def add(name: str, row: list[float], end: str) -> None:
-        error = [about(row[0]), f"{row[1]:.2f}"] if known else []
-        table.add_row(name, *error, f"{row[-1]:.4g}", end)
+        table.add_row(name, *_cells(row), end)
 
     for i in range(min(len(numbers), 20)):
         add(str(i), numbers[i].tolist(), solution.outcomes[i])
     table.add_section()
     run = f"{solution.n_iter} iterations, {solution.seconds:.2f} s"
-    add("mean", numbers.mean(0).tolist(), run)
+    add("mean", _mean(numbers), run)
+    if bool((numbers[:, -2].isfinite() & numbers[:, -1].isnan()).any()):
+        table.caption = "–: no ratio, as y = 0"
     return table
 
 
@@ -341,26 +339,41 @@ def comparison(solutions: dict[str, Solution], title: str) -> Table:
     """The methods side by side, the means over the images."""
     from rich.table import Table
 
-    from analysis.words import about
-
     known = all(solution.error is not None for solution in solutions.values())
     table = Table(title=title)
     table.add_column("method")
-    errors = ("error per pixel", "PSNR (dB)") if known else ()
-    for column in (*errors, "‖Ax − y‖²", "seconds"):
+    for column in (*_headings(known), "seconds"):
         table.add_column(column, justify="right")
     for name, solution in solutions.items():
-        *error, objective = _numbers(solution).mean(0).tolist()
-        cells = [about(error[0]), f"{error[1]:.2f}"] if known else []
-        table.add_row(name, *cells, f"{objective:.4g}", f"{solution.seconds:.2f}")
+        table.add_row(name, *_cells(_mean(_numbers(solution))), f"{solution.seconds:.2f}")
     return table
 
 
+def _headings(known: bool) -> tuple[str, ...]:
+    """Of the columns of `_numbers`, narrow enough that a table fits in 80 columns."""
+    return (*(("error\nper pixel", "PSNR\n(dB)") if known else ()), "‖Ax − y‖²", "‖Ax − y‖\n/ ‖y‖")
+
+
+def _cells(row: list[float]) -> list[str]:
+    """A row of `_numbers` as it is printed."""
+    from analysis.words import about
+
+    *error, objective, relative = row
+    cells = [about(error[0]), f"{error[1]:.2f}"] if error else []
+    return [*cells, f"{objective:.4g}", about(relative)]
+
+
+def _mean(numbers: torch.Tensor) -> list[float]:
+    """Of every column of `_numbers`; of ‖Ax − y‖/‖y‖ over the images with y ≠ 0."""
+    means: list[float] = numbers[:, :-1].mean(0).tolist()
+    return [*means, float(numbers[:, -1].nanmean())]
+
+
 def _numbers(solution: Solution) -> torch.Tensor:
-    """Error and PSNR, where they are known, and ‖Ax − y‖², a row for each image."""
+    """Error and PSNR, where they are known, ‖Ax − y‖² and ‖Ax − y‖/‖y‖, a row for each image."""
     import torch
 
-    columns = [solution.objective[-1]]
+    columns = [solution.objective[-1], solution.relative_misfit]
     if solution.error is not None and solution.psnr is not None:
         columns = [solution.error[-1], solution.psnr, *columns]
     return torch.stack(columns, dim=1)

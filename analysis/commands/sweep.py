@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from analysis.commands.options import (
+    MOST_STEPS,
     Device,
     Force,
     Output,
@@ -20,6 +21,7 @@ from analysis.commands.options import (
     command,
     load_prior,
     naming,
+    within,
 )
 from analysis.commands.output import output_directory, record
 from analysis.commands.predict import measurement_numbers
@@ -31,7 +33,7 @@ class Swept(Subject):
     """The images that every cell recovers."""
 
     count: int = 8
-    """Images to recover in every cell, at most."""
+    """How many images each recovery has, at most."""
 
 
 @command
@@ -41,7 +43,9 @@ def sweep(
     m: Annotated[
         str, typer.Option(help="Numbers of measurements, with commas.")
     ] = "20,50,100,200,500",
-    noise: Annotated[str, typer.Option(help="Standard deviations of the noise.")] = "0",
+    noise: Annotated[
+        str, typer.Option(help="Standard deviations of the noise, with commas.")
+    ] = "0",
     seeds: Annotated[str, typer.Option(help="Seeds of A and the noise, with commas.")] = "0",
     step_sizes: Annotated[
         str, typer.Option(help='Of NPGD: numbers, "auto", "1/beta", with commas; or "own".')
@@ -51,10 +55,11 @@ def sweep(
     ] = "npgd",
     subject: Swept,
     max_iter: Annotated[
-        int | None, typer.Option(help="Iterations at most; default: the methods' own.", min=1)
+        int | None, typer.Option(help="Iterations at most; default: the methods' own.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="A file of finished cells, kept up and taken up again.")
+        Path | None,
+        typer.Option(help="Keep what is done in this file; if it is there, go on from it."),
     ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -69,6 +74,8 @@ def sweep(
     import analysis
     from npgd.files import plain
 
+    if max_iter is not None:
+        within("--max-iter", max_iter, 1, MOST_STEPS, "steps of a run")
     sizes = measurement_numbers(m)
     noises = _numbers(noise, "--noise")
     drawn = _numbers(seeds, "--seeds", whole=True)

@@ -17,14 +17,16 @@ from analysis.commands.terminal import console
 @command
 def worst_case_command(
     *,
-    alpha: Annotated[float, typer.Option(help="Lower restricted eigenvalue constant.")],
-    beta: Annotated[float, typer.Option(help="Upper restricted eigenvalue constant.")],
-    n_iter: Annotated[int, typer.Option(help="Steps N.")] = 3,
+    alpha: Annotated[float, typer.Option(help="Lower restricted eigenvalue constant α.")],
+    beta: Annotated[float, typer.Option(help="Upper restricted eigenvalue constant β.")],
+    n_iter: Annotated[int, typer.Option(help="Steps N of NPGD.")] = 3,
     step_size: Annotated[float | None, typer.Option(help="η; default 1/β, the theorem's.")] = None,
-    delta: Annotated[float, typer.Option(help="Projector error δ, for F_0 = 1.")] = 0.0,
-    noise: Annotated[float, typer.Option(help="Bound on ‖v‖², for F_0 = 1.")] = 0.0,
+    delta: Annotated[
+        float, typer.Option(help="Projector error δ; the objective starts at F_0 = 1.")
+    ] = 0.0,
+    noise: Annotated[float, typer.Option(help="Bound on the noise, ‖v‖², in the same unit.")] = 0.0,
     sweep: Annotated[
-        bool, typer.Option(help="Every step size from 0.5/β to 1.5/β instead.")
+        bool, typer.Option("--sweep", help="Every step size from 0.5/β to 1.5/β instead.")
     ] = False,
     certificate: Annotated[
         Path | None, typer.Option(help="Write the proof of the dual bound there, as JSON.")

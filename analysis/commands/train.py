@@ -152,10 +152,14 @@ def train_projector_command(
     ] = None,
     training: Training,
     paper: Annotated[
-        bool, typer.Option(help="The paper's setting: σ = 1 on samples of G, nothing else.")
+        bool,
+        typer.Option("--paper", help="The paper's setting: σ = 1 on samples of G, nothing else."),
     ] = False,
     from_coverage: Annotated[
-        bool, typer.Option(help="Start from the encoder of the coverage term; its size holds.")
+        bool,
+        typer.Option(
+            "--from-coverage", help="Start from the encoder of the coverage term; its size holds."
+        ),
     ] = False,
     real: RealImages,
     config: ProjectorConfig,

@@ -47,13 +47,13 @@ class Looking:
     """How far to look for the constants, the projector's error and what would help."""
 
     effort: Effort = Effort.DEFAULT
-    """How far to look: quick, default or thorough."""
+    """How far to look, and so how long it takes."""
     points: int | None = None
-    """Points whose secants are looked at, in place of the effort's."""
+    """Samples between which secants are looked at; default: by --effort, as of the next three."""
     tangent_points: int | None = None
-    """Of them, those whose tangents are looked at."""
+    """How many of them have their tangents looked at."""
     search_starts: int | None = None
-    """Worst directions found, from which a search starts."""
+    """How many of the worst directions found a search starts from."""
     search_steps: int | None = None
     """Steps of each search."""
 
@@ -88,12 +88,12 @@ def verify(
         bool, typer.Option("--details", help="Print every table and finding, too.")
     ] = False,
 ) -> None:
-    """Are the theorem's assumptions met, what do they predict, and what happened?
+    """Does the theorem apply, what predicts the run, what limits it, and what to do next?
 
-    Holds Theorem 1, local rates, state evolution and obtuseness against a run, and says what limits
-    the run that users get. Measures the restricted eigenvalue constants of A on range(G), the
-    projector's error and every quantity of the one-step identity, in float64. Writes report.html,
-    report.json and summary.txt.
+    Prints the answers on one screen, and writes report.html (all of it, with figures), report.json
+    and summary.txt. Measured in float64: the restricted eigenvalue constants of A on range(G), the
+    projector's error, and every quantity of the one-step identity. Theorem 1, local rates, state
+    evolution and obtuseness are held against a run.
     """
     import analysis
 

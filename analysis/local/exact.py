@@ -13,7 +13,7 @@ import scipy.optimize
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import by_image, rates_by_image
+from analysis.drawing import by_image, no_rates, rates_by_image
 from analysis.local.derivative import forward, wide
 from analysis.local.doors import check_fit, check_operator, measured, ranged
 from analysis.projection import nearest_in_range
@@ -83,6 +83,8 @@ class LocalRate(Drawn):
         by_image(axis, self.rate, f"η = {about(self.step_size)}", "beta")
         by_image(axis, self.best_rate, "each image's best η", "alpha", seen=True)
         rates_by_image(axis, len(self.rate))
+        if bool(self.rate.isnan().all()):
+            no_rates(axis, "no rate: at no image is there a nearest point to rest at")
         axis.legend(fontsize=8)
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Complex, Float
 
+from analysis.drawing import says
 from analysis.local.derivative import AnyMap, Iteration, LatentNPGD, Map, Points, wide
 from analysis.local.doors import check_fit, check_operator, measured, ranged
 from analysis.local.search import anderson, iterated
@@ -102,7 +103,7 @@ class FixedPoint(Drawn):
         if bool(self.rests.any()):
             text += f", by a factor {about(median(self.rate[self.rests]))} per step (median)"
         others = ", ".join(f"{counts[word]} {word}" for word in OUTCOMES[2:] if counts[word])
-        return text + (f"; not for {others}" if others else "")
+        return text + (f" ({others})" if others else "")
 
     def __str__(self) -> str:
         known = self.found & self.rate.isfinite()
@@ -147,7 +148,9 @@ class FixedPoint(Drawn):
         axis.plot(angle.cos(), angle.sin(), "k--", lw=0.8, label="within, a point attracts")
         axis.set(xlabel="real part", ylabel="imaginary part")
         axis.set_aspect("equal", adjustable="datalim")
-        axis.legend(fontsize=8)
+        if not bool(known.any()):
+            says(axis, "no fixed point with a rate was found")
+        axis.legend(fontsize=8, loc="upper right")
 
     def _moves(self) -> float:
         return float(self.residual[self.found].max()) if bool(self.found.any()) else math.nan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import by_image, rates_by_image
+from analysis.drawing import by_image, no_rates, rates_by_image
 from analysis.local.doors import ranged
 from analysis.words import out_of
 from npgd import checks
@@ -38,6 +38,8 @@ class RunRate(Drawn):
         """The rate of every image whose run ends linearly."""
         by_image(axis, self.rate, "seen", "beta", seen=True)
         rates_by_image(axis, len(self.rate))
+        if bool(self.rate.isnan().all()):
+            no_rates(axis, "no run comes to rest linearly")
         axis.legend(fontsize=8)
 
     def __str__(self) -> str:

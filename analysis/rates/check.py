@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations, powers
+from analysis.drawing import COLOURS, says
 from analysis.rates.bound import Constant, constant, error_floor, first_of, predicted_rate
 from analysis.rates.identity import Decomposition, decompose
 from analysis.rates.observed import ObservedRate, observed_rate
@@ -19,7 +19,7 @@ from analysis.words import about, apart, at_most, out_of
 from npgd.files import plain
 from npgd.images import Images, Measurements, PerImage, norm, quotient
 from npgd.operators import LinearOperator
-from npgd.showing import Drawn
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,6 +182,10 @@ class ConvergenceCheck(Drawn):
     def draw(self, axis: Axes) -> None:
         """The objective ‖A x_n − y‖² and its bound, over the objective where the bound starts."""
         draw_run_and_bounds(axis, {"bound (median)": self})
+        seen, scale = self.fractions()
+        later = (self.bound / scale)[self.start + 1 :].median(1).values
+        if len(later) and not bool((later <= top_of(seen)).any()):
+            says(axis, "the bound lies above all this, from its first step on", 0.9)
         axis.legend(fontsize=8)
 
     def __str__(self) -> str:
@@ -220,8 +224,9 @@ def draw_run_and_bounds(axis: Axes, checks: Mapping[str, ConvergenceCheck]) -> N
     seen, scale = check.fractions()
     n, colour = torch.arange(len(seen)), COLOURS["observed"]
     axis.fill_between(
-        n, seen.amin(1), seen.amax(1), color=colour, alpha=0.15, lw=0, label="iterates, all"
-    )
+        n, seen.amin(1), seen.amax(1), color=COLOURS["noise"], alpha=0.25, lw=0,
+        label="iterates, all",
+    )  # fmt: skip
     axis.plot(n, seen.median(1).values, color=colour, lw=2, label="iterates, median")
     low = max(float(seen[seen > 0].min()) if (seen > 0).any() else 1e-16, 1e-30)
     for (words, result), (name, style) in zip(checks.items(), BOUND_LOOKS, strict=False):
@@ -233,7 +238,7 @@ def draw_run_and_bounds(axis: Axes, checks: Mapping[str, ConvergenceCheck]) -> N
         floor = float(bound[bound > 0].min()) if (bound > 0).any() else 1.0
         low = min(low, max(floor, low * 1e-3))
     axis.set_ylim(low / 3, top_of(seen))
-    powers(axis)  # after the limits: where nothing is positive it would warn of its own
+    plain_log(axis.yaxis)  # after the limits: where nothing is positive it would warn of its own
     iterations(axis)
     axis.set_ylabel(f"‖A xₙ − y‖² / ‖A x{str(check.start).translate(SUBSCRIPTS)} − y‖²")
 

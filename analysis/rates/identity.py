@@ -28,7 +28,7 @@ from npgd.images import Images, Measurements, PerImage, inner, quotient, squared
 from npgd.operators import LinearOperator
 from npgd.precision import converted, plainly
 from npgd.sets import needs
-from npgd.showing import Drawn
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,9 +141,11 @@ class Decomposition(Drawn):
 
     def draw(self, axis: Axes) -> None:
         """α_n and β_n of every iteration, the median over the images."""
-        for values, label in ((self.alpha, "α_n"), (self.beta, "β_n")):
+        for values, label in ((self.alpha, "αₙ"), (self.beta, "βₙ")):
             axis.plot(range(len(values)), values.nanmedian(1).values, "o-", label=label)
-        axis.set(yscale="log", xlabel="iteration n", ylabel="median over images")
+        plain_log(axis.yaxis)
+        iterations(axis)
+        axis.set_ylabel("median over images")
         axis.legend()
 
     def __str__(self) -> str:

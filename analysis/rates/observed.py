@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from analysis.drawing import by_image, no_rates, rates_by_image
 from analysis.rates.bound import Constant, constant, first_of, for_batch
 from analysis.rates.fits import (
     FALL,
@@ -34,14 +35,17 @@ from analysis.rates.fits import (
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
-from npgd.showing import Shown
+from npgd.showing import Drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SMALLEST = 1e-28
 """Of the largest F_n: less than that is rounding."""
 
 
 @dataclass(frozen=True, eq=False)
-class ObservedRate(Shown):
+class ObservedRate(Drawn):
     """Linear rate of each image's objective, F_n − floor ≈ a · rateⁿ for first ≤ n ≤ last."""
 
     rate: PerImage
@@ -117,6 +121,14 @@ class ObservedRate(Shown):
             factor = f", by a factor {middle:.3g} per step" if word in ("slows", "rises") else ""
             said.append(f"{'It' if said else 'Afterwards it'} {what}{who}{factor}.")
         return said
+
+    def draw(self, axis: Axes) -> None:
+        """The rate of every image whose objective has one."""
+        by_image(axis, self.rate, "fitted", "beta", seen=True)
+        rates_by_image(axis, len(self.rate), "‖A xₙ − y‖²", "1: no fall")
+        if bool(self.rate.isnan().all()):
+            no_rates(axis, f"no rate: {self.reasons[0] if self.reasons else 'no image'}")
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         return f"objective {self.status}"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 
-from analysis.drawing import COLOURS, iterations
+from analysis.drawing import COLOURS, says
 from analysis.rates.bound import Constant, Recursion, constant, first_of, for_batch
 from analysis.rates.identity import Decomposition
 from npgd import checks
 from npgd.files import plain
 from npgd.images import PerImage
-from npgd.showing import Drawn
+from npgd.showing import Drawn, iterations
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 GREEK = {"alpha": "α", "beta": "β", "delta": "δ", "noise": "noise"}
 """The parts of the slack, by what they are called in print."""
 
+NEARLY_ALL = 97
+"""Per cent of the slack that are drawn as if they were all of it."""
 ALLOWED = 1 + 1e-9
 """A constant is known to this factor: a measured number that near breaks nothing."""
 
@@ -74,6 +76,18 @@ class SlackSplit(Drawn):
         shares = torch.stack(list(self.percentages().values()))
         return bool((shares < -1e-6).any())
 
+    def single_cause(self) -> tuple[str, int]:
+        """What makes at least `NEARLY_ALL` per cent of the slack from some x_n in the first quarter
+        on, and that n; "" if nothing does."""
+        for name, share in self.percentages().items():
+            known = share.isfinite().nonzero().flatten()
+            mixed = known[(share[known] - 100).abs() > 100 - NEARLY_ALL]
+            if len(known) and 4 * len(mixed) <= len(known):
+                later = known[known > mixed[-1]] if len(mixed) else known
+                if len(later) and 4 * len(later) >= 3 * len(known):
+                    return name, int(later[0])
+        return "", 0
+
     def draw(self, axis: Axes) -> None:
         """Each part's percentage of the slack, iterate by iterate: areas, or lines where a part is
         negative."""
@@ -95,8 +109,18 @@ class SlackSplit(Drawn):
             axis.set_ylim(0, 100)
         iterations(axis)
         axis.set_ylabel("% of the slack")
+        name, first = self.single_cause()
+        if name:
+            says(
+                axis,
+                f"from x_{first} on at least {NEARLY_ALL} % of it comes from {GREEK[name]}",
+                0.3,
+                "white",
+            )
         if bool(kept.any()):
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, loc="upper right")
+        else:
+            says(axis, "no iterate has a finite slack with parts")
 
     def __str__(self) -> str:
         last = {name: float(share[-1]) for name, share in self.shares().items()}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from analysis.drawing import COLOURS, decimal_log, powers
+from analysis.drawing import COLOURS, by_image, images, says
 from analysis.rec.secants import Histogram
-from analysis.words import at_least, at_most, exactly
-from npgd.showing import Drawn, Shown
+from analysis.words import at_least, at_most, exactly, out_of
+from npgd.showing import Drawn, Shown, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,7 @@ class DistributionFree(Shown):
 
 
 @dataclass(frozen=True)
-class PointwiseRec(Shown):
+class PointwiseRec(Drawn):
     """Constants of single images: α(x*) = inf over x in S of ‖A(x − x*)‖²/‖x − x*‖².
 
     It is the only α that recovering x* needs (Theorem 1 uses α on pairs (x, x*) alone).
@@ -185,6 +185,20 @@ class PointwiseRec(Shown):
             "exact": self.exact,
             "worst": [direction.to_dict() for direction in self.worst],
         }
+
+    def draw(self, axis: Axes) -> None:
+        """κ(x*) of every image, and 2, below which Theorem 1 speaks of it."""
+        finite = np.isfinite(self.kappa)
+        label = "κ(x*)" if self.exact else "κ(x*) is at least this"
+        by_image(axis, np.where(finite, self.kappa, np.nan), label, "pointwise")
+        axis.axhline(2, color=COLOURS["uniform"], ls="--", lw=1.2, label="2, the theorem's limit")
+        if not finite.all():
+            lost = out_of(int((~finite).sum()), len(finite))
+            says(axis, f"κ(x*) is not finite for {lost}", 0.9)
+        plain_log(axis.yaxis)
+        images(axis, len(self.kappa))
+        axis.set_ylabel("κ(x*)")
+        axis.legend(fontsize=8)
 
     def __str__(self) -> str:
         met = int((self.kappa < 2).sum())
@@ -268,7 +282,7 @@ class RecEstimate(Drawn):
         if self.histogram is not None:
             counts, edges = self.histogram.counts, self.histogram.edges
             axis.stairs(counts, edges, fill=True, color="#BBBBBB", label="secants of S")
-            powers(axis)
+            plain_log(axis.yaxis)
             axis.set_ylim(0.7, 4 * max(1, counts.max()))
         for height, values, colour, label in (
             (0.04, self.tangent_alpha, COLOURS["alpha"], "least tangent ratio at a point"),
@@ -296,7 +310,7 @@ class RecEstimate(Drawn):
             axis.axvline(self.alpha, color=COLOURS["alpha"], label=f"exact α = {self.alpha:.3g}")
             axis.axvline(self.beta, color=COLOURS["uniform"], label=f"exact β = {self.beta:.3g}")
         if self.alpha > 0 and self.kappa > 8:
-            decimal_log(axis)
+            plain_log(axis.xaxis)
         axis.set_xlabel("‖A s‖² over unit directions s")
         axis.set_ylabel("secants")
         axis.legend(fontsize=8)

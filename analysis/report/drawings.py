@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from analysis.rates.check import top_of
-from analysis.rates.slack import GREEK
+from analysis.rates.slack import GREEK, NEARLY_ALL
 from analysis.report.evidence import Evidence
 from analysis.report.figures import (
     draw_bounds,
@@ -29,7 +29,6 @@ from analysis.report.figures import (
     exact_rates,
     own_rates,
     rule_of,
-    single_cause,
     slack_checks,
 )
 from analysis.words import about, median, sentence
@@ -274,14 +273,14 @@ def _no_slack(evidence: Evidence) -> str:
         return ""
     said: dict[tuple[str, int], list[str]] = {}
     for name, check in (("uniform", evidence.uniform), ("each image's own", evidence.pointwise)):
-        single = single_cause(check.slack.percentages())
+        single = check.slack.single_cause()
         if single[0]:
             said.setdefault(single, []).append(f"{name} constants")
     if not said:
         return "There is no finite slack between bound and objective to split."
     parts = (
-        f"from x_{first} on all of the slack, bound minus objective, is of {GREEK[name]}, with "
-        f"{' and with '.join(names)}"
+        f"from x_{first} on at least {NEARLY_ALL} % of the slack, bound minus objective, is of"
+        f" {GREEK[name]}, with {' and with '.join(names)}"
         for (name, first), names in said.items()
     )
     return sentence("; ".join(parts))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from analysis.drawing import COLOURS, by_image, iterations, powers, rates_by_image
+from analysis.drawing import COLOURS, by_image, rates_by_image
 from analysis.rates import ConvergenceCheck
 from analysis.rates.check import draw_run_and_bounds
 from analysis.report.evidence import Evidence
 from analysis.words import about
-from npgd.showing import Drawn
+from npgd.showing import Drawn, iterations, plain_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,7 +117,7 @@ def draw_predictions(evidence: Evidence) -> Figure:
         bound = torch.where(bound <= 100 * top, bound, math.nan)
         line(bound, "--", COLOURS["uniform"], "Theorem 1's bound, uniform")
         axis.set_ylim(max(low / 10, float(values.min()) / 2), 100 * top)
-    powers(axis)
+    plain_log(axis.yaxis)
     iterations(axis)
     axis.set_ylabel("error per pixel, mean")
     return figure
@@ -148,7 +148,7 @@ def draw_constants(evidence: Evidence) -> Figure:
         axis.axhline(alpha, color=COLOURS["alpha"], ls="--", lw=1.2, label="α on S")
     axis.axhline(float(check.beta.max()), color=COLOURS["uniform"], ls="--", lw=1.2, label="β on S")
     axis.axhline(1 / check.step_size, color=COLOURS["noise"], ls=":", lw=1.2, label="1/η")
-    powers(axis)
+    plain_log(axis.yaxis)
     iterations(axis)
     axis.set_ylabel("‖A s‖²/‖s‖²")
     return figure
@@ -162,18 +162,6 @@ def _over_images(values: torch.Tensor, which: str) -> torch.Tensor:
     return torch.where(result.isfinite(), result, math.nan)
 
 
-def single_cause(shares: dict[str, torch.Tensor]) -> tuple[str, int]:
-    """What alone makes the slack from some x_n in the first quarter on; "" if nothing does."""
-    for name, share in shares.items():
-        known = share.isfinite().nonzero().flatten()
-        mixed = known[(share[known] - 100).abs() >= 1]
-        if len(known) and 4 * len(mixed) <= len(known):
-            later = known[known > mixed[-1]] if len(mixed) else known
-            if len(later) and 4 * len(later) >= 3 * len(known):
-                return name, int(later[0])
-    return "", 0
-
-
 def slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
     """The checks whose slack has parts to draw, by the constants that they use."""
     found = {"uniform": evidence.uniform, "each image's own": evidence.pointwise}
@@ -181,7 +169,7 @@ def slack_checks(evidence: Evidence) -> dict[str, ConvergenceCheck]:
         name: check
         for name, check in found.items()
         if bool(check.slack.percentages()["alpha"].isfinite().any())
-        and not single_cause(check.slack.percentages())[0]
+        and not check.slack.single_cause()[0]
     }
 
 
@@ -256,7 +244,7 @@ def draw_evolution(evidence: Evidence) -> Figure:
         max(found.evolution.fixed_point, TINY), color=COLOURS["uniform"], ls="--", lw=1.2,
         label="its fixed point",
     )  # fmt: skip
-    powers(axis)
+    plain_log(axis.yaxis)
     iterations(axis)
     axis.set_ylabel("error per pixel, mean")
     return figure

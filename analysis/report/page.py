@@ -131,7 +131,8 @@ def _screen(evidence: Evidence, first: Screen) -> str:
         if name == "next" and first.steps:
             text += f"<ol class='steps'>{''.join(map(_step, first.steps))}</ol>"
         said.append(f"<h3>{escaped(question)}</h3>{text}")
-    return f"<p class='small'>{escaped(first.title)}</p>{''.join(said)}"
+    note = f"<p class='small'>{escaped(first.note)}</p>" if first.note else ""
+    return f"<p class='small'>{escaped(first.title)}</p>{note}{''.join(said)}"
 
 
 def _step(step: Step) -> str:
@@ -378,4 +379,6 @@ def _said(value: Any) -> str:
     """A setting in words."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {said}" for name, said in value.items())
     return "none" if value is None else str(value)

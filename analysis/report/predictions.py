@@ -43,7 +43,7 @@ from analysis.rates import ConvergenceCheck
 from analysis.words import about, at_least, exactly, median, out_of
 from npgd import checks, sets
 from npgd.files import plain
-from npgd.images import PerImage, norm, quotient
+from npgd.images import Images, PerImage, norm, quotient, ratio
 from npgd.operators import Blur, Gaussian, Inpainting, LinearOperator, Radon, SuperResolution
 from npgd.precision import converted, like
 from npgd.priors import GenerativePrior
@@ -563,6 +563,21 @@ def _random(A: LinearOperator) -> tuple[str, str]:
     return "independent", "not known of this A"
 
 
+def _treats_as_noise(A: LinearOperator, x: Images, seed: int) -> None:
+    """Say nothing where A shortens these images far more or less than it does white noise.
+
+    Of an A with random entries ‖A x‖²/‖x‖² over the mean squared norm of the columns is 1 to within
+    a standard deviation of √(2/m), whatever x is.
+    """
+    if isinstance(A, Gaussian):
+        return
+    kept = float((ratio(A, x) / column_norm(A, x, seed) ** 2).double().mean())
+    if abs(kept - 1) > 6 * math.sqrt(2 / A.m):
+        raise _Silent(
+            f"A is not random: it keeps {about(kept, 2)} times as much of these images as of noise"
+        )
+
+
 def _evolution(
     problem: Problem,
     own: _Own,
@@ -575,6 +590,7 @@ def _evolution(
 ) -> tuple[StateEvolution, ErrorBudget, Solution]:
     prior, A = problem.prior, own.A
     rows, _ = _random(problem.A)
+    _treats_as_noise(A, own.x, seed)
     scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
     curve = denoising_curve(
         prior, own.x, seed=seed, draws=depth.draws, progress=progress, memory=memory

@@ -64,9 +64,12 @@ class Screen(Shown):
     """Of the mean error, what each of `PARTS` makes; empty where that is not known."""
     steps: tuple[Step, ...]
     """What to do, what needs no other data first, then by the error."""
+    note: str = ""
+    """What was cut short, if anything."""
 
     def __str__(self) -> str:
         lines = textwrap.wrap(self.title, WIDTH)
+        lines += wrapped(self.note, "", "") if self.note else []
         for name, question in QUESTIONS.items():
             lines += ["", question]
             for said in self.answers[name]:
@@ -94,6 +97,7 @@ class Screen(Shown):
         found: dict[str, Any] = plain(
             {
                 "title": self.title,
+                **({"note": self.note} if self.note else {}),
                 **said,
                 "shares": dict(self.shares),
                 "steps": [step.to_dict() for step in self.steps],
@@ -115,6 +119,7 @@ def screen(evidence: Evidence, command: Mapping[str, str | None] | None = None) 
         },
         shares=_shares(evidence),
         steps=_steps(evidence, command),
+        note=_note(evidence),
     )
 
 
@@ -122,15 +127,21 @@ def _title(evidence: Evidence) -> str:
     settings, operator = evidence.settings, evidence.operator
     k = settings["latent_dim"]
     prior = f"{settings['prior']}" + (f" (k = {k})" if k is not None else "")
-    what = settings["images"]
-    if what in ("images", "latents"):
-        count = settings["count"]
-        what = f"{count} {'image' if what == 'images' else 'sample of S'}"
-        what = what.replace("image", "images").replace("sample", "samples") if count > 1 else what
+    count, given = settings["count"], settings["images"] == "images"
+    what = f"{count} {'image' if given else 'sample'}{'s' * (count > 1)}"
+    what += "" if given else " of the prior"
     noise = f", noise {settings['noise']:g}" if settings["noise"] else ""
     return (
         f"{prior} · {operator['kind']}, m = {operator['m']} of n = {operator['n']}{noise} · {what}"
     )
+
+
+def _note(evidence: Evidence) -> str:
+    """What this size and effort cut short, in a line."""
+    cut = evidence.settings.get("cut short")
+    if not cut:
+        return ""
+    return f"Cut short at this size ({', '.join(cut)}): the settings say how, and what runs it."
 
 
 # The theorem --------------------------------------------------------------------------------------
@@ -146,19 +157,20 @@ def _applies(evidence: Evidence) -> tuple[str, ...]:
     kappa, exact = float(evidence.uniform.kappa.max()), evidence.rec.exact
     known = exact or math.isinf(kappa)
     value = "κ = " + exactly(kappa, 2, 3) if known else "κ ≥ " + at_least(kappa)
-    needs = "It needs κ = β/α < 2 on S, all that the prior can make"
+    needs = "κ < 2, κ being the largest ‖A s‖²/‖s‖² over the least, s a difference of two points"
+    needs += " of S, all that the prior can make"
     if kappa >= 2:
         good, batch = int((evidence.pointwise.kappa < 2).sum()), len(evidence.pointwise.kappa)
-        own = f" Image by image, κ(x*) < 2 is {'so' if exact else 'not contradicted'} for "
-        own = own + out_of(good, batch) + "." if good else ""
-        return (f"No. {needs}, and {value}: it promises nothing.{own}",)
+        own = " Of differences from the one image x* alone, κ(x*) < 2 is"
+        own += f" {'so' if exact else 'not contradicted'} for {out_of(good, batch)}."
+        return (f"No. It needs {needs}. Here {value}: it promises nothing.{own * (good > 0)}",)
     row = _row(evidence, "uniform")
     word = "Its assumption on A holds" if exact else "Not contradicted"
-    text = f"{word}: κ < 2 on S is needed, and {value}."
+    text = f"{word}: it needs {needs}. Here {value}."
     outside = int((~evidence.inside).sum())
     if outside:
-        text += f" x* is not in S for {out_of(outside, len(evidence.inside))}: of those it speaks"
-        text += " about the best point of S."
+        text += f" The image is not in S for {out_of(outside, len(evidence.inside))}: of those it"
+        text += " speaks about the best point of S."
     if not math.isnan(row.predicted):
         text += f" The objective falls by a factor {about(row.observed)} a step,"
         text += f" {about(row.predicted)}"
@@ -170,9 +182,9 @@ def _applies(evidence: Evidence) -> tuple[str, ...]:
 
 _SAID = {
     "evolution_npgd": "State evolution, error a pixel in the end",
-    "projector": "Local rate of this P, the factor a step at rest",
-    "exact": "Local rate of the exact P",
-    "obtuse": "The bound for obtuse projectors, the factor of ‖x − x̄‖² a step",
+    "projector": "Local rate, the factor a step at the end, with this projector",
+    "exact": "Local rate, with exact projection",
+    "obtuse": "The bound for obtuse projectors, the factor of the squared distance a step",
 }
 
 

@@ -169,7 +169,7 @@ def verify(
         settings=_recorded(prior, images, problem, asked, eta)
         | {"seed": seed, "effort": chosen}
         | recorded(rec, projection)
-        | ({"cut short": "; ".join(f"{name} {why}" for name, why in cut.items())} if cut else {}),
+        | ({"cut short": cut} if cut else {}),
         seconds=clock.seconds | {"total": sum(clock.seconds.values())},
     )
 

@@ -25,13 +25,14 @@ from npgd.images import (
     PerImage,
     norm,
     psnr,
+    quotient,
     squared_norm,
     warn_of_range,
 )
 from npgd.operators import LinearOperator
 from npgd.precision import like, plainly
 from npgd.progress import track
-from npgd.showing import Drawn, Shown, brief
+from npgd.showing import Drawn, Shown, brief, iterations, plain_log
 from npgd.solvers.rows import merged, separable, taken
 
 if TYPE_CHECKING:
@@ -157,6 +158,9 @@ class Solution(Drawn):
     """‖A x − y‖² (no ½) of what the run would have returned after 0, 1, … iterations: of x_n, or,
     where a solver keeps the best of its iterates (`NPGD.keep`), of that one among x_1 … x_n. The
     last row is of `x`. Rows after an image was done repeat its last."""
+    relative_misfit: Float[torch.Tensor, " batch"]
+    """‖A x − y‖/‖y‖ of `x`: 0 meets the measurements, 1 is no better than A x = 0; NaN where
+    y = 0."""
     error: Float[torch.Tensor, "iterates batch"] | None
     """Mean squared error per pixel of the same images; None without `x_true`."""
     iterates: Float[torch.Tensor, "iterates batch channels height width"] | None
@@ -219,6 +223,7 @@ class Solution(Drawn):
             "info": {key: plain(value) for key, value in self.info.items()},
             "step_sizes": plain(self.step_sizes),
             "objective": plain(self.objective),
+            "relative_misfit": plain(self.relative_misfit),
             "error": plain(self.error),
             "psnr": plain(self.psnr),
         }
@@ -229,14 +234,17 @@ class Solution(Drawn):
         axis.plot(range(len(values)), values.cpu(), color="C0", alpha=0.3, linewidth=0.8)
         axis.plot(range(len(values)), values.mean(1).cpu(), color="C0", label="mean")
         name = "‖Ax − y‖²" if self.error is None else "error per pixel"
-        axis.set(yscale="log", xlabel="iteration", ylabel=name, title=self.method)
+        plain_log(axis.yaxis)
+        iterations(axis)
+        axis.set(ylabel=name, title=self.method)
         axis.legend()
 
     def pictures(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"recovered": self.x}
         if self.error is not None and self.psnr is not None:
             columns |= {"error per pixel": self.error[-1], "PSNR (dB)": self.psnr}
-        return {**columns, "‖Ax − y‖²": self.objective[-1], "outcome": self.outcomes}
+        columns |= {"‖Ax − y‖²": self.objective[-1], "‖Ax − y‖/‖y‖": self.relative_misfit}
+        return {**columns, "outcome": self.outcomes}
 
     def __str__(self) -> str:
         batch, n = self.x.shape[0], self.n_iter
@@ -247,6 +255,8 @@ class Solution(Drawn):
             f"  objective ‖Ax − y‖²: mean {self.objective[0].mean():.4g} at the start,"
             f" {self.objective[-1].mean():.4g} at the end",
         ]
+        if not bool(self.relative_misfit.isnan().all()):
+            lines.append(f"  misfit ‖Ax − y‖/‖y‖: mean {self.relative_misfit.nanmean():.3g}")
         if self.error is not None and self.psnr is not None:
             lines.append(
                 f"  error per pixel: mean {self.error[-1].mean():.4g};"
@@ -328,6 +338,7 @@ class _Run:
         self.leaves, self.whole = separable(self.state, batch), self.state
         # What divergence is told by, and what patience counts from.
         self.scale = torch.maximum(squared_norm(y), squared_norm(residual))
+        self.length = norm(y)
         self.mark = torch.full_like(self.scale, torch.inf)
         self.waited = torch.zeros_like(self.going)
         self.outcome, self.iterations = torch.zeros_like(self.going), torch.zeros_like(self.going)
@@ -425,6 +436,7 @@ class _Run:
         return Solution(
             x=self.x,
             objective=objective,
+            relative_misfit=quotient(objective[-1].sqrt(), self.length),
             error=torch.stack(self.error) if self.error else None,
             iterates=torch.stack(self.iterates) if self.iterates else None,
             step_sizes=torch.stack(self.step_sizes) if self.step_sizes else None,

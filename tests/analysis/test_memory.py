@@ -147,7 +147,9 @@ def test_what_is_cut_short_is_said_with_what_runs_it(monkeypatch, caplog):
     cut = left_out(S, "quick", None, None)
     assert set(cut) == {"local rates", "tangents", "searches", "projector error"}
     assert all("analysis." in why or "=" in why for why in cut.values())
-    assert "local rates left out" in report.settings["cut short"]
+    assert report.settings["cut short"] == cut
+    assert f"Cut short at this size ({', '.join(cut)})" in " ".join(str(report.screen).split())
+    assert all(name in report.to_html() for name in ("Cut short at this size", cut["tangents"]))
     assert any("cut short at this size: local rates" in text for text in caplog.messages)
     assert "searches" not in left_out(S, "default", None, None)
 

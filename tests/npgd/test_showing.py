@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import npgd
-from npgd.showing import MOST_CHARACTERS, MOST_LINES, Drawn, Shown, brief, cut
+from npgd.showing import MOST_CHARACTERS, MOST_LINES, Drawn, Shown, brief, cut, plain_log
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,3 +107,31 @@ def test_priors_operators_and_solvers_say_what_they_are():
     for value in results:
         assert within(repr(value)) and "<" in value._repr_html_()
     assert npgd.prior_card("mnist")["latent_dim"] == 20 and "latent_dim: 20" in repr(results[2])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "numbers"),
+    [
+        (30, 600, ["50", "100", "200", "500"]),
+        (2e-6, 9e-6, ["2·10⁻⁶", "4·10⁻⁶", "6·10⁻⁶", "8·10⁻⁶"]),
+        (9, 11, ["9", "9.5", "10", "10.5", "11"]),
+        (0.02, 5e3, ["0.1", "1", "10", "100", "1,000"]),
+        (1e-6, 1e-4, ["10⁻⁶", "2·10⁻⁶", "5·10⁻⁶", "10⁻⁵", "2·10⁻⁵", "5·10⁻⁵", "10⁻⁴"]),
+    ],
+)
+def test_a_logarithmic_axis_has_plain_numbers(low, high, numbers):
+    """None reads 6 × 10²; a tick stands at what it says."""
+    from matplotlib.figure import Figure
+
+    axis = Figure(figsize=(6, 6)).subplots()
+    plain_log(axis.yaxis)
+    axis.set_ylim(low, high)
+    places = [place for place in axis.yaxis.get_majorticklocs() if low <= place <= high]
+    shown = axis.yaxis.get_major_formatter().format_ticks(places)
+    assert shown == numbers
+    for place, text in zip(places, shown, strict=True):
+        text = text.replace(",", "")
+        factor, _, power = text.rpartition("10") if "⁻" in text else (text, "", "")
+        exponent = int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+        assert float(factor.rstrip("·") or 1) * 10.0**exponent == pytest.approx(place)
+    assert not any(axis.yaxis.get_minor_formatter()(place, 0) for place in (low, high))

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import npgd
 from analysis.commands import app
 from analysis.commands.arrays import read_array
+from analysis.words import about
 
 runner = CliRunner()
 
@@ -87,7 +88,7 @@ def test_recover_from_measurements_is_recover_from_python(scan, tmp_path):
     done = run("recover", "--measurements", tmp_path / "scan.npy", "--operator", tmp_path / "A.mat",
                "--max-iter", 3, "--output", tmp_path / "out")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "error per pixel" not in done.output and "PSNR" not in done.output
+    assert "per pixel" not in done.output and "PSNR" not in done.output
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["solution"]["error"] is None and results["solution"]["psnr"] is None
     assert results["written"] == ["images/0000-scan.png", "images/0001-scan.png"]
@@ -95,6 +96,21 @@ def test_recover_from_measurements_is_recover_from_python(scan, tmp_path):
     with np.load(tmp_path / "out" / "images.npz") as images:
         assert images.files == ["recovered"]
         assert np.abs(images["recovered"] - solution.x.numpy()).max() < 1e-3
+    relative = results["solution"]["relative_misfit"]
+    assert relative == pytest.approx(solution.relative_misfit.tolist(), rel=1e-2)
+    assert all(about(value) in done.output for value in relative)
+
+
+def test_a_misfit_without_measurements_to_compare_it_with_is_a_dash(scan, tmp_path):
+    y = np.load(tmp_path / "scan.npy")
+    np.save(tmp_path / "scan.npy", np.concatenate([y[:1], 0 * y[:1]]))
+    done = run("recover", "--measurements", tmp_path / "scan.npy", "--operator", tmp_path / "A.mat",
+               "--max-iter", 2, "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0 and "–: no ratio, as y = 0" in done.output
+    first, second = json.loads((tmp_path / "out" / "results.json").read_text())["solution"][
+        "relative_misfit"
+    ]
+    assert second is None and done.output.count(about(first)) == 2  # its own, and the mean
 
 
 def test_one_image_may_be_a_row_a_column_or_a_vector(scan, tmp_path):

@@ -206,7 +206,7 @@ def test_a_figure_of_one_colour_is_a_sentence(affine):
     solid = replace(affine.uniform, slack=replace(slack, gap=gap, **parts))
     solid = replace(affine, uniform=solid, pointwise=solid)
     said = drawings.SLACK.instead(solid)
-    assert "all of the slack" in said and "of δ, with uniform" in said
+    assert "at least 97 % of the slack" in said and "of δ, with uniform" in said
     assert html.escape(said) in solid.to_html()
     assert f"0, to rounding, at all {len(affine.projection.deltas)}" in whole(affine)
 

@@ -90,6 +90,20 @@ def test_history_is_the_recomputed_one(seed, start, count):
         torch.testing.assert_close(solution.error[n], squared_norm(x - x_true) / 36)
     testing.check_one_step_identity(A, S, x_true, y, 0.7, iterates=solution.iterates)
     torch.testing.assert_close(solution.psnr, 10 * torch.log10(4 / solution.error[-1]))
+    misfit = (A(solution.x) - y).norm(dim=1) / y.norm(dim=1)
+    torch.testing.assert_close(solution.relative_misfit, misfit)
+
+
+def test_no_misfit_is_relative_to_measurements_of_zero():
+    A, S, _, y = problem()
+    y[1] = 0
+    some = recover(A, y, NPGD(S, 0.7, max_iter=2))
+    assert some.relative_misfit.isnan().tolist() == [False, True, False, False]
+    known = float(some.relative_misfit[[0, 2, 3]].mean())
+    assert f"misfit ‖Ax − y‖/‖y‖: mean {known:.3g}" in str(some)
+    assert json.loads(json.dumps(some.to_dict(), allow_nan=False))["relative_misfit"][1] is None
+    none = recover(A, 0 * y, NPGD(S, 0.7, max_iter=2))
+    assert bool(none.relative_misfit.isnan().all()) and "‖Ax − y‖/‖y‖" not in str(none)
 
 
 def test_batch_is_image_by_image():
