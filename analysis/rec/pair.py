@@ -109,6 +109,7 @@ class Pair:
         self.A = converted(A, self.dtype, "cpu")
         self.exact_A = converted(A, torch.float64, "cpu")
         self.norm = float(self.exact_A.norm())
+        checks.squares(torch.tensor(self.norm, dtype=torch.float64), "A")
         self.n = math.prod(prior.image_shape if self.images is None else self.images.shape[1:])
         self.error = ERROR * unit(precision(self.exact_prior)) if self.generates else 0.0
         self.orthonormal = bool(getattr(A, "row_orthonormal", False))
