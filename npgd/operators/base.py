@@ -186,6 +186,10 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
         kinds. Of a class of yours that takes more than the shape."""
         return {}
 
+    def _kept(self, dtype: torch.dtype) -> int:
+        """Bytes that products in a dtype leave behind, besides the operator's own tensors."""
+        return 0
+
     def _parts(self) -> list[nn.Module]:
         """Modules inside that are not registered as such."""
         return []

@@ -23,9 +23,8 @@ from npgd import checks
 from npgd.images import Images, Measurements
 from npgd.operators.base import LinearOperator, MatrixOperator
 from npgd.operators.border import Border, Maps, Signal, border, described, torch_of
+from npgd.operators.products import product_of
 from npgd.operators.vectors import as_vectors
-
-Product = Callable[[torch.Tensor], torch.Tensor]
 
 OFF = 1e-5
 """Relative error that the rounding of float32 may make of linearity and of the adjoint; a wrong
@@ -290,10 +289,10 @@ class ForeignOperator(LinearOperator):
         return self.border.precision, self.border.maps.device
 
     def _forward(self, x: Images) -> Measurements:
-        return _product(x, self.border.measure, self.border.back)
+        return product_of(x, self.border.measure, self.border.back)
 
     def _adjoint(self, y: Measurements) -> Images:
-        return _product(y, self.border.back, self.border.measure)
+        return product_of(y, self.border.back, self.border.measure)
 
     def _as_measurements(self, y: Any) -> Any:
         return self.border.layout.flat_if_shaped(y)
@@ -310,39 +309,6 @@ class ForeignOperator(LinearOperator):
 
     def extra_repr(self) -> str:
         return f"{self.border.maps.name}, {super().extra_repr()}"
-
-
-class _ProductFunction(torch.autograd.Function):
-    """One of the two products; the other one is its derivative, and it is its own."""
-
-    @staticmethod
-    def forward(x: torch.Tensor, product: Product, transposed: Product) -> torch.Tensor:
-        return product(x.detach())
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        _, ctx.product, ctx.transposed = inputs
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _product(gradients[0], ctx.transposed, ctx.product), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-        return _product(tangents[0], ctx.product, ctx.transposed)
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, product: Product,
-        transposed: Product,
-    ) -> tuple[torch.Tensor, int]:  # fmt: skip
-        rows = x.movedim(in_dims[0] or 0, 0)
-        flat = _product(rows.flatten(0, 1), product, transposed)
-        return flat.reshape(*rows.shape[:2], *flat.shape[1:]), 0
-
-
-# torch's own annotations leave `apply` without types.
-_product: Callable[[torch.Tensor, Product, Product], torch.Tensor] = _ProductFunction.apply
 
 
 @torch.no_grad()
