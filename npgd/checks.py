@@ -364,6 +364,21 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return tensor
 
 
+def squares(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """`tensor`; ValueError where it is so large or small that its squares leave its dtype, or lose
+    their digits there."""
+    info = torch.finfo(tensor.dtype)
+    size = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
+    least, most = math.sqrt(info.tiny) / info.eps, math.sqrt(info.max * info.eps)
+    if size and not least <= size <= most:
+        raise ValueError(
+            f"{name} must be of a size between {least:.0e} and {most:.0e}, whose squares"
+            f" {str(tensor.dtype).removeprefix('torch.')} holds, got {size:.3g}; measure in another"
+            " unit, A and y times one number"
+        )
+    return tensor
+
+
 def same_tensor(tensor: torch.Tensor, other: torch.Tensor, name: str, other_name: str) -> None:
     """Raise TypeError if two tensors that are computed with differ in dtype or device."""
     found, came = ((t.dtype, t.device) for t in (other, tensor))

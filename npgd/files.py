@@ -404,8 +404,13 @@ def _deep(value: object) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """The first line of what an error says, cut where it is long; its type if it says nothing."""
+    """The first line of what an error says, cut where it is long; its type if it says nothing.
+
+    Of TorchScript's, which begin with a traceback, the line that tells the cause.
+    """
     words = str(error).strip() or type(error).__name__
+    if "in the TorchScript interpreter" in words.splitlines()[0]:
+        words = words.splitlines()[-1].partition("Error: ")[2] or words
     line = checks.printable(words.splitlines()[0])
     if isinstance(error, KeyError):
         line = f"{line} is missing"

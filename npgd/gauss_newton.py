@@ -107,7 +107,7 @@ def gauss_newton_step(
     if A is not None and not isinstance(A, LinearOperator):
         raise TypeError(f"A must be a LinearOperator or None, got {checks.shown(A)}")
     m = math.prod(prior.image_shape) if A is None else A.m
-    checks.finite(checks.measurements(y, m), "y")
+    checks.squares(checks.finite(checks.measurements(y, m), "y"), "y")
     checks.same_kind(y, prior, "y", "prior")
     if len(y) != len(z):
         raise ValueError(f"y must hold {len(z)} rows as z does, got {len(y)}")

@@ -87,9 +87,12 @@ def made(path: str, found: Any, name: str) -> Any:
     try:
         return found()
     except Exception as error:  # a user's function fails in its own way
+        # Where no line of the function ran, the call itself was refused.
+        called = error.__traceback__ is not None and error.__traceback__.tb_next is not None
+        wanted = "works" if called else "can be called without arguments"
         raise ValueError(
-            f"{name} must lead to a function that can be called without arguments, got"
-            f" {checks.shown(path)}, which says {type(error).__name__}: {sentence(error)}"
+            f"{name} must lead to a function that {wanted}, got {checks.shown(path)}, which says"
+            f" {type(error).__name__}: {sentence(error)}"
         ) from error
 
 

@@ -230,7 +230,9 @@ class GenerativePrior(Shown, nn.Module):
         try:
             out: torch.Tensor = network(given)
         except RuntimeError as error:
-            if "dtype" not in str(error) and "scalar type" not in str(error):
+            # Convolutions say "Input type (…) and weight type (…) should be the same".
+            words = ("dtype", "scalar type", "and weight type")
+            if not any(word in str(error) for word in words):
                 raise
             raise TypeError(_fixed(argument, given, sentence(error))) from error
         if out.dtype != given.dtype and not torch.is_autocast_enabled(given.device.type):

@@ -22,6 +22,7 @@ def check_fit(shape: checks.ImageShape, A: LinearOperator) -> None:
 
 def measured(y: Measurements, A: LinearOperator, batch: int | None = None) -> Measurements:
     came = checks.finite(checks.measurements(y, A.m, least=1), "y").detach().double()
+    checks.squares(came, "y")
     if batch is not None and len(came) != batch:
         raise ValueError(f"y must hold {batch} rows as images do, got {len(came)}")
     return came

@@ -297,7 +297,7 @@ def check_run(A: LinearOperator, y: Measurements, x_true: Images, iterates: torc
             f"y must be of shape ({x_true.shape[0]}, {m or 'm'}) to match x_true and A, got"
             f" {tuple(y.shape)}"
         )
-    checks.finite(y, "y")
+    checks.squares(checks.finite(y, "y").double(), "y")
 
 
 def _iteration(

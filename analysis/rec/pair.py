@@ -19,6 +19,7 @@ from analysis.rec.tangents import TangentScan, tangent
 from analysis.tasks import LATENT_CHUNK, draw_latents, generate
 from npgd import checks, sets
 from npgd.images import Images, PerImage, norm
+from npgd.operators import LinearOperator
 from npgd.precision import converted, precision
 from npgd.projectors import AffineSet, FiniteSet
 
@@ -109,6 +110,7 @@ class Pair:
         self.A = converted(A, self.dtype, "cpu")
         self.exact_A = converted(A, torch.float64, "cpu")
         self.norm = float(self.exact_A.norm())
+        checks.squares(torch.tensor(self.norm, dtype=torch.float64), "A")
         self.n = math.prod(prior.image_shape if self.images is None else self.images.shape[1:])
         self.error = ERROR * unit(precision(self.exact_prior)) if self.generates else 0.0
         self.orthonormal = bool(getattr(A, "row_orthonormal", False))
@@ -124,9 +126,14 @@ class Pair:
 
     @functools.cached_property
     def copies(self) -> int:
-        """Bytes of the set and of A in float64, where these are copies."""
+        """Bytes of the set and of A in float64, where these are copies, and of what A keeps."""
         pairs = ((self.exact_prior, self.prior), (self.exact_A, self.A))
-        return weights(*(exact for exact, own in pairs if exact is not own))
+        made = weights(*(exact for exact, own in pairs if exact is not own))
+        if isinstance(self.A, LinearOperator):
+            inside = [part for part in self.A.modules() if isinstance(part, LinearOperator)]
+            dtypes = {self.dtype, torch.float64}
+            made += sum(part._kept(dtype) for part in inside for dtype in dtypes)
+        return made
 
     def exact(self) -> tuple[float, float] | None:
         """α and β of an affine or finite set, to the rounding of float64; None for any other.

@@ -211,9 +211,11 @@ def _finite(images: torch.Tensor) -> torch.Tensor:
 
 def _operator(A: object, shape: checks.ImageShape) -> LinearOperator:
     try:
-        return as_operator(A, shape)
+        operator = as_operator(A, shape)
     except (TypeError, ValueError) as error:
         raise type(error)(f"A must be an operator on the prior's images: {error}") from None
+    checks.squares(torch.tensor(operator.norm(), dtype=torch.float64), "A")
+    return operator
 
 
 def _linearity(A: LinearOperator, probes: int = 3) -> dict[str, float]:

@@ -126,28 +126,37 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
     def _norm(self) -> float:
         dtype, device = self._kind()
         side = min(self.m, self.n)
+        wide = self.m <= self.n
+        unit = 1.0
+
+        def once(vector: np.ndarray) -> torch.Tensor:
+            v = torch.from_numpy(vector).reshape(1, side).to(device, dtype)
+            return self.adjoint(v) if wide else self(v.reshape(1, *self.image_shape))
 
         @torch.no_grad()
         def gram(vector: np.ndarray) -> np.ndarray:
-            v = torch.from_numpy(vector).reshape(1, side).to(device, dtype)
-            if self.m <= self.n:
-                v = self(self.adjoint(v))
-            else:
-                v = self.adjoint(self(v.reshape(1, *self.image_shape)))
+            v = once(vector) / unit
+            v = (self(v) if wide else self.adjoint(v)) / unit
             return v.reshape(side).double().cpu().numpy()
 
         first = np.random.default_rng(0).standard_normal(side)
         image = gram(first)
-        if not image.any():
-            return 0.0
+        if not _holds_squares(image, dtype):
+            with torch.no_grad():
+                largest_entry = float(once(first).abs().max())
+            if not largest_entry:
+                return 0.0
+            # A power of two: it rounds nothing.
+            unit = 2.0 ** math.frexp(largest_entry)[1]
+            image = gram(first)
         if side == 1:
-            return math.sqrt(float(image[0] / first[0]))
+            return unit * math.sqrt(float(image[0] / first[0]))
         tol = 0.0 if dtype == torch.float64 else torch.finfo(dtype).eps
         product = scipy.sparse.linalg.LinearOperator((side, side), matvec=gram, dtype=np.float64)
         largest = scipy.sparse.linalg.eigsh(
             product, k=1, v0=first, tol=tol, return_eigenvectors=False
         )
-        return math.sqrt(max(float(largest[0]), 0.0))
+        return unit * math.sqrt(max(float(largest[0]), 0.0))
 
     def _asks_for(self) -> tuple[torch.dtype, torch.device] | None:
         """The dtype and device that x and y must have; None where any will do."""
@@ -177,6 +186,10 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
         kinds. Of a class of yours that takes more than the shape."""
         return {}
 
+    def _kept(self, dtype: torch.dtype) -> int:
+        """Bytes that products in a dtype leave behind, besides the operator's own tensors."""
+        return 0
+
     def _parts(self) -> list[nn.Module]:
         """Modules inside that are not registered as such."""
         return []
@@ -188,6 +201,12 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         return f"image_shape={self.image_shape}, m={self.m}"
+
+
+def _holds_squares(image: np.ndarray, dtype: torch.dtype) -> bool:
+    """Whether Aᵀ A v, or A Aᵀ v, and what Lanczos makes of it, are within the dtype's numbers."""
+    info, size = torch.finfo(dtype), float(np.abs(image).max())
+    return info.tiny / info.eps**2 <= size <= info.max * info.eps
 
 
 FAR = 1e-3

@@ -334,7 +334,8 @@ def _refusal(maps: Maps, shape: Sequence[int], errors: Sequence[Exception]) -> E
         if isinstance(why, NotImplementedError) or "'NoneType'" in str(why):
             return ValueError(f"obj must have an adjoint, got {maps.name} without; give it {how}")
         return ValueError(
-            f"obj must have an adjoint, got {maps.name}, whose says: {described(why)}"
+            f"obj must have an adjoint, got {maps.name}, whose says: {described(why)}; give one,"
+            " as_operator(forward, image_shape, adjoint=…)"
         )
     made = f", made for {tuple(maps.made_for)}" if isinstance(maps.made_for, tuple | list) else ""
     return ValueError(

@@ -23,9 +23,8 @@ from npgd import checks
 from npgd.images import Images, Measurements
 from npgd.operators.base import LinearOperator, MatrixOperator
 from npgd.operators.border import Border, Maps, Signal, border, described, torch_of
+from npgd.operators.products import product_of
 from npgd.operators.vectors import as_vectors
-
-Product = Callable[[torch.Tensor], torch.Tensor]
 
 OFF = 1e-5
 """Relative error that the rounding of float32 may make of linearity and of the adjoint; a wrong
@@ -216,7 +215,10 @@ def _array_maps(obj: _Array, shape: checks.ImageShape, name: str) -> Maps:
     kind = getattr(obj, "dtype", None)
     kind = str(kind).removeprefix("torch.") if isinstance(kind, torch.dtype) else kind
     is_complex = kind is not None and np.issubdtype(kind, np.complexfloating)
-    paired = (is_complex or kind is None) and shape[0] == 2 and 2 * columns == n
+    # Images may be real where measurements are not, as of a transform of ODL's.
+    takes_complex = getattr(obj, "complex_images", None)
+    takes_complex = (is_complex or kind is None) if takes_complex is None else takes_complex
+    paired = takes_complex and shape[0] == 2 and 2 * columns == n
     if columns != n and not paired:
         halves = f", or complex (m, {n // 2})" if shape[0] == 2 else ""
         raise ValueError(
@@ -239,7 +241,7 @@ def _array_maps(obj: _Array, shape: checks.ImageShape, name: str) -> Maps:
         forward,
         lambda y: _rows(obj, "r", y).reshape(len(y), *image),
         kinds=(True, False),
-        views=("paired",) if paired else ("plain",) if real else ("plain", "complex"),
+        views=("paired",) if paired else ("plain", "complex") if takes_complex else ("plain",),
     )
 
 
@@ -287,10 +289,10 @@ class ForeignOperator(LinearOperator):
         return self.border.precision, self.border.maps.device
 
     def _forward(self, x: Images) -> Measurements:
-        return _product(x, self.border.measure, self.border.back)
+        return product_of(x, self.border.measure, self.border.back)
 
     def _adjoint(self, y: Measurements) -> Images:
-        return _product(y, self.border.back, self.border.measure)
+        return product_of(y, self.border.back, self.border.measure)
 
     def _as_measurements(self, y: Any) -> Any:
         return self.border.layout.flat_if_shaped(y)
@@ -309,75 +311,56 @@ class ForeignOperator(LinearOperator):
         return f"{self.border.maps.name}, {super().extra_repr()}"
 
 
-class _ProductFunction(torch.autograd.Function):
-    """One of the two products; the other one is its derivative, and it is its own."""
-
-    @staticmethod
-    def forward(x: torch.Tensor, product: Product, transposed: Product) -> torch.Tensor:
-        return product(x.detach())
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        _, ctx.product, ctx.transposed = inputs
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return _product(gradients[0], ctx.transposed, ctx.product), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> torch.Tensor:
-        return _product(tangents[0], ctx.product, ctx.transposed)
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, product: Product,
-        transposed: Product,
-    ) -> tuple[torch.Tensor, int]:  # fmt: skip
-        rows = x.movedim(in_dims[0] or 0, 0)
-        flat = _product(rows.flatten(0, 1), product, transposed)
-        return flat.reshape(*rows.shape[:2], *flat.shape[1:]), 0
-
-
-# torch's own annotations leave `apply` without types.
-_product: Callable[[torch.Tensor, Product, Product], torch.Tensor] = _ProductFunction.apply
-
-
 @torch.no_grad()
 def _tested(A: ForeignOperator) -> ForeignOperator:
     """A, if random images show it to be linear with its adjoint; ValueError if they do not."""
-    name, device = A.border.maps.name, A.border.maps.device
     generator = checks.seeded(0)
+    device = A.border.maps.device
     x, z = torch.randn(2, 1, *A.image_shape, generator=generator, dtype=torch.float64).to(device)
     y = torch.randn(1, A.m, generator=generator, dtype=torch.float64).to(device)
-    alone, back = A(x), A.adjoint(y)
+    measured, bent = _require_linear(A, x, z)
+    unequal = _require_own_adjoint(A, x, measured, y)
+    if max(bent, unequal) > EXACT:
+        # Whatever dtype it gives back, inside it computes in less.
+        A.border.precision = torch.float32
+    return A
+
+
+def _require_linear(A: ForeignOperator, x: Images, z: Images) -> tuple[Measurements, float]:
+    """A x, and by how much A(x + z) and A(−x) differ from what a linear A has, relatively."""
+    name = A.border.maps.name
+    alone = A(x)
     try:
         nothing = A(0 * x)
-        at_zero, one, other, both, minus, large, small = A(
-            torch.cat([0 * x, x, z, x + z, -x, FAR * x, x / FAR])
-        ).split(1)
-        of_own = A.adjoint(alone)
+        images = torch.cat([0 * x, x, z, x + z, -x, FAR * x, x / FAR])
+        products = A(images)
+        if len(products) != len(images):
+            raise ValueError(f"measured {len(products)} of {len(images)}")
     except Exception as error:
         raise ValueError(
             f"obj must take a batch of images, got {name}, which takes one and of seven says:"
             f" {described(error)}"
         ) from error
-    products = torch.cat([nothing, at_zero, one, other, both, large, small], 1)
-    if not bool(products.isfinite().all() & back.isfinite().all() & of_own.isfinite().all()):
-        raise ValueError(f"obj must be finite, got NaN or infinity from {name}")
+    _require_finite(name, alone, nothing, products)
+    # Whose squares are numbers, whatever the size of A.
+    unit = float(products[1:3].abs().max()) or 1.0
+    first, products = alone / unit, products / unit
+    at_zero, one, other, both, minus, large, small = products.split(1)
     size = float(one.norm() + other.norm())
 
     def off(difference: torch.Tensor) -> bool:
         return float(difference.norm()) > OFF * size
 
-    if off(alone - one):
+    if off(first - one):
         raise ValueError(
             f"obj must measure an image the same every time, alone or among others, got {name},"
-            f" which differs by a relative {float((alone - one).norm() / size):.2g}"
+            f" which differs by a relative {float((first - one).norm() / size):.2g}"
         )
     if off(at_zero) and not off(both - one - other + at_zero):
         raise ValueError(
             f"obj must be linear, got {name}, which is affine, with ‖A(0)‖ ="
-            f" {float(at_zero.norm()):.3g}; give x ↦ A(x) − A(0), and y − A(0) for measurements"
+            f" {float(at_zero.norm()) * unit:.3g}; give x ↦ A(x) − A(0), and y − A(0) for"
+            " measurements"
         )
     worst = max(float((both - one - other).norm()), float((one + minus).norm()))
     scaled = max(float((large / FAR - one).norm()), float((small * FAR - one).norm()))
@@ -393,17 +376,37 @@ def _tested(A: ForeignOperator) -> ForeignOperator:
             f"obj must be linear, got {name}, whose {laws} differ by a relative"
             f" {off_by:.2g}{half if off_by < HALF else ''}"
         )
-    ends = [(one, y, back, x), (alone, alone, of_own, x)]
-    sides = [(float((u * v).sum()), float((w * t).sum())) for u, v, w, t in ends]
-    scales = [float(u.norm() * v.norm() + w.norm() * t.norm()) for u, v, w, t in ends]
-    for (forward, backward), scale in zip(sides, scales, strict=True):
-        if not abs(forward - backward) <= OFF * scale:
-            raise ValueError(
-                f"obj must have the adjoint of its own product, ⟨Ax, y⟩ = ⟨x, Aᵀy⟩, got {name} with"
-                f" {forward:.6g} and {backward:.6g} for random x, y"
-            )
-    unequal = max(abs(u - v) / (scale or 1.0) for (u, v), scale in zip(sides, scales, strict=True))
-    if max(worst / size if size else 0.0, unequal) > EXACT:
-        # Whatever dtype it gives back, inside it computes in less.
-        A.border.precision = torch.float32
-    return A
+    return alone, worst / size if size else 0.0
+
+
+def _require_own_adjoint(
+    A: ForeignOperator, x: Images, measured: Measurements, y: Measurements
+) -> float:
+    """By how much ⟨A x, y⟩ and ⟨x, Aᵀ y⟩ differ, relatively, of a random y and of A x."""
+    name = A.border.maps.name
+    unit = float(measured.abs().max()) or 1.0
+    measured = measured / unit
+    pairs = [(y, A.adjoint(y)), (measured, A.adjoint(measured))]
+    _require_finite(name, *(back for _, back in pairs))
+    sides, scales = [], []
+    for v, back in pairs:
+        back = back / unit
+        sides.append((float((measured * v).sum()), float((x * back).sum())))
+        scales.append(float(measured.norm() * v.norm() + x.norm() * back.norm()))
+    gaps = [abs(u - v) / (scale or 1.0) for (u, v), scale in zip(sides, scales, strict=True)]
+    if max(gaps) <= OFF:
+        return max(gaps)
+    (one, other), ratio = sides[0], sides[1][1] / (sides[1][0] or math.inf)
+    times = ""
+    if ratio and abs(other - ratio * one) <= OFF * (scales[0] + ratio * abs(one)):
+        times = f", always {ratio:.6g} times as much, as an inverse transform may have"
+    raise ValueError(
+        f"obj must have the adjoint of its own product, ⟨Ax, y⟩ = ⟨x, Aᵀy⟩, got {name} with"
+        f" {one * unit:.6g} and {other * unit:.6g} for random x, y{times}; give the right"
+        " one, as_operator(forward, image_shape, adjoint=…)"
+    )
+
+
+def _require_finite(name: str, *products: torch.Tensor) -> None:
+    if not all(bool(product.isfinite().all()) for product in products):
+        raise ValueError(f"obj must be finite, got NaN or infinity from {name}")

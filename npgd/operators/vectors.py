@@ -14,6 +14,9 @@ import numpy as np
 
 from npgd import checks
 
+FAR = 1e-5
+"""Relative error that rounding, also of float32, may make of an inner product."""
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -27,6 +30,8 @@ class Vectors:
     """None where only its products tell."""
     matvec: Callable[[np.ndarray], np.ndarray]
     rmatvec: Callable[[np.ndarray], np.ndarray]
+    complex_images: bool | None = None
+    """Whether its images are complex; None where they are as `dtype` says."""
 
     def require_image(self, image_shape: checks.ImageShape) -> None:
         """Raise ValueError where its images have other sides than ours; sides of 1 do not count,
@@ -83,37 +88,112 @@ def _made(
 
 
 def _of_odl(op: Any) -> Vectors:
-    """ODL's adjoint is that of weighted inner products: with ⟨u, v⟩_D = d Σ u v̄ and
-    ⟨u, v⟩_R = r Σ u v̄ it is r/d times Aᵀ."""
+    """ODL's adjoint A* is that of its spaces' inner products: with ⟨u, v⟩_D = Σ d u v̄ and
+    ⟨u, v⟩_R = Σ r u v̄ it is A* = d⁻¹ Aᴴ r, entry by entry. Some of its operators leave the weights
+    out; which of the two it is, a random pair shows."""
     name, domain, measured = type(op).__name__, op.domain, op.range
     if not op.is_linear:
         raise ValueError(f"obj must be linear, got {name}, which says that it is not")
     if not all(hasattr(space, "size") for space in (domain, measured)):
         raise ValueError(f"obj must map arrays to arrays, got {name} from {domain} to {measured}")
-    kinds = [getattr(space, "dtype", None) for space in (domain, measured)]
-    dtype = None if None in kinds else np.result_type(*(str(kind) for kind in kinds))
-    factor = _weight(domain) / _weight(measured)
+    takes, gives = _dtype(domain), _dtype(measured)
+
+    def forward(x: np.ndarray) -> np.ndarray:
+        return _flat(op(_element(domain, x)))
+
+    def plain(y: np.ndarray) -> np.ndarray:
+        return _flat(op.adjoint(_element(measured, y)))
+
+    weights = _weights(domain), _weights(measured)
+
+    def weighted(y: np.ndarray) -> np.ndarray:
+        d, r = weights
+        assert d is not None and r is not None
+        image: np.ndarray = d * plain(y / r)
+        return image
+
+    one_of_two = [plain] if any(w is None for w in weights) else [weighted, plain]
+    sides = (_size(measured), _size(domain))
+    right = (back for back in one_of_two if _is_adjoint(forward, back, sides))
     return Vectors(
         name,
-        tuple(getattr(domain, "shape", (int(domain.size),))),
-        (int(measured.size), int(domain.size)),
-        dtype,
-        lambda x: _flat(op(_element(domain, x))),
-        lambda y: factor * _flat(op.adjoint(_element(measured, y))),
+        tuple(getattr(domain, "shape", sides[1:])),
+        sides,
+        None if takes is None or gives is None else np.result_type(takes, gives),
+        forward,
+        next(right, one_of_two[0]),
+        complex_images=None if takes is None else takes.kind == "c",
     )
 
 
-def _weight(space: Any) -> float:
-    """c of ⟨u, v⟩ = c Σ u v̄; a mean where the weights differ, as the test of the adjoint sees."""
+def _size(space: Any) -> int:
+    """Numbers in an array of it, or in all its parts; ODL's own `size` counts parts at times."""
+    parts = list(getattr(space, "spaces", ()))
+    return sum(map(_size, parts)) if parts else int(space.size)
+
+
+def _dtype(space: Any) -> np.dtype[Any] | None:
+    parts = [_dtype(part) for part in getattr(space, "spaces", ())]
+    if parts:
+        known = [part for part in parts if part is not None]
+        return np.result_type(*known) if len(known) == len(parts) else None
+    kind = getattr(space, "dtype", None)
+    return None if kind is None else np.dtype(str(kind))
+
+
+def _weights(space: Any) -> np.ndarray | None:
+    """w of ⟨u, v⟩ = Σ w u v̄; None where the inner product is another, or there is none."""
+    generator = np.random.default_rng(0)
+    u, v = generator.standard_normal((2, _size(space)))
+    try:
+        w = _listed_weights(space)
+        product = float(np.real(space.inner(_element(space, u), _element(space, v))))
+    except Exception:  # another library may fail in any way
+        return None
+    terms = w * u * v
+    fits = abs(product - terms.sum()) <= FAR * np.abs(terms).sum()
+    return w if fits and bool((w > 0).all() & np.isfinite(w).all()) else None
+
+
+def _listed_weights(space: Any) -> np.ndarray:
+    """What the space says of its weights: one number, or one for each entry or part."""
+    weighting = getattr(space, "weighting", None)
+    array = getattr(weighting, "array", None)
+    parts = list(getattr(space, "spaces", ()))
+    if parts:
+        own = getattr(weighting, "const", 1.0) if array is None else array
+        ways = np.broadcast_to(np.asarray(own, dtype=float), len(parts))
+        return np.concatenate(
+            [way * _listed_weights(part) for way, part in zip(ways, parts, strict=True)]
+        )
+    if array is not None:
+        return np.array(_flat(array), dtype=float)
     one = space.one()
-    return float(np.real(space.inner(one, one))) / int(space.size)
+    size = _size(space)
+    return np.full(size, float(np.real(space.inner(one, one))) / size)
+
+
+def _is_adjoint(
+    forward: Callable[[np.ndarray], np.ndarray],
+    back: Callable[[np.ndarray], np.ndarray],
+    sides: tuple[int, int],
+) -> bool:
+    """Whether Re ⟨A x, y⟩ = Re ⟨x, back(y)⟩ of a random pair."""
+    generator = np.random.default_rng(0)
+    y, x = (generator.standard_normal(side) for side in sides)
+    try:
+        terms = [np.real(forward(x)) * y, x * np.real(back(y))]
+    except Exception:  # which the border shall tell
+        return False
+    scale = sum(float(np.linalg.norm(term)) for term in terms)
+    return abs(float(terms[0].sum() - terms[1].sum())) <= FAR * scale
 
 
 def _element(space: Any, flat: np.ndarray) -> Any:
     parts = list(getattr(space, "spaces", ()))
     if not parts:
         return space.element(flat.reshape(space.shape).astype(str(space.dtype)))
-    ends = np.cumsum([int(part.size) for part in parts])
+    ends = np.cumsum([_size(part) for part in parts])
     rows = np.split(flat, ends[:-1])
     return space.element([_element(part, row) for part, row in zip(parts, rows, strict=True)])
 

@@ -105,7 +105,8 @@ def whiten(A: LinearOperator) -> Whitened:
         TypeError: A is no LinearOperator.
         ValueError: A Aᵀ is singular to the precision of A; the message says which rank it has.
             Singular values up to the largest times max(m, n) machine epsilons of A's dtype, or
-            times sqrt(m ε) of float64 (about 1e-7), count as zero.
+            times sqrt(m ε) of float64 (about 1e-7), count as zero. Or A is so large or small that
+            A Aᵀ is no number.
     """
     if not isinstance(A, LinearOperator):
         raise TypeError(
@@ -119,6 +120,9 @@ def whiten(A: LinearOperator) -> Whitened:
     else:
         matrix = A.matrix.double() if isinstance(A, MatrixOperator) else None
         gram = matrix @ matrix.T if matrix is not None else _gram(A)
+        if not bool(gram.isfinite().all() & gram.any()):
+            worked = torch.float64 if checks.kind(A) is not None else dtype
+            checks.squares(torch.tensor(A.norm(), dtype=worked), "A")
         values, vectors = torch.linalg.eigh(gram)
         least = max((max(A.m, A.n) * torch.finfo(dtype).eps) ** 2, A.m * 2.0**-52) * values[-1]
         rank = int((values > least).sum())

@@ -471,7 +471,7 @@ def _check(A: LinearOperator, y: Measurements, solver: Solver[Any], x_true: Imag
         )
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a Solver such as NPGD(prior), got {checks.shown(solver)}")
-    checks.finite(checks.measurements(y, A.m, least=1), "y")
+    checks.squares(checks.finite(checks.measurements(y, A.m, least=1), "y"), "y")
     if x_true is not None:
         checks.finite(checks.images(x_true, A.image_shape, "x_true"), "x_true")
         checks.same_tensor(x_true, y, "x_true", "y")

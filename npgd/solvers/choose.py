@@ -90,10 +90,11 @@ def _chosen(
     """The search itself."""
     secants = images[1:] - images[:-1]
     lengths = secants.flatten(1).square().sum(1)
+    y = checks.squares(A(images), "A")
     gains = A(secants).square().sum(1)[lengths > 0] / lengths[lengths > 0]
     if gains.numel() == 0 or not float(gains.mean()) > 0:
         raise ValueError("A must differ from zero for a step to help, got A x = 0 for all x tried")
-    y, unit = A(images), 1 / float(gains.mean())
+    unit = 1 / float(gains.mean())
     errors: dict[int, float] = {}
 
     def best_of(indices: Iterable[int]) -> int:

@@ -91,8 +91,11 @@ def test_code_in_a_file_is_found_by_the_path_of_the_file(tmp_path):
 
 @pytest.mark.parametrize("call", [npgd.load_prior, npgd.load_operator])
 def test_functions_that_fail_are_named(module, call):
-    for function, says in (("fails", "RuntimeError: no weights"), ("asks", "TypeError: asks")):
-        with pytest.raises(ValueError, match=f"without arguments, got '.*', which says {says}"):
+    for function, wanted, says in (
+        ("fails", "works", "RuntimeError: no weights"),
+        ("asks", "can be called without arguments", "TypeError: asks"),
+    ):
+        with pytest.raises(ValueError, match=f"that {wanted}, got '.*', which says {says}"):
             call(f"{module}:{function}")
 
 

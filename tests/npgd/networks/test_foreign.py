@@ -173,6 +173,26 @@ def test_torchscript_generates_differentiates_and_recovers(make):
     torch.testing.assert_close(runs[0], runs[1])
 
 
+class MakesZeros(nn.Module):
+    """A convolution of zeros that it makes itself: traced, they keep the dtype of the trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, z):
+        zeros = torch.zeros(z.shape[0], *SHAPE)
+        return self.conv(zeros + z.float().sum(1)[:, None, None, None])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_network_of_one_precision_is_named_in_one_sentence():
+    traced = torch.jit.trace(MakesZeros(), torch.zeros(2, K))
+    prior = prior_of(traced)
+    with pytest.raises(TypeError, match=r"got Input type .* weight type .*dtype=torch.float32"):
+        prior.double().generate(torch.zeros(2, K, dtype=torch.float64))
+
+
 def arrays(network):
     inner = network.eval()
 

@@ -7,6 +7,7 @@ rows alone.
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -404,6 +405,95 @@ class Space:
         return np.asarray(u).reshape(self.shape)
 
 
+class Spaces:
+    """As ODL's product spaces, whose `size` counts parts."""
+
+    def __init__(self, *spaces: Space, weights: Any = None) -> None:
+        self.spaces, self.size = spaces, len(spaces)
+        self.weighting = SimpleNamespace(array=np.ones(len(spaces)) if weights is None else weights)
+
+    def element(self, parts: Any) -> Any:
+        return SimpleNamespace(parts=list(parts))
+
+    def inner(self, u: Any, v: Any) -> float:
+        rows = zip(self.weighting.array, self.spaces, u.parts, v.parts, strict=True)
+        return sum(weight * space.inner(a, b) for weight, space, a, b in rows)
+
+
+class Weighted(Space):
+    """As ODL's of an array of weights."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, 1.0)
+        self.weighting = SimpleNamespace(array=np.linspace(1, 3, self.size).reshape(shape))
+
+    def inner(self, u: np.ndarray, v: np.ndarray) -> float:
+        return float((self.weighting.array * u * v).sum())
+
+
+class Broadcast:
+    """As ODL's BroadcastOperator: x ↦ (M x, x), into spaces of different weights."""
+
+    def __init__(self) -> None:
+        self.domain, self.is_linear = Space((8, 8), 0.25), True
+        self.range = Spaces(Space((20,), 2.0), Space((8, 8), 0.5), weights=np.array([1.0, 3.0]))
+
+    def __call__(self, x: np.ndarray) -> Any:
+        return self.range.element([matrix() @ x.ravel(), x])
+
+    def adjoint(self, y: Any) -> np.ndarray:
+        back = 2.0 * (matrix().T @ y.parts[0]).reshape(8, 8) + 1.5 * y.parts[1]
+        return back / 0.25
+
+
+class OfWeights(Broadcast):
+    """As ODL's in spaces with an array of weights, which some operators leave out."""
+
+    def __init__(self, left_out: bool) -> None:
+        self.domain, self.range, self.is_linear = Weighted((8, 8)), Weighted((20,)), True
+        self.left_out = left_out
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return matrix() @ x.ravel()
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        d, r = (
+            (1.0, 1.0)
+            if self.left_out
+            else (self.domain.weighting.array, self.range.weighting.array)
+        )
+        return (matrix().T @ (r * y)).reshape(8, 8) / d
+
+
+class NoProduct(Space):
+    """As ODL's of an exponent other than 2."""
+
+    def inner(self, u: np.ndarray, v: np.ndarray) -> float:
+        raise NotImplementedError("no inner product defined for exponent != 2")
+
+
+class OfNoProduct(OfWeights):
+    def __init__(self) -> None:
+        super().__init__(left_out=True)
+        self.domain = NoProduct((8, 8), 1.0)
+
+
+class Transform(OfWeights):
+    """As ODL's FourierTransform: real images, complex measurements, an inverse as adjoint."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__(left_out=True)
+        self.times = times
+        self.domain, self.range = Space((8, 8), 1.0), Space((8, 8), 1.0)
+        self.range.dtype = np.dtype(complex)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.fft.fft2(x)
+
+    def adjoint(self, y: np.ndarray) -> np.ndarray:
+        return self.times * np.fft.ifft2(y).real
+
+
 class Named(NamedTuple):
     line: torch.Tensor
     twice: torch.Tensor
@@ -533,6 +623,17 @@ def coils() -> np.ndarray:
 
 
 FUNCTIONS = {
+    "odl's broadcast, weighted part by part": Row(Broadcast),
+    "odl's array of weights": Row(lambda: OfWeights(left_out=False)),
+    "odl's array of weights, left out": Row(lambda: OfWeights(left_out=True)),
+    "odl's space without an inner product": Row(OfNoProduct),
+    "odl's complex transform of real images": Row(lambda: Transform(64)),
+    "odl's real images, taken for complex ones": Row(
+        OfSpaces, shape=PAIR, refused=r"obj must have shape \(m, 128\), .*, got \(20, 64\)"
+    ),
+    "odl's inverse in place of an adjoint": Row(
+        lambda: Transform(1), refused="always 0.015625 times as much, as an inverse.*give the right"
+    ),
     "function that changes its argument": Row(
         lambda: lambda x: x.mul_(2), adjoint=lambda y: y.mul_(2)
     ),
@@ -759,6 +860,24 @@ def test_an_object_keeps_its_precision_and_the_norm_sees_a_module_change():
     again = pickle.loads(pickle.dumps(A))
     x = testing.random_images(GREY, 2)
     assert torch.equal(again(x), A(x)) and np.isclose(again.norm(), A.norm())
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-20, 1e20, 1e200])
+@pytest.mark.parametrize("kind", ["sparse", "function", "affine", "wrong adjoint"])
+def test_an_operator_of_any_size_is_examined_as_one_of_size_one(kind, size):
+    M = testing.normal(5, 64)
+    made = {
+        "sparse": lambda: as_operator(scipy.sparse.csr_array(size * M.numpy()), GREY),
+        "function": lambda: as_operator(lambda x: x.flatten(1) @ (size * M).to(x).T, GREY),
+        "affine": lambda: as_operator(lambda x: size * (x + 1), GREY, lambda y: size * y),
+        "wrong adjoint": lambda: as_operator(lambda x: size * x, GREY, lambda y: 2 * size * y),
+    }[kind]
+    if kind in ("affine", "wrong adjoint"):
+        with pytest.raises(ValueError, match="affine" if kind == "affine" else "always 2 times"):
+            made()
+    else:
+        largest = float(torch.linalg.matrix_norm(M, 2))
+        assert made().norm() == pytest.approx(size * largest, rel=1e-12)
 
 
 def test_what_computes_in_float32_inside_is_not_taken_to_be_exact():

@@ -11,6 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import analysis
+import npgd
 from analysis import testing
 from analysis.testing import normal
 from npgd.operators import (
@@ -141,6 +143,35 @@ def test_gaussian_entries_have_variance_one_over_m_and_follow_their_seed():
     assert torch.equal(A.matrix, Gaussian((1, 28, 28), 100, 3, DOUBLE).matrix.float())
     # 78,400 entries: the variance is 1/m within five of its standard errors.
     assert float(A.matrix.var()) * 100 == pytest.approx(1, abs=5 * math.sqrt(2 / 78400))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(1e-200, DOUBLE), (1e200, DOUBLE), (1e-20, torch.float32), (1e20, torch.float32)],
+)
+@pytest.mark.parametrize("m", [1, 5, 80])
+def test_the_norm_is_right_where_its_square_is_no_number(m, size, dtype):
+    A = MatrixOperator((size * normal(m, 64)).to(dtype), (1, 8, 8))
+    exact = float(torch.linalg.matrix_norm(normal(m, 64), 2))
+    assert A.norm() == pytest.approx(size * exact, rel=1e-5 if dtype == torch.float32 else 1e-12)
+    assert MatrixOperator(0 * A.matrix, (1, 8, 8)).norm() == 0
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_what_squares_an_operator_says_that_it_is_too_large_or_small(size):
+    A = MatrixOperator(size * normal(5, 64), (1, 8, 8))
+    y, images = A(normal(2, 1, 8, 8)), normal(8, 1, 8, 8)
+    S = npgd.FiniteSet(images)
+    calls = (
+        ("A", lambda: whiten(A)),
+        ("A", lambda: analysis.estimate_rec(A, S)),
+        ("A", lambda: npgd.choose_step_size(A, S, images=images[:2], max_iter=1)),
+        ("y", lambda: npgd.recover(A, y, npgd.Lasso(max_iter=1))),
+        ("y", lambda: analysis.decompose(A, y, images[:2], images.reshape(4, 2, 1, 8, 8), 1.0)),
+    )
+    for name, call in calls:
+        with pytest.raises(ValueError, match=f"{name} must be of a size between"):
+            call()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import npgd
 from analysis import testing
 from analysis.testing import normal
 from npgd import checks
+from npgd.operators.radon import MOST_WEIGHTS, _stored
 
 DOUBLE = torch.float64
 S = (1, 8, 6)
@@ -180,7 +181,32 @@ def test_the_matrix_and_the_rays_give_one_operator(monkeypatch):
     x, y = normal(3, 2, 9, 12, seed=1), normal(3, A.m, seed=2)
     rows = A(x), A.adjoint(y)
     monkeypatch.setattr("npgd.operators.radon.MOST_ENTRIES", 0)
+    assert A._is_sparse(x)
     torch.testing.assert_close((A(x), A.adjoint(y)), rows, rtol=1e-12, atol=1e-12)
+    monkeypatch.setattr("npgd.operators.radon.MOST_WEIGHTS", 0)
+    assert not A._is_sparse(x)
+    torch.testing.assert_close((A(x), A.adjoint(y)), rows, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "angles"), [((1, 64, 64), 40), ((1, 10, 90), 60), ((1, 64, 64), [45.0] * 20)]
+)
+def test_no_more_weights_are_kept_than_were_counted(shape, angles):
+    A = npgd.Radon(shape, angles)
+    assert A._is_sparse(torch.zeros(1))
+    kept = _stored(shape[1:], A.angles, A.detectors, torch.float32)
+    held = kept.data.nbytes + kept.indices.nbytes
+    assert held <= A._kept(torch.float32) <= 8 * MOST_WEIGHTS
+
+
+def test_gradients_go_through_the_sparse_matrix(monkeypatch):
+    monkeypatch.setattr("npgd.operators.radon.MOST_ENTRIES", 0)
+    A, x = npgd.Radon((2, 4, 5), 3), normal(2, 2, 4, 5)
+    assert torch.autograd.gradcheck(A, x.requires_grad_(), check_forward_ad=True)
+    y = normal(2, A.m).requires_grad_()
+    assert torch.autograd.gradcheck(A.adjoint, y, check_forward_ad=True)
+    columns = torch.func.vmap(A)(normal(3, 2, 2, 4, 5))
+    torch.testing.assert_close(columns[1], A(normal(3, 2, 2, 4, 5)[1]))
 
 
 def test_radon_follows_scikit_image():
