@@ -22,7 +22,6 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from npgd.showing import iterations
 from paper_figures.figure import run, weights
 from paper_figures.style import BLACK, BLUE, GREEN, GREY, SKY, VERMILLION, YELLOW, new_figure
 
@@ -126,6 +125,8 @@ def run_of(
 
 
 def draw(results: dict[str, Any]) -> Figure:
+    from npgd.showing import iterations  # which imports torch
+
     figure = new_figure(columns=2, height=4.3)
     rows = figure.subplots(2, 2, sharex=True, sharey="col")
     for (left, right), (name, one) in zip(rows, results["runs"].items(), strict=True):

@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npgd.showing import plain_log
 from paper_figures.figure import dataset, run, weights
 from paper_figures.style import BLACK, COLOURS, GREY, METHODS, new_figure, written_out
 
@@ -86,6 +85,8 @@ def draw(results: dict[str, Any]) -> Figure:
 
 def draw_iterations(axis: Axes, found: dict[str, Any]) -> None:
     """Lines are predicted, points observed."""
+    from npgd.showing import plain_log  # which imports torch
+
     for colour, (m, row) in zip(COLOURS, found["by_m"].items(), strict=False):
         axis.plot(row["predicted"], color=colour, label=f"m = {int(m):,}")
         axis.plot(row["observed"], "o", color=colour, markerfacecolor="white")
@@ -97,6 +98,8 @@ def draw_iterations(axis: Axes, found: dict[str, Any]) -> None:
 
 def draw_against_m(axis: Axes, found: dict[str, Any]) -> None:
     """The fixed point, what is reached, and the fewest measurements."""
+    from npgd.showing import plain_log
+
     axis.plot(found["m"], found["fixed_point"], color=BLACK, label="predicted")
     ms = [int(m) for m in found["by_m"]]
     rows = found["by_m"].values()
