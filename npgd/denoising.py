@@ -21,7 +21,7 @@ from npgd import checks
 from npgd.gauss_newton import jacobian
 from npgd.images import Images, PerImage, inner, norm
 from npgd.precision import plainly
-from npgd.sets import LOADS, REMAINS, Encoded, ImageSet, Projector, encodes, projects
+from npgd.sets import LOADS, REMAINS, Encoded, ImageSet, Projector, encodes, projector, projects
 
 Denoiser = Callable[..., Images]
 """(w, σ) ↦ an estimate of x from w = x + noise of standard deviation σ per pixel, both batched: σ
@@ -56,7 +56,8 @@ def estimator(S: ImageSet | Projector | Denoiser, name: str = "prior") -> Estima
     call: Callable[..., Images] = S
     if denoises(S):
         return lambda w, sigma: _kept(call(w, sigma), w, name)
-    return lambda w, sigma: _kept(call(w), w, name)
+    plain = projector(S, name)
+    return lambda w, sigma: _kept(plain(w), w, name)
 
 
 def check_denoiser(D: object, name: str = "denoiser") -> None:

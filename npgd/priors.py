@@ -218,6 +218,9 @@ class GenerativePrior(Shown, nn.Module):
 
     def _encoded(self, w: Images) -> Latents:
         z: Latents = self._in_its_precision("encoder", self.encoder, w)
+        if self.corrections:
+            # Under autocast the encoder's latents are of half precision; corrections are exact.
+            w, z = w.to(self.dtype), z.to(self.dtype)
         for _ in range(self.corrections):
             assert self.corrector is not None
             z = self.corrector(w, z, self.generator)

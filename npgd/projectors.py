@@ -19,6 +19,7 @@ from torch import nn
 from npgd import checks, latent
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, PerImage, squared_norm
+from npgd.precision import like, plainly
 from npgd.progress import Bar, bar
 from npgd.sets import ENCODED, GENERATED, SAMPLED, Generated, encodes, needs, samples
 from npgd.showing import Shown
@@ -261,9 +262,18 @@ class LatentRefinement(_InRange[Generated]):
         """Its image."""
         return self.refined(w)[1]
 
-    @torch.no_grad()
     def refined(self, w: Images, near: Latents | None = None) -> tuple[Latents, Images]:
-        """The latent after the last step, and its image; `near`, one for each w, is a start."""
+        """The latent after the last step, and its image; `near`, one for each w, is a start.
+
+        In the precision of the prior, also under `torch.autocast`, where w may be of another.
+        """
+        if isinstance(w, torch.Tensor) and torch.is_autocast_enabled(w.device.type):
+            w, near = like(w, self.prior), None if near is None else like(near, self.prior)
+        return self._refined(w, near)
+
+    @plainly
+    @torch.no_grad()
+    def _refined(self, w: Images, near: Latents | None) -> tuple[Latents, Images]:
         checks.finite(checks.images(w, self.image_shape, "w"), "w")
         checks.same_kind(w, self.prior, "w", "prior")
         if near is not None:

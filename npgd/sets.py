@@ -19,7 +19,7 @@ what still works without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import torch
@@ -174,8 +174,10 @@ def needs(S: object, *names: str, what: str, name: str = "prior") -> None:
     if missing:
         wanted, got = (", ".join(f"`{entry}`" for entry in listed) for listed in (names, missing))
         remains = f"; {_remains(S, missing[0])}" if missing[0] in REMAINS else ""
+        wrapped = _wrapped(S, missing)
         raise TypeError(
-            f"{name} must have {wanted} for {what}, got {type(S).__name__} without {got}{remains}"
+            f"{name} must have {wanted} for {what}, got {type(S).__name__} without {got}"
+            f"{wrapped or remains}"
         )
 
 
@@ -183,12 +185,26 @@ def projector(S: object, name: str = "prior") -> Projector:
     """P of a set, or of a bare callable w → P(w); TypeError for anything else."""
     if projects(S):
         return S.project
+    # These call what they wrap; another module with a set inside may be a projection of its own.
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    wrapped = _wrapped(S, ["project"]) if isinstance(S, parallel) else ""
+    if wrapped:
+        raise TypeError(f"{name} must have `project(w)`, got {type(S).__name__} without{wrapped}")
     if callable(S):
         return S
     raise TypeError(
         f"{name} must have `project(w)` or be callable, got {checks.shown(S)};"
         f" {_remains(S, 'project')}"
     )
+
+
+def _wrapped(S: object, missing: Sequence[str]) -> str:
+    """What to give in place of a wrapper that hides what its module has, as DataParallel does."""
+    parts = getattr(S, "_modules", None) or {}
+    for part in ("module", "_orig_mod", *parts):
+        if missing and not lacking(getattr(S, part, None), *missing):
+            return f", which its `{part}` has; give that, and wrap networks alone"
+    return ""
 
 
 def _remains(S: object, lacks: str) -> str:

@@ -39,7 +39,8 @@ class Column:
 
 
 def baselines_of(evidence: Evidence, baselines: object) -> dict[str, Images]:
-    """Other methods' recoveries by name; TypeError or ValueError for what is none."""
+    """Other methods' recoveries by name, of the images that are shown; TypeError or ValueError for
+    what is none."""
     if baselines is None:
         return {}
     if not isinstance(baselines, Mapping):
@@ -49,12 +50,12 @@ def baselines_of(evidence: Evidence, baselines: object) -> dict[str, Images]:
     for name, images in baselines.items():
         if not isinstance(name, str):
             raise TypeError(f"baselines must be images by name, got the name {checks.shown(name)}")
-        images = checks.images(images, shape, "baselines").detach().cpu().double()
+        images = checks.images(images, shape, "baselines").detach()
         if len(images) != len(evidence.images):
             raise ValueError(
                 f"baselines must have {len(evidence.images)} images each, got {len(images)}"
             )
-        found[name] = images
+        found[name] = images[:MOST].cpu().double()
     return found
 
 

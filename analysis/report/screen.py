@@ -274,12 +274,12 @@ def _limits(evidence: Evidence) -> tuple[str, ...]:
     )
     first = found.limits.largest
     said = (f"Of {about(total)}: {parts}. The largest part, {first}, is {PARTS[first]}.",)
-    if found.missed <= SHARE:
+    if not SHARE < found.missed < math.inf:
         return said
     share = math.floor(100 * found.missed)
     text = "The encoder projects poorly: of noise as strong as the spread of S, P leaves"
     text += f" {share} % more than the nearest points of a flat set."
-    return (*said, f"{text} So `npgd recover` ends on the latent, unless told --finish 0.")
+    return (*said, f"{text} So npgd recover ends with steps on the latent, unless told --finish 0.")
 
 
 def _key(name: str, shares: Mapping[str, float]) -> str:

@@ -221,6 +221,17 @@ class Decoded:
         return self.network(z)
 
 
+def test_refinement_is_as_exact_under_autocast():
+    prior = npgd.load_prior("mnist")
+    w = prior.sample(2, seed=0) + 0.1 * normal(2, 1, 28, 28).float()
+    S = LatentRefinement(prior, steps=1)
+    exact = S.project(w)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert S.project(w).equal(exact)
+        assert S.project(w.bfloat16()).dtype == torch.float32
+        assert prior.project(w).isfinite().all()  # corrections, and an encoder in half precision
+
+
 def test_draws_make_up_for_an_encoder():
     G = Decoded()
     x = G.generate(normal(6, 5).float())

@@ -1,6 +1,7 @@
 """The set S: what it must offer for what is done with it, and what is said where it does not."""
 
 import pytest
+import torch
 
 from analysis.testing import normal, random_affine_set, random_finite_set, random_prior
 from npgd import sets
@@ -99,3 +100,13 @@ def test_a_projector_is_a_method_or_the_callable_itself():
     assert sets.projector(abs) is abs
     with pytest.raises(TypeError, match=r"S must have `project\(w\)` or be callable, got 7; lat"):
         sets.projector(7, "S")
+
+
+def test_a_wrapper_that_hides_a_set_names_it():
+    S = torch.nn.DataParallel(random_prior(SHAPE, 3))
+    for call in (lambda: sets.projector(S), lambda: LatentRefinement(S)):
+        with pytest.raises(TypeError, match=r"got DataParallel without.* its `module` has; give"):
+            call()
+    # A module with a set inside, and a projection of its own, is one.
+    own = torch.nn.Sequential(torch.nn.Identity())
+    assert sets.projector(own) is own

@@ -121,12 +121,27 @@ def test_every_setting_of_a_training_is_an_option(name):
             assert option.help == texts[field.name]
 
 
-def test_every_option_has_a_text():
-    def walk(found):
-        for child in getattr(found, "commands", {}).values():
-            yield from walk(child)
-        yield from ((found.name, parameter) for parameter in found.params)
+def walk(found):
+    """(command, option) of all commands."""
+    for child in getattr(found, "commands", {}).values():
+        yield from walk(child)
+    yield from ((found.name, parameter) for parameter in found.params)
 
+
+def test_what_is_off_has_no_opposite_and_no_range_widens_a_column():
+    for name, option in walk(typer.main.get_command(app)):
+        assert option.default is not False or not option.secondary_opts, (name, option.name)
+    for name in ("recover", "verify", "predict", "sweep", "design"):
+        assert "<=x" not in CliRunner().invoke(app, [name, "--help"]).output
+
+
+@pytest.mark.parametrize("seed", [-1, 2**62 + 1])
+def test_a_seed_out_of_range_is_refused_by_name(seed):
+    done = CliRunner().invoke(app, ["recover", "--seed", str(seed)])
+    assert done.exit_code == 2 and f"must be from 0 to {2**62}, got {seed}" in done.output
+
+
+def test_every_option_has_a_text():
     told = {(name, option.name): option.help for name, option in walk(typer.main.get_command(app))}
     assert len(told) > 100
     assert not [where for where, text in told.items() if not text]

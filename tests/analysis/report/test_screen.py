@@ -13,6 +13,7 @@ from analysis.report import figures, verify
 from analysis.testing import random_prior
 from npgd.images import psnr
 from npgd.operators import Gaussian
+from npgd.solvers.npgd import missed
 
 SHAPE = (1, 6, 6)
 SMALL = {
@@ -33,6 +34,19 @@ def report():
 def numbers(said: str) -> tuple[float, float]:
     found = re.search(r"mean PSNR ([\d.]+) dB, mean error ([\d.e-]+) a pixel", said)
     return float(found[1]), float(found[2])
+
+
+def test_what_limits_says_where_the_encoder_projects_poorly_and_what_is_done_then(report):
+    found = report.predictions
+    (_, said) = report.screen.answers["limits"]
+    (share,) = re.findall(r"P leaves (\d+) % more", said)
+    assert 0 <= 100 * missed(random_prior(SHAPE, 3)) - int(share) < 1
+    assert (
+        found.default_name == "NPGD(prior, finish=0)" in " ".join(report.screen.answers["quality"])
+    )
+    for none in (0.01, -0.2, float("nan"), float("inf")):
+        other = dataclasses.replace(report, predictions=dataclasses.replace(found, missed=none))
+        assert len(other.screen.answers["limits"]) == 1
 
 
 def test_how_good_it_is_are_means_of_the_images_and_says_so(report):
