@@ -113,8 +113,9 @@ def _chosen(names: list[str], path: Path, entry: str | None, usual: str) -> str 
         return wanted
     if entry is None and len(names) == 1:
         return names[0]
+    choose = "; --entry names another" if entry is None and usual == "y" else ""
     raise ValueError(
-        f"{shown(path)} must hold an array named {wanted!r}, got {checks.shown(names)}"
+        f"{shown(path)} must hold an array named {wanted!r}, got {checks.shown(names)}{choose}"
     )
 
 

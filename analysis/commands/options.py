@@ -197,7 +197,7 @@ Prior = Annotated[
     str,
     typer.Option(
         help="mnist, mnist-k100, mnist-k2, celeba, church, a prior's .safetensors file, or your"
-        " code: module:function."
+        " code: module:function or file.py:function."
     ),
 ]
 MOST_SEEDS = 2**62

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from npgd import GenerativePrior, LinearOperator, Solution
     from npgd.solvers import Solver
 
+UNMET = 0.5  # ‖Ax − y‖/‖y‖ of measurements from a file that asks for a second look
+
 
 @dataclass(frozen=True)
 class Source(Subject):
@@ -207,7 +209,21 @@ def recover(
             " are steps on the latent (--finish 0: none)"
         )
     console.print(f"{step}{solution.status}")
+    if taken.x_true is None and (unmet := _unmet(solution)):
+        console.print(unmet)
     console.print(f"written: {output / 'recovery.png'} and beside it the numbers and images")
+
+
+def _unmet(solution: Solution) -> str:
+    """What is to be looked at where ‖A x − y‖/‖y‖ is above `UNMET` in the mean; else nothing."""
+    misfit = float(solution.relative_misfit.nanmean())
+    if not misfit > UNMET:
+        return ""
+    return (
+        f"the measurements are hardly met: ‖Ax − y‖/‖y‖ = {misfit:.2g}. Is A what measured y, for"
+        " pixels on [-1, 1], in the units of y? Are the images such as the prior makes? Or y is"
+        " mostly noise"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -144,7 +144,8 @@ def train_projector_command(
     generator: Annotated[
         str,
         typer.Option(
-            help="Directory of a finished generator's run, or your code: module:function."
+            help="Directory of a finished generator's run, or your code: module:function or"
+            " file.py:function."
         ),
     ],
     latent_dim: Annotated[

@@ -40,6 +40,7 @@ LEARNING_RATE = 0.005  # for entries of size 1/√n, times 28/√n
 AVERAGE = 0.98  # decay of the running average of the iterates
 BATCH = 128  # latents, and as many secants, in a step
 EVERY = 25  # steps between looks at the held-out directions
+FEW = 8  # latents that tell beforehand whether m rows can do
 CHUNK = 64  # latents whose Jacobians are computed together
 SECANTS = 20_000  # unit secants trained on, and a quarter as many held out
 TANGENTS = 12_000  # latents trained on by default, or as many as fit into
@@ -132,16 +133,16 @@ def design_minimax(
         points = checks.integer(points, "points", minimum=2)
     seed, progress = checks.seed(seed), checks.flag(progress, "progress")
     orthonormal = checks.flag(orthonormal, "orthonormal")
+    if sets.generates(prior):  # said before the long work
+        z = draw_latents(prior.latent_dim, FEW, _stream(seed, 0), precision(prior))
+        few = _tangent_bases(prior, z, progress=False)
+        _require_rows(m, few.shape[2], few.shape[1])
     training, held, shape, dtype = _directions(
         prior, tangent_points, held_out, points, seed, progress
     )
-    n = math.prod(shape)
     k = training.tangents.shape[2]
-    if not k <= m <= n:
-        raise ValueError(
-            f"m must be from {max(k, 1)} to {n}, got {m}: A has to see all directions of the"
-            f" tangent spaces, of dimension {k}"
-        )
+    n = math.prod(shape)
+    _require_rows(m, k, n)
     generator = checks.seeded(seed)
     start = torch.randn(m, n, generator=generator, dtype=torch.float64).float() / math.sqrt(n)
     descent = _Descent(training, held, start, orthonormal, generator)
@@ -176,6 +177,15 @@ def design_minimax(
         "status": STATUS,
     }
     return operator
+
+
+def _require_rows(m: int, k: int, n: int) -> None:
+    """Raise unless m rows can keep all directions of tangent spaces of dimension k."""
+    if not k <= m <= n:
+        raise ValueError(
+            f"m must be from {max(k, 1)} to {n}, got {m}: A has to see all directions of the"
+            f" tangent spaces, of dimension {k}"
+        )
 
 
 class _Descent:

@@ -169,7 +169,9 @@ def load_operator(
     path = a_path(path)
     dtype, there = destination(dtype, device)
     if not is_file(path):
-        raise FileNotFoundError(f"path must be a file that save_operator wrote, got {shown(path)}")
+        raise FileNotFoundError(
+            f"path must be a file that save_operator wrote, got {shown(path)}, where no file is"
+        )
     description, tensors = read_described(path, "operator", _outline)
     kind = description["kind"]
     if is_import_path(kind) and kind not in known:

@@ -25,7 +25,9 @@ from jaxtyping import Bool, Int
 from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, Measurements, PerImage, squared_norm
+from npgd.latent import evaluate
 from npgd.operators import LinearOperator
+from npgd.priors import GenerativePrior
 from npgd.projectors import AffineSet, LatentRefinement, LatentSearch
 from npgd.quasi_newton import Descent
 from npgd.sets import (
@@ -49,6 +51,7 @@ PROJECTING, FINISHING, REFINING, OVER = range(4)
 PATIENCE = 5  # of a run with its own step
 SHARE, FINISH = 0.05, 20  # what P may miss, see `missed`; steps that follow where it misses more
 POINTS = 8  # that tell it
+SAME = 1e-6  # of ‖P(w)‖², by which G(G†(w)) may differ from it and be the same
 PENALTY = 0.004  # λ/g in units of n/m; chosen on 100 training digits, m = 30 to 500
 
 
@@ -90,7 +93,8 @@ def missed(prior: object, points: Images | None = None) -> float:
 
     v is white noise as strong as the spread, E‖v‖² = mean ‖x − x̄‖², such as a run's first steps
     make; the nearest point of a flat set leaves k/n of it. Of P = G∘G† alone, which projects as
-    well as G† was trained to; else 0, as of a prior that cannot be sampled. The package's own have
+    well as G† was trained to; else 0, as of a prior with a `project` of its own, one that cannot
+    be sampled, or whose samples are all the same. The package's own have
     0.02 at most, the plain autoencoders of `paper_figures/table_vae.py` 0.12 to 0.19, an encoder
     that says nothing 1 or more.
 
@@ -106,18 +110,38 @@ def missed(prior: object, points: Images | None = None) -> float:
     assert points is not None
     x = points[:POINTS]
     spread, n = float(squared_norm(x - x.mean(0)).sum()), x[0].numel()
-    if not spread > 0:
+    rounding = 8 * torch.finfo(x.dtype).eps  # of x̄
+    if not spread > rounding**2 * float(squared_norm(x).sum()):
         return 0.0
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
     noisy = x + (spread / (len(x) * n)) ** 0.5 * v
-    left = float(squared_norm(projector(prior)(noisy) - x).sum())
+    projected = projector(prior)(noisy)
+    if getattr(type(prior), "project", None) is not GenerativePrior.project:
+        off = squared_norm(projected - prior.generate(prior.encode(noisy)))
+        if float(off.sum()) > SAME * float(squared_norm(projected).sum()):
+            return 0.0
+    left = float(squared_norm(projected - x).sum())
     return left / spread - prior.latent_dim / n
 
 
-def finishes(prior: object, points: Images | None = None) -> bool:
-    """Whether NPGD(prior) finishes unless told otherwise: `missed` is above a twentieth."""
-    return missed(prior, points) > SHARE
+def finishes(prior: Any, points: Images | None = None) -> bool:
+    """Whether NPGD(prior) finishes unless told otherwise: `missed` is above a twentieth, and a
+    gradient passes through G, as none does through a function of numpy arrays."""
+    points = drawn(prior) if points is None else points
+    return missed(prior, points) > SHARE and _has_gradient(prior, points)
+
+
+def _has_gradient(prior: Any, points: Images | None) -> bool:
+    """Whether G can be differentiated at the latent of a sample."""
+    assert points is not None
+    with torch.no_grad():
+        z = prior.encode(points[:1])
+    try:
+        evaluate(prior, z, points[:1].flatten(1), lambda x: x.flatten(1))
+    except (TypeError, RuntimeError):  # as `finish` would be told
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,9 +181,10 @@ class NPGD(Solver[NPGDState]):
 
     On digits, finish=40 with max_iter=50 lowers the error by 6 % at m = 30 and by 22 % from m = 100
     on, at up to twice the processor time. A run without it is Algorithm 1, of which the theory
-    speaks. None: 0, unless the step is the run's own, `refine` 0, and P projects poorly: where it
-    leaves a twentieth more of strong noise than the nearest points would (see `missed`), 20 of the
-    iterations, or two thirds of a shorter run. `Solution.info` has "finish" where it is not 0."""
+    speaks. None: 0, unless the step is the run's own, `refine` 0, a gradient passes through G, and
+    P projects poorly: where it leaves a twentieth more of strong noise than the nearest points
+    would (see `missed`), 20 of the iterations, or two thirds of a shorter run. `Solution.info` has
+    "finish" where it is not 0."""
     refine: int = 0
     """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on the same,
     each at about the price of 2k passes of G. To refine every projection instead, give

@@ -58,7 +58,7 @@ def test_files_of_matlab_7_3_have_their_axes_turned(tmp_path):
 
 def test_what_is_no_array_is_refused_in_a_sentence(tmp_path):
     np.savez(tmp_path / "two.npz", a=np.ones(2), b=np.ones(3))
-    with pytest.raises(ValueError, match=r"an array named 'y', got \['a', 'b'\]"):
+    with pytest.raises(ValueError, match=r"an array named 'y', got \['a', 'b'\]; --entry"):
         read_array(tmp_path / "two.npz")
     assert len(read_array(tmp_path / "two.npz", "b")) == 3
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
@@ -111,6 +111,15 @@ def test_a_misfit_without_measurements_to_compare_it_with_is_a_dash(scan, tmp_pa
         "relative_misfit"
     ]
     assert second is None and done.output.count(about(first)) == 2  # its own, and the mean
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1, False), (30, True)])
+def test_measurements_in_other_units_are_told_of(scale, said, scan, tmp_path):
+    np.save(tmp_path / "scan.npy", scale * np.load(tmp_path / "scan.npy"))
+    done = run("recover", "--measurements", tmp_path / "scan.npy", "--operator", tmp_path / "A.mat",
+               "--max-iter", 8, "--output", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert ("the measurements are hardly met" in done.output) == said
 
 
 def test_one_image_may_be_a_row_a_column_or_a_vector(scan, tmp_path):

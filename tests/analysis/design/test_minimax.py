@@ -134,3 +134,14 @@ def test_errors_of_sets():
         design_minimax(normal(4, 1, 2, 2), 2)
     with pytest.raises(ValueError, match="equal"):
         design_minimax(torch.ones(20, 1, 2, 2), 2)
+
+
+def test_too_few_rows_are_refused_before_the_long_work(monkeypatch):
+    def long_work(*given):
+        raise AssertionError
+
+    monkeypatch.setattr(minimax, "_directions", long_work)
+    with pytest.raises(ValueError, match="m must be from 3 to 20, got 2"):
+        design_minimax(Curved(), 2)
+    with pytest.raises(ValueError, match="m must be from 2 to 20, got 21"):
+        design_minimax(Curved(flat=1), 21)

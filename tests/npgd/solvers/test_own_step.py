@@ -316,6 +316,54 @@ def test_it_does_not_finish_by_itself_where_p_projects_or_another_run_is_asked_f
     assert not any("finish" in recover(A, y, solver).info for solver in asked)
 
 
+def of_arrays():
+    """A poor encoder, and a generator that no gradient passes through."""
+    B = torch.randn(3, 36, generator=torch.Generator().manual_seed(0)).numpy()
+    return npgd.GenerativePrior(
+        npgd.as_generator(lambda z: (z @ B).clip(-1, 1), arrays=True, image_shape=SHAPE),
+        npgd.as_encoder(lambda w: w.reshape(len(w), -1)[:, :3], arrays=True),
+        3,
+        SHAPE,
+    )
+
+
+class Unlike:
+    """A set whose `project` is not `generate` of `encode`."""
+
+    def __init__(self, prior):
+        self.inner, self.latent_dim, self.image_shape = prior, prior.latent_dim, SHAPE
+        self.generate, self.encode, self.sample = prior.generate, prior.encode, prior.sample
+
+    def project(self, w):
+        return w.clamp(-1, 1)
+
+
+class Constant(Unlike):
+    """A set whose samples are all the same, to rounding."""
+
+    def project(self, w):
+        return self.generate(self.encode(w))
+
+    def __init__(self, prior):
+        super().__init__(prior)
+        self.sample = lambda n, generator=None, seed=None: prior.sample(1, seed=0).expand(n, *SHAPE)
+
+
+def test_a_run_does_not_finish_by_itself_where_no_gradient_passes_through_g():
+    prior = of_arrays()
+    A, x = Gaussian(SHAPE, 24, seed=0), prior.sample(2, seed=5)
+    assert missed(prior) > 0.05 and not finishes(prior)
+    assert "finish" not in recover(A, A(x), NPGD(prior)).info
+    with pytest.raises(TypeError, match="numpy arrays"):
+        recover(A, A(x), NPGD(prior, finish=5))
+
+
+@pytest.mark.parametrize("kind", [Unlike, Constant])
+def test_a_projection_of_its_own_and_samples_all_the_same_tell_nothing_of_the_encoder(kind):
+    assert missed(behind(0.8)) > 0.05
+    assert missed(kind(behind(0.8))) == 0
+
+
 @pytest.mark.parametrize("name", ["mnist", "mnist-k2", "mnist-k100", "celeba", "church"])
 def test_the_packages_own_priors_project(name):
     """As the docstring of `missed` says."""
