@@ -32,7 +32,7 @@ from npgd.sets import ImageSet
 from npgd.showing import Drawn, Shown
 from npgd.solvers import NPGD, Solution, recover
 from npgd.solvers.base import Solver
-from npgd.solvers.npgd import finishes
+from npgd.solvers.projecting import finishes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -38,7 +38,7 @@ def algorithm(prior: Any, **settings: Any) -> NPGD:
 
 def algorithm_name(prior: object) -> str:
     """How it is called: NPGD(prior), unless that would finish by itself."""
-    from npgd.solvers.npgd import finishes
+    from npgd.solvers.projecting import finishes
 
     return "NPGD(prior, finish=0)" if finishes(prior) else "NPGD(prior)"
 

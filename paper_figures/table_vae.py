@@ -28,7 +28,7 @@ import npgd
 from npgd.data import dataset
 from npgd.files import described, read_described, write_atomically
 from npgd.progress import track
-from npgd.solvers.npgd import missed
+from npgd.solvers.projecting import missed
 
 SHAPE, K, M = (1, 28, 28), 20, 100
 BATCH, EVERY = 128, 500
@@ -134,7 +134,7 @@ def measured(seed: int, options: argparse.Namespace) -> dict[str, dict[str, floa
         }
     nearest = npgd.LatentRefinement(prior, steps=20).project(digits)
     found["nearest in the range"] = {"digits": float((nearest - digits).square().mean())}
-    found["what P misses (npgd.solvers.npgd.missed)"] = {"samples": missed(prior)}
+    found["what P misses (npgd.solvers.projecting.missed)"] = {"samples": missed(prior)}
     return found
 
 

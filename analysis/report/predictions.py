@@ -49,7 +49,7 @@ from npgd.precision import converted, like
 from npgd.priors import GenerativePrior
 from npgd.solvers import AMP, Solution, recover
 from npgd.solvers.amp import column_norm, orthonormal_rows
-from npgd.solvers.npgd import missed
+from npgd.solvers.projecting import finishes, missed
 
 if TYPE_CHECKING:
     from analysis.rec import RecEstimate
@@ -195,7 +195,8 @@ class Predictions:
     default_name: str = "NPGD(prior)"
     """How the default run is called."""
     missed: float = 0.0
-    """What P misses of samples of S, see `npgd.solvers.npgd.missed`."""
+    """What P misses beyond the nearest points (`npgd.solvers.projecting`), where NPGD therefore
+    finishes by itself; else 0."""
 
     def runs(self, theorem: Solution, rule: str) -> list[tuple[str, Solution]]:
         """The theorem's run, the one that users get, and AMP's, by name."""
@@ -335,7 +336,7 @@ def predictions(
         others,
         without,
         algorithm_name(problem.prior),
-        missed(problem.prior),
+        missed(problem.prior) if finishes(problem.prior) else 0.0,
     )
 
 

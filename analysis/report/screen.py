@@ -19,7 +19,7 @@ from analysis.words import WIDTH, about, at_least, decibels, exactly, out_of, se
 from npgd.files import plain
 from npgd.images import PerImage
 from npgd.showing import Shown
-from npgd.solvers.npgd import SHARE
+from npgd.solvers.projecting import SHARE
 
 if TYPE_CHECKING:
     from analysis.report.evidence import Evidence

@@ -13,7 +13,8 @@ Beyond the paper,
   min_z ‖A G(z) − y‖² + λ‖z‖²: the projector's error then no longer limits the result. The steps of
   `finish` are quasi-Newton (`npgd.quasi_newton`), a pass of G forward and back each; those of
   `refine` Gauss–Newton (`npgd.gauss_newton`), a Jacobian each. Behind an encoder that projects
-  poorly, a variational autoencoder's, say, a run finishes by default, see `missed`.
+  poorly, a variational autoencoder's, say, a run finishes by default, see
+  `npgd.solvers.projecting`.
 """
 
 from dataclasses import KW_ONLY, dataclass, replace
@@ -25,10 +26,8 @@ from jaxtyping import Bool, Int
 from npgd import checks
 from npgd.gauss_newton import gauss_newton_step
 from npgd.images import Images, Latents, Measurements, PerImage, squared_norm
-from npgd.latent import evaluate
 from npgd.operators import LinearOperator
-from npgd.priors import GenerativePrior
-from npgd.projectors import AffineSet, LatentRefinement, LatentSearch
+from npgd.projectors import LatentRefinement
 from npgd.quasi_newton import Descent
 from npgd.sets import (
     ENCODED,
@@ -39,19 +38,16 @@ from npgd.sets import (
     generates,
     needs,
     projector,
-    projects,
-    samples,
 )
 from npgd.solvers.base import Solver
+from npgd.solvers.projecting import SAME, finishes, is_composed
 from npgd.solvers.rows import merged, taken
 from npgd.solvers.step_size import common_gain, drawn, mean_gain, next_step_size
 
 # The stages of a run.
 PROJECTING, FINISHING, REFINING, OVER = range(4)
 PATIENCE = 5  # of a run with its own step
-SHARE, FINISH = 0.05, 20  # what P may miss, see `missed`; steps that follow where it misses more
-POINTS = 8  # that tell it
-SAME = 1e-6  # of ‖P(w)‖², by which G(G†(w)) may differ from it and be the same
+FINISH = 20  # steps behind an encoder that projects poorly
 PENALTY = 0.004  # λ/g in units of n/m; chosen on 100 training digits, m = 30 to 500
 
 
@@ -84,64 +80,6 @@ class NPGDState:
     """λ."""
     finish: int = 0
     """Quasi-Newton steps that are kept for the end."""
-
-
-@torch.no_grad()
-def missed(prior: object, points: Images | None = None) -> float:
-    """Σ‖P(x + v) − x‖²/Σ‖x − x̄‖² − k/n over eight samples x of S, x̄ their mean: 0 or less where P
-    projects as well as onto a flat set.
-
-    v is white noise as strong as the spread, E‖v‖² = mean ‖x − x̄‖², such as a run's first steps
-    make; the nearest point of a flat set leaves k/n of it. Of P = G∘G† alone, which projects as
-    well as G† was trained to; else 0, as of a prior with a `project` of its own, one that cannot
-    be sampled, or whose samples are all the same. The package's own have
-    0.02 at most, the plain autoencoders of `paper_figures/table_vae.py` 0.12 to 0.19, an encoder
-    that says nothing 1 or more.
-
-    Args:
-        prior: any set, or a bare projection.
-        points: samples of S, of which the first eight are taken; None draws them.
-    """
-    if not (projects(prior) and samples(prior) and encodes(prior)):
-        return 0.0
-    if isinstance(prior, AffineSet | LatentRefinement | LatentSearch):  # exact, or a search
-        return 0.0
-    points = drawn(prior) if points is None else points
-    assert points is not None
-    x = points[:POINTS]
-    spread, n = float(squared_norm(x - x.mean(0)).sum()), x[0].numel()
-    rounding = 8 * torch.finfo(x.dtype).eps  # of x̄
-    if not spread > rounding**2 * float(squared_norm(x).sum()):
-        return 0.0
-    generator = torch.Generator().manual_seed(1)
-    v = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-    noisy = x + (spread / (len(x) * n)) ** 0.5 * v
-    projected = projector(prior)(noisy)
-    if getattr(type(prior), "project", None) is not GenerativePrior.project:
-        off = squared_norm(projected - prior.generate(prior.encode(noisy)))
-        if float(off.sum()) > SAME * float(squared_norm(projected).sum()):
-            return 0.0
-    left = float(squared_norm(projected - x).sum())
-    return left / spread - prior.latent_dim / n
-
-
-def finishes(prior: Any, points: Images | None = None) -> bool:
-    """Whether NPGD(prior) finishes unless told otherwise: `missed` is above a twentieth, and a
-    gradient passes through G, as none does through a function of numpy arrays."""
-    points = drawn(prior) if points is None else points
-    return missed(prior, points) > SHARE and _has_gradient(prior, points)
-
-
-def _has_gradient(prior: Any, points: Images | None) -> bool:
-    """Whether G can be differentiated at the latent of a sample."""
-    assert points is not None
-    with torch.no_grad():
-        z = prior.encode(points[:1])
-    try:
-        evaluate(prior, z, points[:1].flatten(1), lambda x: x.flatten(1))
-    except (TypeError, RuntimeError):  # as `finish` would be told
-        return False
-    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +121,8 @@ class NPGD(Solver[NPGDState]):
     on, at up to twice the processor time. A run without it is Algorithm 1, of which the theory
     speaks. None: 0, unless the step is the run's own, `refine` 0, a gradient passes through G, and
     P projects poorly: where it leaves a twentieth more of strong noise than the nearest points
-    would (see `missed`), 20 of the iterations, or two thirds of a shorter run. `Solution.info` has
-    "finish" where it is not 0."""
+    would (`npgd.solvers.projecting`), 20 of the iterations, or two thirds of a shorter run.
+    `Solution.info` has "finish" where it is not 0."""
     refine: int = 0
     """How many of the `max_iter` iterations, the last ones, are Gauss–Newton steps on the same,
     each at about the price of 2k passes of G. To refine every projection instead, give
@@ -320,8 +258,7 @@ class NPGD(Solver[NPGDState]):
             near, x = self.prior.refined(w, near if state.n else None)
             z = near if self._ends(state) else z
         elif self._ends(state) and encodes(self.prior):
-            z = self.prior.encode(w)
-            x = self.prior.generate(z)
+            z, x = self._encoded(w)
         else:
             x = self._project(w)
         residual = A(x) - y
@@ -349,6 +286,19 @@ class NPGD(Solver[NPGDState]):
             near=near,
             n=state.n + 1,
         )
+
+    def _encoded(self, w: Images) -> tuple[Latents, Images]:
+        """The latent behind P(w), and P(w), which a set may have a `project` of its own for."""
+        assert encodes(self.prior)
+        z = self.prior.encode(w)
+        x = self.prior.generate(z)
+        if is_composed(self.prior):
+            return z, x
+        projected = self._project(w)
+        same = squared_norm(projected - x) <= SAME * squared_norm(projected)
+        if not bool(same.all()):
+            z = torch.where(same[:, None], z, self.prior.encode(projected))
+        return z, projected
 
     def _finish_once(self, A: LinearOperator, y: Measurements, state: NPGDState) -> NPGDState:
         """A quasi-Newton step on the latent."""
@@ -439,6 +389,8 @@ class NPGD(Solver[NPGDState]):
         return {"step_size": step_size} | ({"finish": state.finish} if state.finish else {})
 
     def advice(self, state: NPGDState) -> str:
+        if state.n == 1 and not bool(state.x.isfinite().all()):
+            return "the prior's P is not finite, from the first step on"
         if self.step_size is None:
             return 'try a fixed step_size, for instance "1/beta"'
         return f"try a smaller step_size (it was {float(state.step_size[0]):.4g})"

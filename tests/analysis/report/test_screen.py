@@ -13,7 +13,7 @@ from analysis.report import figures, verify
 from analysis.testing import random_prior
 from npgd.images import psnr
 from npgd.operators import Gaussian
-from npgd.solvers.npgd import missed
+from npgd.solvers.projecting import missed
 
 SHAPE = (1, 6, 6)
 SMALL = {

@@ -13,9 +13,9 @@ from analysis.testing import normal
 from npgd.contents import contents
 from npgd.images import squared_norm
 from npgd.operators import Gaussian, MatrixOperator
-from npgd.solvers import CSGM, NPGD, choose_step_size, recover
+from npgd.solvers import CSGM, NPGD, choose_step_size, projecting, recover
 from npgd.solvers import choose as choose_module
-from npgd.solvers.npgd import finishes, missed
+from npgd.solvers.projecting import finishes, missed
 from npgd.solvers.rows import merged, separable, taken
 from npgd.solvers.step_size import LONGEST, SHORTEST, drawn, mean_gain, next_step_size
 
@@ -368,3 +368,58 @@ def test_a_projection_of_its_own_and_samples_all_the_same_tell_nothing_of_the_en
 def test_the_packages_own_priors_project(name):
     """As the docstring of `missed` says."""
     assert missed(npgd.load_prior(name)) <= 0.02
+
+
+def test_what_a_prior_misses_is_measured_once_and_again_when_a_weight_changes(monkeypatch):
+    prior = testing.random_prior(SHAPE, 3)
+    passes = []
+    measured = projecting._measured
+    monkeypatch.setattr(projecting, "_measured", lambda *a: passes.append(a) or measured(*a))
+    first = missed(prior)
+    assert missed(prior) == first and len(passes) == 1
+    with torch.no_grad():
+        next(prior.encoder.parameters()).mul_(0.5)
+    second = missed(prior)
+    assert len(passes) == 2 and second == measured(prior, None) != first
+    prior.float()
+    missed(prior)
+    assert len(passes) == 3
+    foreign = behind(0.8)  # may hide what its networks depend on
+    missed(foreign), missed(foreign)
+    assert len(passes) == 5
+
+
+class Nearby:
+    """P(w) = G(2 G†(w)), the nearest point, for its encoder halves the latent."""
+
+    latent_dim, image_shape = 3, SHAPE
+
+    def __init__(self):
+        self.inner = behind(0.5)
+
+    def generate(self, z):
+        return self.inner.generate(z)
+
+    def encode(self, w):
+        return self.inner.encode(w)
+
+    def project(self, w):
+        return self.inner.generate(2 * self.inner.encode(w))
+
+
+def test_a_finish_keeps_the_projection_of_a_set_that_has_its_own():
+    S = Nearby()
+    A = Gaussian(SHAPE, 24, seed=0, dtype=DOUBLE)
+    x = behind(0.5).sample(4, seed=5)
+    plain = recover(A, A(x), NPGD(S, 0.5, max_iter=8, tol=0), x_true=x, record_iterates=True)
+    ended = recover(
+        A, A(x), NPGD(S, 0.5, max_iter=11, finish=3, tol=0), x_true=x, record_iterates=True
+    )
+    torch.testing.assert_close(ended.iterates[:9], plain.iterates)
+    assert not torch.equal(ended.iterates[9], ended.iterates[8])
+
+
+def test_a_projector_that_is_not_finite_is_told_from_a_step_that_is_too_long():
+    prior = behind(float("nan"))
+    A, x = Gaussian(SHAPE, 24, seed=0, dtype=DOUBLE), behind(0.0).sample(2, seed=5)
+    assert "the prior's P is not finite" in recover(A, A(x), NPGD(prior)).status
