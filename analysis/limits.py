@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 PARTS = {
     "range": "distance of the image from the range",
-    "projector": "what P(x*) misses beyond the nearest point",
+    "projector": "what projecting the image itself misses",
     "measurements": "what too few measurements add",
     "noise": "what noise adds",
     "iterations": "what a longer run would take off",

@@ -391,7 +391,7 @@ class Run:
     noise: float = 0.0
     """Standard deviation of the noise on each measurement."""
     step_size: str = "1/beta"
-    """A number, "auto" or "1/beta"."""
+    """Of the run that the theory speaks of: a number, "auto" or "1/beta"."""
     max_iter: int = 30
     """Iterations at most."""
 
