@@ -354,7 +354,7 @@ def advise(
             trials.append(Trial(change, base, error, run.seconds, run.x))
         else:
             without[change.name] = "diverged"
-    return Advice(base, tuple(trials), without, algorithm_name(prior))
+    return Advice(base, tuple(trials), without, algorithm_name(problem.finishes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -500,21 +500,22 @@ def _data(problem: _Problem, more: LinearOperator | None) -> Iterator[_Candidate
         m, dtype = 2 * A.m, A.matrix.dtype
         yield _twice(A, problem), lambda: measured(_drawn(problem, m, dtype).to(x))
     elif type(A) is StructuredRandom and A.transform == "dct" and 2 * A.m <= A.n:
-        given: dict[str, Any] = {"seed": problem.seed, "dtype": A.signs.dtype}
-        larger = partial(StructuredRandom, A.image_shape, 2 * A.m, **given)
+        larger = partial(
+            StructuredRandom, A.image_shape, 2 * A.m, problem.seed, dtype=A.signs.dtype
+        )
         yield _twice(A, problem), lambda: measured(larger().to(x))
     elif type(A) is Radon and A.angles == Radon(A.image_shape, len(A.angles)).angles:
         count = 2 * len(A.angles)
-        finer_scan = partial(Radon, A.image_shape, count, A.detectors)
-        wide = f", detectors={A.detectors}" * (A.detectors != Radon(A.image_shape).detectors)
+        finer_scan = Radon(A.image_shape, count, A.detectors)
+        given = f", detectors={A.detectors}" * (A.detectors != Radon(A.image_shape).detectors)
         change = Change(
             "twice the angles",
-            f"measure at twice the angles (m = {2 * A.m})",
-            f"npgd.Radon(prior.image_shape, angles={count}{wide})",
+            f"measure at twice the angles (m = {finer_scan.m})",
+            f"npgd.Radon(prior.image_shape, angles={count}{given})",
             {"--angles": f"{count}", **problem.plain},
             data=True,
         )
-        yield change, lambda: measured(finer_scan())
+        yield change, lambda: measured(finer_scan)
     elif type(A) is SuperResolution and A.factor % 2 == 0 and A.factor > 2:
         finer = SuperResolution(A.image_shape, A.factor // 2)
         change = Change(

@@ -36,11 +36,9 @@ def algorithm(prior: Any, **settings: Any) -> NPGD:
     return NPGD(prior, finish=0, **settings)
 
 
-def algorithm_name(prior: object) -> str:
-    """How it is called: NPGD(prior), unless that would finish by itself."""
-    from npgd.solvers.projecting import finishes
-
-    return "NPGD(prior, finish=0)" if finishes(prior) else "NPGD(prior)"
+def algorithm_name(finishes: bool) -> str:
+    """How it is called: NPGD(prior), unless that finishes by itself."""
+    return "NPGD(prior, finish=0)" if finishes else "NPGD(prior)"
 
 
 def solver_of(name: str, prior: GenerativePrior, seed: int, noise: float) -> Solver[Any]:

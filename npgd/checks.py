@@ -364,12 +364,17 @@ def finite(tensor: torch.Tensor, name: str) -> torch.Tensor:
     return tensor
 
 
+def square_range(dtype: torch.dtype) -> tuple[float, float]:
+    """The least and the largest size of what a dtype holds the squares of, with their digits."""
+    info = torch.finfo(dtype)
+    return math.sqrt(info.tiny) / info.eps, math.sqrt(info.max * info.eps)
+
+
 def squares(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """`tensor`; ValueError where it is so large or small that its squares leave its dtype, or lose
     their digits there."""
-    info = torch.finfo(tensor.dtype)
     size = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
-    least, most = math.sqrt(info.tiny) / info.eps, math.sqrt(info.max * info.eps)
+    least, most = square_range(tensor.dtype)
     if size and not least <= size <= most:
         raise ValueError(
             f"{name} must be of a size between {least:.0e} and {most:.0e}, whose squares"

@@ -1284,7 +1284,7 @@ ELSEWHERE = {
     "parts of a door, which `DOORS` has as a whole": (
         "floating finite iterates free_memory from_numpy kind same_kind any_images between choice"
         " floating_type in_a_row latents levels number_or numbers_of printable room same_tensor"
-        " seeded settle shown sizes some squares"
+        " seeded settle shown sizes some square_range squares"
     ),
     "questions, which anything may be asked": (
         "projects generates encodes samples samples_latents lacking"

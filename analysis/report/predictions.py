@@ -276,6 +276,7 @@ def predictions(
     What ran already, AMP and the `baselines`, the advice does not run again.
     """
     depth, without = Depth.of(effort), dict[str, str]()
+    poor = finishes(problem.prior)
     own = _Own.of(problem)
     default = _tried(without, "default", lambda: _default_run(problem, own, progress))
     local = rest = seen_exact = seen = proof = None
@@ -335,8 +336,8 @@ def predictions(
         advice,
         others,
         without,
-        algorithm_name(problem.prior),
-        missed(problem.prior) if finishes(problem.prior) else 0.0,
+        algorithm_name(poor),
+        missed(problem.prior) if poor else 0.0,
     )
 
 
@@ -564,15 +565,15 @@ def _random(A: LinearOperator) -> tuple[str, str]:
     return "independent", "not known of this A"
 
 
-def _treats_as_noise(A: LinearOperator, x: Images, seed: int) -> None:
+def _treats_as_noise(A: LinearOperator, x: Images, column: float) -> None:
     """Say nothing where A shortens these images far more or less than it does white noise.
 
-    Of an A with random entries ‖A x‖²/‖x‖² over the mean squared norm of the columns is 1 to within
-    a standard deviation of √(2/m), whatever x is.
+    Of an A with random entries ‖A x‖²/‖x‖² over the columns' mean squared norm, `column`², is 1 to
+    within a standard deviation of √(2/m), whatever x is.
     """
     if isinstance(A, Gaussian):
         return
-    kept = float((ratio(A, x) / column_norm(A, x, seed) ** 2).double().mean())
+    kept = float((ratio(A, x) / column**2).double().mean())
     if abs(kept - 1) > 6 * math.sqrt(2 / A.m):
         raise _Silent(
             f"A is not random: it keeps {about(kept, 2)} times as much of these images as of noise"
@@ -591,8 +592,9 @@ def _evolution(
 ) -> tuple[StateEvolution, ErrorBudget, Solution]:
     prior, A = problem.prior, own.A
     rows, _ = _random(problem.A)
-    _treats_as_noise(A, own.x, seed)
-    scale = column_norm(A, own.y, seed) if rows == "independent" else 1.0
+    column = column_norm(A, own.y, seed)
+    _treats_as_noise(A, own.x, column)
+    scale = column if rows == "independent" else 1.0
     curve = denoising_curve(
         prior, own.x, seed=seed, draws=depth.draws, progress=progress, memory=memory
     )

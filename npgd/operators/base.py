@@ -205,8 +205,8 @@ class LinearOperator(Shown, nn.Module, abc.ABC):
 
 def _holds_squares(image: np.ndarray, dtype: torch.dtype) -> bool:
     """Whether Aᵀ A v, or A Aᵀ v, and what Lanczos makes of it, are within the dtype's numbers."""
-    info, size = torch.finfo(dtype), float(np.abs(image).max())
-    return info.tiny / info.eps**2 <= size <= info.max * info.eps
+    least, most = checks.square_range(dtype)
+    return least**2 <= float(np.abs(image).max()) <= most**2
 
 
 FAR = 1e-3

@@ -101,12 +101,12 @@ def _measured(prior: Any, points: Images | None) -> float:
 def finishes(prior: Any, points: Images | None = None) -> bool:
     """Whether NPGD(prior) finishes unless told otherwise: `missed` is above a twentieth, and a
     gradient passes through G, as none does through a function of numpy arrays."""
-    points = drawn(prior) if points is None else points
     return missed(prior, points) > SHARE and _has_gradient(prior, points)
 
 
 def _has_gradient(prior: Any, points: Images | None) -> bool:
     """Whether G can be differentiated at the latent of a sample."""
+    points = drawn(prior) if points is None else points
     assert points is not None
     with torch.no_grad():
         z = prior.encode(points[:1])

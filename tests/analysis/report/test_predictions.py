@@ -138,12 +138,13 @@ def test_what_cannot_be_said_has_a_phrase(A, S, silent):
 def test_an_operator_of_another_library_is_random_if_images_are_no_better_kept_than_noise():
     x = random_prior((1, 8, 8), K).sample(6, seed=1) - 1  # images have a mean
     for seed in range(20):
-        drawn = normal(30, 64, seed=seed)
-        module._treats_as_noise(MatrixOperator(drawn, (1, 8, 8)), x, 0)
+        A = MatrixOperator(normal(30, 64, seed=seed), (1, 8, 8))
+        module._treats_as_noise(A, x, module.column_norm(A, x))
     sums = torch.eye(8, dtype=torch.float64)
     rows = torch.cat([torch.kron(sums, torch.ones(1, 8)), torch.kron(torch.ones(1, 8), sums)])
+    A = MatrixOperator(rows, (1, 8, 8))
     with pytest.raises(module._Silent, match=r"keeps [\d.]+ times as much of these images as of"):
-        module._treats_as_noise(MatrixOperator(rows, (1, 8, 8)), x, 0)
+        module._treats_as_noise(A, x, module.column_norm(A, x))
 
 
 class OnlyGenerates(torch.nn.Module):
